@@ -16,14 +16,14 @@ from bevdepth_core.training.command_line import require_at_least
 
 @dataclass(frozen=True)
 class AveragingSettings:
-    """Decay of the average.
+    """Settings of the moving average.
 
     Attributes:
         decay: share of the old average that an update keeps, after the ramp.
-        ramp_updates: time constant of the ramp ``decay * (1 - exp(-update / ramp_updates))``; 0:
-            no ramp. The official code has a ramp of 2000, but its counter starts at the number of
-            updates of the whole training. Its decay is therefore 0.9990 from the first update on,
-            as with ``ramp_updates`` 0.
+        ramp_updates: time constant of the ramp ``decay * (1 - exp(-update / ramp_updates))``; 0
+            for no ramp. The official code has a ramp of 2000, but its counter starts at the number
+            of updates of the whole training. The official decay is therefore 0.9990 from the first
+            update on, as with ``ramp_updates`` 0.
     """
 
     decay: float = 0.999

@@ -37,8 +37,9 @@ class DataSettings(DatasetSettings):
     """Data for training and validation.
 
     Attributes:
-        val_split: scenes to validate on; null: no validation.
-        val_samples: number of validation samples, spread over the split; 0: all samples.
+        val_split: split to validate on; null for no validation.
+        val_samples: number of validation samples, which are spread over the split; 0 for all
+            samples of the split.
         class_balanced: repeat samples of rare classes (CBGS).
         batch_size: samples per GPU and step.
         workers: loader processes per GPU.
@@ -98,8 +99,8 @@ def _require_several_images(settings: DataSettings, cameras: int) -> None:
 
 
 def _require_suitable_scale(settings: DataSettings, index: SampleIndex, spec: ImageSpec) -> None:
-    """Raise ValueError if training never uses the scale of inference: it would see black borders,
-    or only small parts of the images.
+    """Raise ValueError if training never uses the scale of inference. Training would then see
+    black borders, or only small parts of the images.
     """
     image = settings.augmentation.image
     low, high = image.scale
@@ -152,16 +153,17 @@ def _start_worker(worker: int) -> None:
 
 
 class TrainingData(LightningDataModule):
-    """Shuffled batches of augmented samples; the last incomplete batch of an epoch is dropped.
+    """Provides shuffled batches of augmented samples. An incomplete last batch of an epoch is
+    dropped.
 
     Args:
-        open_source: returns the dataset; one process of each machine calls it first, so that it
+        open_source: returns the dataset. One process of each machine calls it first, so that it
             can fill a cache.
-        network: the model that the targets are for.
+        network: configuration of the model for which the targets are computed.
         batch_size: samples per process and batch.
         workers: loader processes per training process.
         seed: seed of order and augmentation.
-        open_validation: returns the samples to validate on; None: no validation.
+        open_validation: returns the samples to validate on; None for no validation.
     """
 
     def __init__(

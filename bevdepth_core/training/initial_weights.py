@@ -31,7 +31,7 @@ def load_initial(model: BEVDepth, path: str) -> None:
         path: checkpoint file, or the name of bundled or downloaded weights.
 
     Raises:
-        CheckpointError: the file cannot be read, or contains another network than ``model``.
+        CheckpointError: the file cannot be read, or its network differs from ``model``.
     """
     source = load_checkpoint(path)
     _require_same_layers(model, source, path)
@@ -83,7 +83,7 @@ def load_pretrained(backbone: nn.Module, source: str, depth: int) -> None:
 
     Raises:
         ValueError: there are no such weights, the file is damaged, or they do not fit.
-        ConnectionError: they could not be downloaded.
+        ConnectionError: the weights could not be downloaded.
     """
     if source == 'none':
         return

@@ -35,14 +35,14 @@ them."""
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The network and its optimization; the defaults are the paper's with two key frames.
+    """The network and its optimization. The defaults are those of the paper with two key frames.
 
     Attributes:
-        network: configuration of the network; with ``init``, missing values are those of the
+        network: configuration of the network. With ``init``, missing values are taken from the
             checkpoint.
-        init: start from the weights of a BEVDepth checkpoint, a file or a name such as ``small``.
-            Heads with the same classes are copied, other heads get random weights. Null:
-            ``pretrained`` is used.
+        init: BEVDepth checkpoint from whose weights the training starts: a file, or a name such as
+            ``small``. Heads with the same classes are copied, and other heads get random weights.
+            If it is null, ``pretrained`` is used.
         objective: ``detection`` trains the whole network with all losses. ``depth`` trains the
             depth branch with lidar depth, which needs no annotations; all other weights and
             their batch norm statistics stay fixed.
@@ -55,9 +55,10 @@ class ModelSettings:
             pretrained weights only.
         code_weights: weights of the ten box numbers in the loss: x, y, z, three sizes, sine,
             cosine, velocity x and y.
-        learning_rate: learning rate for ``learning_rate_batch`` samples per step; with other
-            numbers of samples it is scaled in proportion.
-        learning_rate_batch: samples per step, over all GPUs, that ``learning_rate`` refers to.
+        learning_rate: learning rate for ``learning_rate_batch`` samples per step. With another
+            number of samples, it is scaled in proportion.
+        learning_rate_batch: number of samples per step, over all GPUs, for which
+            ``learning_rate`` is valid.
         weight_decay: weight decay of AdamW.
         warmup_steps: steps of a linear increase of the learning rate at the start.
         schedule: ``steps`` multiplies the learning rate by 0.1 at each milestone, ``cosine``
@@ -95,7 +96,7 @@ class BEVDepthModule(LightningModule):
     """The network with its losses and its optimizer.
 
     The random numbers of a step (dropout) depend only on seed, epoch, step and rank, so that a
-    resumed run uses those of an uninterrupted one.
+    resumed run uses the random numbers of an uninterrupted run.
 
     Args:
         settings: network and recipe.
@@ -127,8 +128,8 @@ class BEVDepthModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Use channels_last on CUDA, which makes convolutions and batch norms faster.
 
-        It is not used on the CPU, because PyTorch's batch norm there sums channels_last maps
-        less exactly: the depth deviates from the official numbers by 5e-5 instead of 6e-7.
+        It is not used on the CPU, because PyTorch's batch norm on the CPU sums channels_last maps
+        less exactly. The depth would deviate from the official numbers by 5e-5 instead of 6e-7.
         """
         if self.trainer.strategy.root_device.type == 'cuda':
             _use_channels_last(self.model)
@@ -145,8 +146,8 @@ class BEVDepthModule(LightningModule):
             load_pretrained(self.model.image_encoder.backbone, settings.pretrained, depth)
 
     def _frozen(self) -> tuple[nn.Module, ...]:
-        """Return the modules to freeze. They may contain the depth branch, which is trained all
-        the same.
+        """Return the modules to freeze. They may contain the depth branch, which is trained
+        anyway.
         """
         if self.settings.objective == 'depth':
             return (self.model,)
@@ -156,9 +157,10 @@ class BEVDepthModule(LightningModule):
     def _depth_branch(self) -> tuple[nn.Module, ...]:
         """Return the layers that only the depth depends on.
 
-        With the objective ``depth``, only they are trained; their batch norms use and update the
-        statistics of the new data. The shared layers before them stay fixed: the context depends
-        on them, and the detection heads were trained with this context.
+        With the objective ``depth``, only these layers are trained. Their batch norms use and
+        update the statistics of the new data. The shared layers before them stay fixed, because
+        the context depends on the shared layers, and the detection heads were trained with this
+        context.
         """
         heads = _DEPTH_HEADS if self.model.stereo is None else _STEREO_DEPTH_HEADS
         return tuple(self.model.get_submodule(name) for name in (*_DEPTH_LAYERS, *heads))
@@ -182,7 +184,7 @@ class BEVDepthModule(LightningModule):
         """Return the loss of a batch.
 
         Raises:
-            NonFiniteLossError: it is NaN or infinite.
+            NonFiniteLossError: the loss is NaN or infinite.
         """
         losses, _ = self._losses(batch)
         named = losses.named()
@@ -244,7 +246,9 @@ class BEVDepthModule(LightningModule):
 
 
 def _use_channels_last(model: nn.Module) -> None:
-    """Store the weights of 2D convolutions in channels_last layout; others have no such layout."""
+    """Store the weights of 2D convolutions in channels_last layout. Other weights have no such
+    layout.
+    """
     for weight in model.parameters():
         if weight.dim() == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)

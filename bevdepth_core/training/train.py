@@ -5,9 +5,9 @@ Run from the repository root after `. ./env.sh`:
     python training/train.py --data.root data/nuscenes \
         --config config/training/r50_256x704_2key.yaml
 
-Every value of a preset can be set on the command line: `--data.batch_size 4 --trainer.max_epochs
-12 --model.pretrained none`. `--help` lists them. The run writes to `output` (out/training/<preset>
-in the presets):
+Every value of a preset can be changed on the command line, for example with `--data.batch_size 4
+--trainer.max_epochs 12`. `--help` lists all values. The run writes these files to the folder
+`output`, which is out/training/<preset> in the presets:
 
     config.yaml                       the complete configuration of the run; usable as a preset
     last.ckpt                         everything that resuming needs, written every
@@ -22,24 +22,28 @@ Ctrl-C finishes the step, writes last.ckpt and prints the command that resumes t
 Ctrl-C stops at once. `--resume true` resumes a run, also in the middle of an epoch. It starts a
 new run if there is no last.ckpt, so that a job scheduler can always use it.
 
-`--data.val_split val` validates after each epoch and logs losses, mAP and NDS.
+`--data.val_split val` validates after every `trainer.validate_every_n_epochs` epochs, and logs
+losses, mAP and NDS.
 
-Start from trained weights: `--model.init FILE`, or the presets fine_tune.yaml (annotated data) and
-adapt_depth.yaml (lidar, no annotations). The network is then that of the checkpoint.
+To start from trained weights, use `--model.init FILE`, or the presets fine_tune.yaml (for
+annotated data) and adapt_depth.yaml (for data with lidar and without annotations). The network is
+then that of the checkpoint.
 
-All GPUs of the machine are used; `--trainer.devices 2` uses two. The learning rate is proportional
-to the number of samples per step. On several machines with 8 GPUs each, run on every one:
+All GPUs of the machine are used; `--trainer.devices 2` uses two GPUs. The learning rate is
+proportional to the number of samples per step. On several machines with 8 GPUs each, run this
+command on every machine:
 
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \
         training/train.py --config PRESET --trainer.nodes 2
 
-or with SLURM:
+or use SLURM:
 
     srun --nodes 2 --ntasks-per-node 8 --gpus-per-node 8 \
         python training/train.py --config PRESET --trainer.nodes 2
 
-Without a GPU: `--trainer.precision 32-true`. Without network: `--model.pretrained FILE`
-(torchvision's ResNet-50) or `none`. A loss that is not finite ends the run and names the samples.
+Without a GPU, set `--trainer.precision 32-true`. Without an internet connection, set
+`--model.pretrained FILE` (a file of torchvision's ResNet-50) or `--model.pretrained none`. If a
+loss is not finite, the run ends with a message that names the samples.
 `training/export_weights.py` exports the weights of a .ckpt.
 """
 
@@ -125,7 +129,7 @@ def resume_command(arguments: list[str] | None) -> str:
     """Return the command that resumes a run.
 
     Args:
-        arguments: the arguments of the run; None for those of this process.
+        arguments: the arguments of the run; None for the arguments of this process.
     """
     program = 'training/train.py' if arguments is not None else sys.argv[0]
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -280,8 +284,8 @@ def build_trainer(config: TrainingConfig, watchers: Sequence[Callback] = ()) -> 
 
 
 def callbacks(config: TrainingConfig) -> list[Callback]:
-    """Return the callbacks of the run in order: the average comes before the files that contain
-    it.
+    """Return the callbacks of the run in order. The average comes before the files that contain
+    the average.
     """
     average = [ExponentialAverage(config.trainer.averaging)] if config.trainer.averaging else []
     return [
