@@ -116,8 +116,9 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         '--out',
         type=Path,
         required=True,
-        help='folder of the bag; an existing bag is replaced',
+        help='new folder of the bag',
     )
+    parser.add_argument('--force', action='store_true', help='replace an existing bag')
     parser.add_argument(
         '--detector',
         default='/bevdepth_detector',
@@ -130,8 +131,13 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Record until a signal; exit with a message if the bag cannot be written."""
+    """Record until a signal; exit with a message if the bag exists or cannot be written."""
     options = _options(argv)
+    if options.out.exists() and not options.force:
+        sys.exit(
+            f'recorder: {options.out} exists: choose another folder, remove it, or replace it '
+            'with --force'
+        )
     with ros_process():
         try:
             with BagWriter(options.out, options.storage) as bag:

@@ -93,8 +93,8 @@ ARGUMENTS = [
     _argument(
         'record',
         '',
-        'Folder in which a rosbag2 with the topics of the detector is recorded. If empty, nothing '
-        'is recorded.',
+        'New folder in which a rosbag2 with the topics of the detector is recorded. If empty, '
+        'nothing is recorded.',
     ),
     _argument(
         'use_sim_time',
@@ -238,6 +238,13 @@ class _Reader:
                 self.problems.append(f'bag:={path}: {error}; give a folder or file of a rosbag2')
         return path
 
+    def record(self) -> str:
+        """Return the folder of the recording; add a problem if it exists."""
+        path = self.values['record']
+        if path and Path(path).exists():
+            self.problems.append(f'record:={path} exists: choose another folder, or remove it')
+        return path
+
     def check_weights(self) -> None:
         """Check that the file or the name of weights exists."""
         if self.values['checkpoint']:
@@ -300,7 +307,7 @@ def _converted(reader: _Reader, is_direct: bool) -> Arguments:
         start_paused=reader.flag('start_paused'),
         step=reader.positive('step'),
         loop=reader.flag('loop'),
-        record=values['record'],
+        record=reader.record(),
         use_sim_time=reader.use_sim_time(),
         rviz=reader.flag('rviz'),
         foxglove_layout=values['foxglove_layout'],

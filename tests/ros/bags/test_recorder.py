@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
@@ -46,6 +48,25 @@ def test_a_recording_that_fills_the_disk_ends_with_a_message_and_leaves_no_file(
     assert recorder.returncode == 1
     assert 'detections was not written' in recorder.stderr.read()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bag_that_exists_is_only_replaced_with_force(graph: Graph, tmp_path: Path) -> None:
+    out = tmp_path / 'detections'
+    with BagWriter(out, 'mcap') as bag:
+        bag.write_camera_info('CAM_FRONT', 10**18, np.eye(3), 16, 9)
+    command = [sys.executable, '-m', 'bevdepth_ros.bags.recorder', '--out', str(out)]
+    outcome = subprocess.run(command, capture_output=True, text=True)
+    assert outcome.returncode == 1
+    assert f'{out} exists: choose another folder' in outcome.stderr
+    with Bag(out, print) as recorded:
+        assert '/CAM_FRONT/camera_info' in recorded.topics
+    recorder = subprocess.Popen([*command, '--force'])
+    topic = '/bevdepth_detector/objects'
+    wait_until(lambda: graph.node.count_subscribers(topic), 'the subscription of the recorder')
+    recorder.send_signal(signal.SIGINT)
+    recorder.wait()
+    with Bag(out, print) as recorded:
+        assert '/CAM_FRONT/camera_info' not in recorded.topics
 
 
 @pytest.mark.usefixtures('graph')

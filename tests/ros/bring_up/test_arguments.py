@@ -73,6 +73,15 @@ def test_flags_accept_the_spelling_of_yaml_and_of_python(name: str):
         assert getattr(read(**{name: text}), name) is value
 
 
+def test_a_recording_that_exists_is_not_replaced(tmp_path: Path):
+    record = tmp_path / 'detections'
+    assert read(record=record).record == str(record)
+    record.mkdir()
+    assert problem(record=record) == (
+        f'record:={record} exists: choose another folder, or remove it'
+    )
+
+
 def test_numbers_and_strings_are_passed_on_unchanged():
     got = read(
         rate='0.5', start='2', duration='3.5', step='0.04', viewer='web', viewer_port='0',
