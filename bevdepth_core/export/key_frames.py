@@ -20,8 +20,8 @@ class KeyFrames:
     Attributes:
         root: folder of the dataset.
         version: its folder of tables.
-        split: scenes to take key frames of.
-        count: number of key frames, evenly spaced over the split.
+        split: scenes to take key frames from.
+        count: greatest number of key frames; they are evenly spaced over the split.
     """
 
     root: Path

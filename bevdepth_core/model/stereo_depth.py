@@ -1,9 +1,9 @@
 """Depth from comparing the features of two frames.
 
-Each pixel has one depth hypothesis per depth range: a mean and a spread. Three candidate depths
-around the mean are projected into the other frame. How well the features match there changes mean
-and spread; this is repeated several times. The refined hypotheses become logits, which are
-weighted by a mask and added to those of the single frame.
+Each pixel of a grid of stride 4 has one depth hypothesis per depth range: a mean and a spread.
+Three candidate depths around the mean are projected into the other frame. Mean and spread are then
+updated by how well the features match there; this is repeated several times. The refined
+hypotheses become logits, which are weighted by a mask and added to those of the single frame.
 
 Source: BEVStereo, arXiv 2209.10248, and its official code.
 """
@@ -30,8 +30,8 @@ from bevdepth_core.ops.warping import warp
 
 CANDIDATES = 3
 CANDIDATE_REACH = 3.0
-"""The candidates divide the range of this many standard deviations around the mean into parts
-of equal probability."""
+"""The range of this many standard deviations on each side of the mean is divided into
+``CANDIDATES`` parts of equal probability; one candidate is the middle of each part."""
 MIDDLE_PROBABILITY = 0.5
 """Probability of the middle candidate at which the spread does not change. With a lower one it
 grows, with a higher one it shrinks."""
@@ -43,8 +43,9 @@ SPREAD_EPSILON = 1e-10
 _PROBABILITY_EPSILON = 1e-4
 _DENSITY_EPSILON = 1e-6
 _MASK_CHANNELS, _DOWNSAMPLE_CHANNELS = 64, 256
-_HYPOTHESES_PER_PIXEL = 4
-"""Rows and columns of hypotheses per row and column of the depth map: strides 4 and 16."""
+_HYPOTHESIS_GRID_SCALE = 4
+"""The grid of hypotheses (stride 4) has this many times the rows and columns of the depth map
+(stride 16)."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class StereoDepth(nn.Module):
         self._ranges = list(itertools.pairwise(self._config.range_bounds))
         self._bins_of_ranges = [round((high - low) / bins.step) for low, high in self._ranges]
         self.register_buffer('candidate_factors', candidate_factors())
-        # torch.arange would import the compiler of PyTorch where weights have no storage.
+        # On the meta device, torch.arange would import the compiler of PyTorch.
         bin_numbers = torch.from_numpy(np.arange(bins.count, dtype=np.float32))
         self.register_buffer('bin_numbers', bin_numbers)
         groups = self._config.groups
@@ -201,7 +202,7 @@ class StereoDepth(nn.Module):
         """Return (n, R, 2 D, h, w): the logits of both frames, those of the source frame warped
         with the mean depth of each range.
         """
-        depths = F.avg_pool2d(means, _HYPOTHESES_PER_PIXEL)
+        depths = F.avg_pool2d(means, _HYPOTHESIS_GRID_SCALE)
         source, matrix = (
             tensor[:, None].expand(-1, depths.shape[1], *tensor.shape[1:]).flatten(0, 1)
             for tensor in (pair.source_mono_logits, pair.matrix)
@@ -213,7 +214,8 @@ class StereoDepth(nn.Module):
 
 @dataclass(frozen=True)
 class _FramePair:
-    """Two frames with the cameras of all samples as a batch. All but the features are float32.
+    """Two frames with the cameras of all samples as a batch. Logits and hypotheses are float32,
+    the features have the type of the network, the matrix is float64.
 
     Features and the source frame get no gradient, as in the official code.
     """

@@ -162,7 +162,7 @@ class LiftSplat(nn.Module):
         self.register_buffer(
             'frustum_v', torch.linspace(0, image.height - 1, image.height // stride)
         )
-        # torch.arange would import the compiler of PyTorch where weights have no storage.
+        # On the meta device, torch.arange would import the compiler of PyTorch.
         self.register_buffer(
             'frustum_d',
             torch.from_numpy(bins.start + bins.step * np.arange(bins.count, dtype=np.float32)),

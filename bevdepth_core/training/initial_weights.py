@@ -82,7 +82,8 @@ def load_pretrained(backbone: nn.Module, source: str, depth: int) -> None:
         depth: depth of the ResNet.
 
     Raises:
-        ValueError: there are no such weights, the file is damaged, or they do not fit.
+        ValueError: torchvision has no weights of this name, the file is damaged, or the weights
+            do not fit.
         ConnectionError: the weights could not be downloaded.
     """
     if source == 'none':
@@ -120,8 +121,8 @@ def _download_state(name: str, depth: int) -> dict[str, Tensor]:
         weights = get_model_weights(f'resnet{depth}')[name]
     except KeyError as error:
         raise ValueError(
-            f'model.pretrained: torchvision has no weights {name} for ResNet-{depth}; set it '
-            'to a file or none'
+            f'model.pretrained: torchvision has no weights {name} for ResNet-{depth}; set '
+            'model.pretrained to a file or none'
         ) from error
     try:
         return dict(weights.get_state_dict(progress=True, check_hash=True))

@@ -6,8 +6,8 @@
 namespace bevdepth {
 namespace {
 
-// Division of the points of all views into blocks of some columns and bins and kRows rows, columns
-// first.
+// Divides the points of every view into blocks of `columns` columns, `bins` bins and kRows rows.
+// The number of a block counts the columns fastest, then the bins, the rows and the views.
 struct Tiling {
     unsigned columns, bins;  // in one block
     unsigned column_blocks, bin_blocks, row_blocks;
@@ -27,6 +27,7 @@ struct Tiling {
     }
 };
 
+// The view of a block, and its first bin, row and column.
 struct Corner {
     std::int64_t view;
     int bin, row, column;
@@ -45,8 +46,8 @@ __device__ const T* element(const StridedArray& array, std::int64_t view, std::i
            line * array.line_stride + row * array.row_stride + column * array.column_stride;
 }
 
-// Loads the weights of `rows` points of a column, at most kRows, and repeats the last one up to
-// kRows.
+// Loads the weights of `rows` points of a column, at most kRows, and fills up to kRows with the
+// last one.
 template <class T>
 __device__ void load_weights(const T* source, std::int64_t stride, int rows,
                              Accumulator<T> (&weight)[kRows]) {
@@ -57,8 +58,8 @@ __device__ void load_weights(const T* source, std::int64_t stride, int rows,
     for (int row = 0; row < kRows; ++row) weight[row] = static_cast<Accumulator<T>>(stored[row]);
 }
 
-// Loads the features of `rows` pixels of a column, at most kRows, and repeats those of the last
-// pixel up to kRows.
+// Loads the features of `rows` pixels of a column, at most kRows, and fills up to kRows with
+// those of the last pixel.
 template <class T, int V>
 __device__ void load_features(const T* source, std::int64_t stride, int rows,
                               Group<Accumulator<T>, V> (&features)[kRows]) {

@@ -38,9 +38,10 @@ struct StridedArray {
     std::int64_t view_stride, line_stride, row_stride, column_stride;
 };
 
-// Context features. If channels_first (B, N, C, H, W) T is not null and the kernel reads channels
-// last (see wants_channels_last), the features are copied to channels_last (B, N, H, W, C) T. If
-// channels_first is null, channels_last already contains them.
+// Context features: channels_first is (B, N, C, H, W) T, channels_last is (B, N, H, W, C) T. If
+// channels_first is null, channels_last contains the features. Otherwise channels_first contains
+// them, and voxel_pooling copies them to channels_last if it needs that order (see
+// wants_channels_last).
 struct Context {
     const void* channels_first;
     void* channels_last;
@@ -49,12 +50,13 @@ struct Context {
 constexpr int kSumBounds = 128;  // numbers per sample and array in the workspace Sums::bounds
 
 // Memory in which the cells of a map are summed before they are rounded to T in the map.
-// exact: the result is bitwise the same on every run. cells is (B, ny, nx, C) double, with
-// channels in the order of ExactOrder, and
-//        bounds (B, 2, kSumBounds) is a workspace. Not for float64; depth must be contiguous.
-// otherwise: terms are added in any order. cells is (B, ny, nx, C) float, or null if T is float or
-// double, whose sums are computed in
-//        the map itself. bounds is not used.
+//
+// If exact, the result is bitwise the same on every run. cells is (B, ny, nx, C) double, with
+// channels in the order of ExactOrder; bounds is a workspace (B, 2, kSumBounds). T must not be
+// double, and depth must be contiguous.
+//
+// If not exact, terms are added in any order, and bounds is not used. cells is (B, ny, nx, C)
+// float; it is null if T is float or double, because the sums are then computed in the map itself.
 struct Sums {
     bool exact;
     void* cells;
@@ -65,8 +67,8 @@ struct Sums {
 void voxel_index(const Launch& launch, const Sizes& sizes, const Geometry& geometry,
                  std::int32_t* voxel_index);
 
-// Returns true if voxel_pooling reads the context with channels last; if not, it reads either
-// order.
+// Returns true if voxel_pooling needs the context with channels last; otherwise it accepts both
+// orders.
 bool wants_channels_last(const Launch& launch, bool exact);
 
 // bev (B, ny, nx, C) T = sum of depth * context over the points in each cell.

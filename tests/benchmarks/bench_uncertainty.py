@@ -1,4 +1,4 @@
-r"""Compares the default covariance with the fitted one of a checkpoint, and draws both.
+r"""Compares the coverage and the NEES of the default covariance with those of a fitted one.
 
     python -m tests.benchmarks.bench_uncertainty --results out/calibration/results.json \
         --root data/calibration --version v1.0-synthetic --split synthetic_val --folds 7 \
@@ -6,9 +6,10 @@ r"""Compares the default covariance with the fitted one of a checkpoint, and dra
     python -m tests.benchmarks.bench_uncertainty --checkpoint small --sweeps out/sweeps.json \
         --root data/tracking --version v1.0-synthetic --split synthetic_val
 
-``--folds`` fits a model to the scenes of all folds but one and tests it on those of that one, for
-each fold. ``--checkpoint`` tests the model of a checkpoint, on scenes that it was not fitted to.
-``--sweeps`` takes the detections of ``tracking_sweeps`` at the key frames.
+``--folds N`` divides the scenes into N folds. For each fold, a model is fitted to the scenes of
+the other folds and tested on the scenes of this fold. ``--checkpoint`` tests the model of a
+checkpoint; choose a split that it was not fitted to. ``--sweeps`` takes the detections of
+``tracking_sweeps`` at the key frames.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def held_out(found: Detections3D, errors: Errors, folds: np.ndarray) -> BoxCovar
 
 
 def table(rows: dict[str, list[Coverage]]) -> str:
-    """Return the coverage and the NEES of both as a Markdown table."""
+    """Return the coverage and the NEES of both covariances as a Markdown table."""
     lines = ['| class | range | boxes | default | fitted |', '| --- | --- | ---: | ---: | ---: |']
     for before, after in zip(rows['default'], rows['fitted'], strict=True):
         values = ' | '.join(f'{one.inside:.1f} %, {one.nees:.2f}' for one in (before, after))
@@ -118,7 +119,11 @@ def main() -> None:
     source.add_argument('--sweeps', type=Path, help='file of tracking_sweeps')
     fitted = parser.add_mutually_exclusive_group(required=True)
     fitted.add_argument('--checkpoint', help='test its fitted covariance')
-    fitted.add_argument('--folds', type=int, help='fit to the scenes of the other folds')
+    fitted.add_argument(
+        '--folds',
+        type=int,
+        help='number of folds of scenes; each one is tested with a model fitted to the others',
+    )
     parser.add_argument('--root', type=Path, required=True)
     parser.add_argument('--version', default='v1.0-trainval')
     parser.add_argument('--split', default='val')

@@ -1,6 +1,5 @@
-"""Writes a nuScenes-format dataset of two key frames with the images of a sample.
-
-The sample is the synthetic one, or the real one of the reference folder.
+"""Writes a nuScenes-format dataset from the key frames of a folder of ``tests.sample``: the
+synthetic one, or the real one of the reference folder.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ def lidar_cloud() -> np.ndarray:
 def make_dataroot(
     root: Path, scenes: int = 1, frames: int = 2, sample: Path | None = None
 ) -> Path:
-    """Write the dataset: ``scenes`` equal scenes which share their files, each of the last
-    ``frames`` frames of ``sample`` (the synthetic one when None).
+    """Write ``scenes`` equal scenes, which share their files. Each scene consists of the last
+    ``frames`` key frames of the folder ``sample``; None means the synthetic one.
 
-    Images are links to the sample's.
+    Images are links to those of the folder.
     """
     sample = sample or synthetic_sample()
     infos = sample_infos(sample)[-frames:]

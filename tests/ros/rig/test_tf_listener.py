@@ -1,4 +1,4 @@
-"""Transforms that are passed to the listener directly, in simulated time."""
+"""Transforms that are passed to the listener directly; a fake replaces its monotonic clock."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_stamps_that_jump_back_and_forward_are_a_conflict_for_a_second(tf: Tf):
     assert tf.listener.conflict('base_link') is None
 
 
-def test_a_replay_that_passes_its_former_end_later_is_no_conflict(tf: Tf):
+def test_a_restarted_replay_that_later_passes_the_newest_stamp_is_no_conflict(tf: Tf):
     tf.send('map', 'base_link', START_S, START_S - 50)
     tf.now_s += 1.1
     tf.send('map', 'base_link', START_S + 0.1)
@@ -166,7 +166,7 @@ def test_a_chain_that_is_a_loop_ends(tf: Tf):
     assert len(tf.listener.chain('map', 'a')) == MAX_CHAIN == 20
 
 
-def test_a_link_is_static_if_all_its_transforms_are(tf: Tf):
+def test_a_chain_is_static_if_all_its_transforms_are(tf: Tf):
     tf.send_static('mast', 'camera')
     tf.send_static('base_link', 'mast')
     tf.send('map', 'base_link', START_S)
@@ -195,7 +195,9 @@ def test_a_needed_frame_without_transforms_is_stale(tf: Tf, monkeypatch, silence
     tf.send('base_link', 'camera', START_S)
     tf.send('base_link', 'wheel', START_S)
     tf.listener.conflict_between('base_link', 'camera', is_ego=False)
-    later = SimpleNamespace(now=lambda: Time(seconds=4_000_000_000))  # measured by wall time
+    later = SimpleNamespace(
+        now=lambda: Time(seconds=4_000_000_000)
+    )  # has no effect: silence is measured with the monotonic clock
     monkeypatch.setattr(tf.listener, '_clock', later)
     tf.now_s += silence_s
     stale = tf.listener.stale(2.0)
@@ -222,7 +224,7 @@ def follow(tf: Tf) -> None:
     tf.listener.conflict_between('base_link', 'wheel', is_ego=False)
 
 
-def test_a_needed_frame_that_sends_only_old_stamps_for_a_second_begins_a_new_time(tf: Tf):
+def test_only_old_stamps_of_a_needed_frame_for_a_second_are_a_time_jump(tf: Tf):
     follow(tf)
     tf.send('base_link', 'wheel', START_S - 50)
     tf.now_s += 0.9
@@ -236,7 +238,7 @@ def test_a_needed_frame_that_sends_only_old_stamps_for_a_second_begins_a_new_tim
     assert not tf.has_transform('map', 'base_link', START_S)
 
 
-def test_a_new_stamp_between_old_ones_keeps_the_time(tf: Tf):
+def test_old_stamps_are_no_time_jump_if_a_newer_one_arrives_among_them(tf: Tf):
     follow(tf)
     tf.send('base_link', 'wheel', START_S - 50)
     tf.now_s += 0.9
