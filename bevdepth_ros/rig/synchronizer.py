@@ -7,9 +7,9 @@ then contains the image of each camera that is nearest to the median of the set.
 ``message_filters.ApproximateTimeSynchronizer`` cannot keep cycles apart. The six cameras of
 nuScenes expose within 43 ms, and a cycle starts every 83 ms on average. If images are missing, the
 last image of a cycle can be nearer to the first image of the next cycle than to the first image of
-its own cycle. With known offsets, it still compares images in pairs. If stamps jitter by a tenth
-of the cycle, it loses sets of many cameras with a narrow tolerance, and mixes cycles with a wide
-tolerance.
+its own cycle. Even with known offsets, ``ApproximateTimeSynchronizer`` compares images only in
+pairs. If stamps jitter by a tenth of the cycle, a narrow tolerance makes it lose sets of many
+cameras, and a wide tolerance makes it mix cycles.
 
 Each camera has one of these states:
 
@@ -26,22 +26,23 @@ Each camera has one of these states:
   more than the jitter explains.
 * ``WINDOW`` images in a row are too early, or too late, by more than the tolerance of sets.
 * Its stamps skipped or repeated a cycle, and the next ``JUMP_IMAGES`` images arrived earlier or
-  later than usual by more than ``SHORTEST_JUMP`` of a cycle. Most other cameras neither did the
-  same nor lack this cycle.
+  later than usual by more than ``SHORTEST_JUMP`` of a cycle, while fewer than half of the other
+  cameras also jumped or also have no image of the skipped cycle.
 * ``JUMP_IMAGES`` images arrive earlier or later than images of other cameras with the same stamps,
-  by more than the timeout.
+  by more than the ``timeout_s`` of ``check``.
 * It is returning and has not been used again after ``LONGEST_RETURN`` images.
 
 *Return.* A camera is used again if its last ``RETURN`` images have a steady deviation near zero
-and arrive as usual. There are two exceptions after a restart of the camera, and after cameras were
-untriggered. The deviation may then be a new one, which changes the offset. The lateness may be
-larger than usual if it lasted for ``SETTLED`` images. In any case, the lateness must be smaller
-than the timeout. Only the stamps and arrival times of a camera decide about its return; it
-does not matter whether image sets are formed, or whether its images can be decoded.
+and arrive as usual. After a restart of the camera, or after cameras were untriggered, two
+conditions are weaker: the deviation may be steady at a new value, and the offset is then changed;
+the lateness may be larger than usual if it lasted for ``SETTLED`` images. In any case, the
+lateness must be smaller than ``timeout_s``. Only the stamps and arrival times of a camera decide
+about its return; it does not matter whether image sets are formed, or whether its images can be
+decoded.
 
-*Arrival times.* They are compared only while most other cameras arrive as usual, because waiting
-images arrive in any order after the executor was busy. While the clock of a used camera may have
-jumped, sets pause for at most ``LONGEST_PAUSE`` images.
+*Arrival times.* They are compared only while most other cameras arrive as usual, because, after
+the executor was busy, it takes the queued images of the cameras in any order. While the clock of a
+used camera may have jumped, sets pause for at most ``LONGEST_PAUSE`` images.
 
 *Untriggered cameras.* If at least half of the cameras deviate, it is unknown which cameras are
 wrong. The cameras are then *untriggered*, and all cameras that send images are used. When the
@@ -88,7 +89,8 @@ FIRST = 8
 """Offsets are first searched when all cameras together have sent this many images, and each camera
 has sent at least two."""
 ONE_SIDED = 5
-"""A camera is left out if this many images in a row deviate to the same side."""
+"""A camera is excluded if this many images in a row deviate to the same side by more than a
+limit."""
 RETURN = 10
 """A camera is used again after this many images with a steady deviation."""
 LONGEST_RETURN = 30
@@ -96,18 +98,19 @@ LONGEST_RETURN = 30
 SETTLED = 100
 """If a camera that restarted is late for this many images, this lateness is the usual lateness."""
 TIGHT = 1 / 10
-"""Corrected stamps of a set differ from their median by at most this share of the cycle and twice
-their jitter."""
+"""The tolerance of a set, the largest distance of a corrected stamp from their median, is this
+share of the cycle plus twice the jitter; ``_tolerance_ns`` has two upper limits."""
 WIDEST, WIDEST_OF_TWO = 0.35, 0.25
 """Upper limits of the tolerance, as shares of the cycle, for many cameras and for two. Two images
 that differ from their median by a quarter each are half a cycle apart."""
 OUTLIER = 2.8
-"""Stamps differ from the median of their set by at most this many times the jitter of stamp and
-median, which is 4.6 standard deviations. If an image is farther from the median than one cycle
-minus this difference, it may belong to another cycle."""
+"""Largest difference between a stamp and the median of its set, in units of the jitter of this
+difference; both the stamp and the median jitter. It equals 4.6 standard deviations. If an image is
+farther from the median than one cycle minus this difference, it may belong to another cycle."""
 LONE = 3 / 4
-"""If most cameras have a lower jitter than a camera, this share of the jitter of the camera
-counts. The jitter is measured from ``WINDOW`` images, with an error of about a fifth."""
+"""The tolerance of a camera uses the jitter of most cameras, or this share of the camera's own
+jitter if that is larger. Only a share is used, because a jitter is measured from ``WINDOW``
+images, with an error of about a fifth."""
 MISALIGNED, AT_PLACE, STEADY = 1 / 6, 1 / 8, 1 / 16
 """Shares of the cycle: the deviation that excludes a camera, the deviation with which it may
 return, and the change of the deviation that does not count as drift."""
@@ -235,8 +238,7 @@ class ImageSetSynchronizer(SimpleFilter):
     def add(self, message: Any, camera: int) -> None:
         """Take an image of the camera with index ``camera``; calls back before it returns."""
         one, stamp = self.cameras[camera], stamp_ns(message)
-        # If the newest stamp arrives again, it is most likely a copy that a busy executor takes
-        # late.
+        # If the newest stamp arrives again, it is most likely a second copy of the same message.
         if 0 < stamp != one.newest_ns and one.repeats(stamp, self._now()):
             self._drop_repeated(one)
         if stamp <= 0 or (
@@ -257,12 +259,13 @@ class ImageSetSynchronizer(SimpleFilter):
             self._emit_newest(one)
 
     def check(self, silent: Iterable[int], timeout_s: float) -> None:
-        """Exclude cameras that are silent or whose stamps are far from the others; call this a few
-        times per second.
+        """Exclude silent cameras and detect image rates that differ; call this a few times per
+        second.
 
         Args:
             silent: indices of the cameras that have sent no image for too long.
-            timeout_s: largest distance of a camera's stamps from those of the others, seconds.
+            timeout_s: largest difference between the arrival times of images of different cameras
+                with the same stamp, seconds; the next images are judged with it.
         """
         before, silent = self._used, set(silent)
         if len(silent) < len(self.cameras):
@@ -301,7 +304,8 @@ class ImageSetSynchronizer(SimpleFilter):
     def _drop_repeated(self, camera: _Camera) -> None:
         """Drop the waiting images whose stamps come again because the clock of a camera went back.
 
-        A camera whose clock also went back since the last image of this one has newer images.
+        The waiting images of another camera are kept if its own clock went back after the last
+        image of ``camera``, because they were stamped after that.
         """
         _, last_s, _ = camera.last[-1]
         same_ns = self._period_ns / 2 if self._has_offsets else 1e9 * self.slop_s
@@ -313,8 +317,9 @@ class ImageSetSynchronizer(SimpleFilter):
         camera.repeated_s = self._now()
 
     def _is_unsure(self, is_over: bool = False) -> bool:
-        """Return True while sets pause, because a clock may have jumped or, unless no further
-        images arrive (``is_over``), because the next images must show the rate.
+        """Return True while no sets are formed: a clock may have jumped, or the next images must
+        first show the rate. The second reason does not count if no further images arrive
+        (``is_over``).
         """
         return len(self._used) > 1 and any(
             one.may_have_jumped if is_over else one.is_unsure for one in self._used
@@ -435,7 +440,7 @@ class ImageSetSynchronizer(SimpleFilter):
                 self._enter(camera, 'used')
 
     def _find_offsets(self, is_over: bool = False) -> None:
-        """Find the offsets of all used cameras, or exclude a minority that does not fit the slop.
+        """Find the offsets of the used cameras; exclude a minority that does not fit ``slop_s``.
 
         Args:
             is_over: no further images arrive, so the offsets of a single set are better than none.
@@ -476,20 +481,24 @@ class ImageSetSynchronizer(SimpleFilter):
             return
         self.untriggered, self._has_offsets = None, False
         for one in moving:
-            # A camera whose clock has just stopped to drift needs no exclusion.
+            # A camera whose clock has just stopped drifting needs no exclusion.
             if not self._is_settled(one, RETURN):
                 self._enter(one, 'misaligned')
                 one.has_restarted = True
         self._find_offsets()
 
     def _is_settled(self, camera: _Camera, count: int) -> bool:
-        """Return True if the last ``count`` images neither drift nor are late."""
+        """Return True if the last ``count`` images neither drift nor arrive earlier or later than
+        usual.
+        """
         limit = STEADY * count / WINDOW / 2
-        is_late = camera.lateness_change(count, self.period_s)
-        return not is_late and self._is_steady(camera, count, limit)
+        is_unusual = camera.lateness_change(count, self.period_s)
+        return not is_unusual and self._is_steady(camera, count, limit)
 
     def _is_steady(self, camera: _Camera, count: int, limit: float = STEADY) -> bool:
-        """Return True if the last ``count`` deviations changed by at most a share of the cycle."""
+        """Return True if the last ``count`` deviations changed by at most a share of the cycle, or
+        by half of the jitter if that is more.
+        """
         last = list(camera.deviations)[-count:]
         limit_ns = max(limit * self._period_ns, self._jitter_ns / 2)
         return len(last) == count and abs(drift(last)) <= limit_ns
@@ -546,7 +555,9 @@ class ImageSetSynchronizer(SimpleFilter):
         return is_far or camera.is_misaligned(WINDOW, tolerance, period)
 
     def _is_alone(self, own: _Camera, period: int) -> bool:
-        """Return False if most other cameras jumped too, or skipped the same cycle."""
+        """Return False if at least half of the other cameras jumped too, or skipped the same
+        cycle.
+        """
         others = [one for one in self._used if one is not own]
         at_ns = own.skipped_ns - own.offset_ns
         alike = [
@@ -571,8 +582,9 @@ class ImageSetSynchronizer(SimpleFilter):
             return
         by = camera.median_deviation(RETURN)
         is_in_place = abs(by) <= AT_PLACE * period
-        # After a clock drifted by a whole cycle, its deviation is near zero, too. Its lateness
-        # scatters, so half of the limit is enough to show the drift.
+        # A clock that drifted by a whole cycle has a deviation near zero, too; only the lateness
+        # shows the drift. Its measurement scatters and may be too small, so half of the limit
+        # keeps a camera that has not restarted from returning.
         share = 1.0 if camera.has_restarted else 0.5
         change = camera.lateness_change(RETURN, 1e-9 * period, share)
         if change > 0 and is_in_place and count >= SETTLED and camera.has_restarted:
@@ -599,7 +611,7 @@ class ImageSetSynchronizer(SimpleFilter):
             self._search()
 
     def _compare(self, camera: _Camera, others: Sequence[_Camera], period: int) -> None:
-        """Compare the camera's last image but one with the nearest image of each other camera.
+        """Compare the camera's second-to-last image with the nearest image of each other camera.
 
         The last image is not used, because the other images of its cycle may not have arrived.
         """
@@ -619,7 +631,7 @@ class ImageSetSynchronizer(SimpleFilter):
             camera.add_lateness(statistics.median(lateness_s))
 
     def _exclude(self, suspect: _Camera, is_certain: bool = False) -> None:
-        """Exclude a camera if the other cameras that agree are the majority.
+        """Exclude a camera if the other cameras that agree with each other are the majority.
 
         Otherwise it is unknown which cameras are wrong. All cameras are then used, and their
         offsets are searched again when the deviations are steady.
@@ -636,7 +648,8 @@ class ImageSetSynchronizer(SimpleFilter):
             self._use_all()
             return
         self._enter(suspect, 'misaligned')
-        # While clocks drift, the offset that was found need not be the offset of its return.
+        # Offsets that were found while clocks drift may be wrong, so this camera may return with a
+        # new offset, as after a restart.
         suspect.has_restarted |= self.untriggered is not None
         for camera in self._used:
             camera.clear_deviations()

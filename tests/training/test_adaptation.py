@@ -71,7 +71,7 @@ def test_heads_of_the_same_classes_are_kept_and_others_are_new(
 
 def test_a_checkpoint_of_another_network_is_rejected(tmp_path: Path) -> None:
     model = BEVDepth(replace(TINY, bev_encoder=replace(TINY.bev_encoder, base_channels=16)))
-    with pytest.raises(CheckpointError, match='differs from model.network in bev_encoder'):
+    with pytest.raises(CheckpointError, match=r'differs from model\.network in bev_encoder'):
         load_initial(model, str(tiny_checkpoint(tmp_path)))
 
 

@@ -45,7 +45,7 @@ def test_equal_costs_keep_the_order_of_the_pairs():
     assert [column.tolist() for column in matched] == [[0], [0]]
 
 
-def test_duplicates_of_kept_or_matched_detections_are_dropped_and_those_of_dropped_ones_kept():
+def test_a_detection_is_dropped_only_as_a_duplicate_of_a_kept_or_matched_one():
     positions = np.array(((0.0, 0.9, 1.8, 9.0), (0, 0, 0, 0)))
     keep = without_duplicates(
         positions, np.zeros(4, int), np.ones(4), np.array(((9.5,), (0.0,))), np.zeros(1, int)

@@ -104,7 +104,7 @@ def test_camera_images_are_rendered_at_once_and_boxes_when_they_arrive(
             pixels_of_a_bus(image) > without + 200 and stamp_of(image) == stamp_ns
             for image in images
         ),
-        'an image with the bus at the stamp of its images',
+        'a rendered image that shows the bus and has the stamp of the camera images',
     )
     assert (
         SIZE[0] < cv2.imdecode(np.frombuffer(images[-1].data, np.uint8), cv2.IMREAD_COLOR).shape[0]
@@ -132,7 +132,7 @@ def test_the_raw_output_is_the_same_image_without_loss(
     assert np.abs(raw.astype(int) - file).mean() < 8  # colors of a JPEG are coarser
 
 
-def test_boxes_received_before_their_images_are_rendered_with_them(
+def test_boxes_that_arrive_before_their_images_are_drawn_on_these_images(
     graph: Graph, visualizer: Visualizer
 ) -> None:
     images, rig, objects = connected(graph, visualizer)
