@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import statistics
 from collections.abc import Callable
@@ -27,6 +28,7 @@ PROFILE_VARIABLES = (
     'CYCLONEDDS_URI',
 )
 """Environment variables that name a profile of the middleware."""
+NO_PUBLISHER = ': the topic has no publisher; start the camera or set image_topics'
 
 
 class CameraReports:
@@ -51,6 +53,7 @@ class CameraReports:
         self._synchronizer, self._sources = synchronizer, settings.camera_sources
         self._loss, self._cycle_s = SetLoss(), 0.0
         self._shared: dict[str, int] = {}
+        self._reasons: dict[str, str] = {}
 
     def restart_loss(self) -> None:
         """Start a new window of lost sets, because all cameras had paused."""
@@ -70,6 +73,30 @@ class CameraReports:
             if source.name in silent:
                 sentence = self._silence_sentence(source)
                 self._monitor.report(f'silent/{source.name}', 'cameras', ERROR, sentence)
+
+    def note_reasons(self, unseen: set[str]) -> None:
+        """Store why the cameras ``unseen`` send no images, for ``report_no_sets``."""
+        for source in self._sources:
+            if source.name in unseen:
+                self._silence_reason(source)
+
+    def report_no_sets(self, unseen: set[str]) -> None:
+        """Report why no image set was formed.
+
+        Args:
+            unseen: names of the cameras that sent no image at all. The reasons are those of the
+                time at which their publishers existed: the publishers of a replay end before it.
+        """
+        sources = [source for source in self._sources if source.name in unseen]
+        if len(sources) == len(self._sources) > 1:
+            sentence = f'no camera sent images; for example, {self._absence_sentence(sources[0])}'
+            self._monitor.report('silent', 'cameras', ERROR, sentence)
+            return
+        for source in sources:
+            sentence = self._absence_sentence(source)
+            self._monitor.report(f'silent/{source.name}', 'cameras', ERROR, sentence)
+        if not sources:
+            self.report_sets(-math.inf)
 
     def report_misaligned(self) -> None:
         """Report the cameras whose stamps do not fit those of the others."""
@@ -163,31 +190,47 @@ class CameraReports:
         return self._settings.cameras.index(name)
 
     def _silence_sentence(self, source: CameraSource) -> str:
+        silence_s = self._monitor.silence_s(source.name)
+        return f'{self._no_image(source)} for {silence_s:.1f} s{self._silence_reason(source)}'
+
+    def _absence_sentence(self, source: CameraSource) -> str:
+        reason = self._reasons.get(source.name) or self._silence_reason(source)
+        return f'{self._no_image(source)} was received{reason}'
+
+    def _no_image(self, source: CameraSource) -> str:
         topic = self._node.resolve_topic_name(source.image_topic)  # after remappings
+        return f'no image of {source.name} on {topic}'
+
+    def _silence_reason(self, source: CameraSource) -> str:
+        """Return why ``source`` sends no images, as the end of a sentence; store it if it tells
+        more than that no publisher exists.
+        """
+        reason = self._newest_reason(source)
+        if reason != NO_PUBLISHER:
+            self._reasons[source.name] = reason
+        return reason
+
+    def _newest_reason(self, source: CameraSource) -> str:
+        topic = self._node.resolve_topic_name(source.image_topic)
         publishers = self._node.get_publishers_info_by_topic(source.image_topic)
-        silence = (
-            f'no image of {source.name} on {topic} for '
-            f'{self._monitor.silence_s(source.name):.1f} s'
-        )
         wanted = IMAGE_TYPES[self._settings.image_transport].__name__
         if not publishers:
             similar = self._similar_topic(topic, wanted)
             hint = f' (did you mean {similar}?)' if similar else ''
-            remedy = f'start the camera or set image_topics{hint}'
-            return f'{silence}: the topic has no publisher; {remedy}'
+            return f'{NO_PUBLISHER}{hint}'
         offered = {info.topic_type.rsplit('/', 1)[-1] for info in publishers}
         if wanted not in offered:
             return (
-                f'{silence}: it is published as {", ".join(sorted(offered))}, not {wanted}; '
+                f': it is published as {", ".join(sorted(offered))}, not {wanted}; '
                 f'{_type_remedy(offered)}'
             )
         reliable = any(
             info.qos_profile.reliability == ReliabilityPolicy.RELIABLE for info in publishers
         )
         if self._settings.image_reliability == 'reliable' and not reliable:
-            return f'{silence}: its publisher is best effort; set image_reliability to best_effort'
+            return ': its publisher is best effort; set image_reliability to best_effort'
         return (
-            f'{silence}, although it has a publisher: check the publisher and the network, or '
+            ', although it has a publisher: check the publisher and the network, or '
             f'raise camera_timeout_s if images are expected less often{self._profile_hint()}'
         )
 
@@ -248,6 +291,8 @@ class CameraReports:
                 f'{self._synchronizer.period_s:.3f} s; let the camera drivers stamp images with '
                 'the time of the trigger'
             )
+        missing_s = self._monitor.seconds_since_last_set()
+        missing = 'no image set was formed' + (f' for {missing_s:.0f} s' if missing_s > 0 else '')
         jumped = [
             self._sources[index].name
             for index in self._synchronizer.members
@@ -255,10 +300,9 @@ class CameraReports:
         ]
         if jumped:
             return (
-                f'no image set was formed for {self._monitor.seconds_since_last_set():.0f} s: the '
-                f'stamps of {", ".join(jumped)} jumped, and sets continue after at most '
-                f'{LONGEST_PAUSE} images; if this happens again, check the clock that stamps the '
-                'images, and whether images are lost'
+                f'{missing}: the stamps of {", ".join(jumped)} jumped, and sets continue after '
+                f'at most {LONGEST_PAUSE} images; if this happens again, check the clock that '
+                'stamps the images, and whether images are lost'
             )
         newest = {
             self._sources[index].name: self._synchronizer.cameras[index].newest_ns
@@ -269,9 +313,8 @@ class CameraReports:
         distance_s = (newest[camera] - middle) * 1e-9 if newest else 0.0
         if abs(distance_s) <= self._settings.sync_slop_s:
             return (
-                f'no image set was formed for {self._monitor.seconds_since_last_set():.0f} s, '
-                'although the newest stamps of the cameras agree: check whether images are lost, '
-                'or cameras have stopped'
+                f'{missing}, although the newest stamps of the cameras agree: check whether '
+                'images are lost, or cameras have stopped'
             )
         return (
             f'images of {len(newest)} cameras arrive, but none fit into a set of sync_slop_s '

@@ -159,6 +159,11 @@ class Monitor:
         with self._lock:
             return self._sets['received']
 
+    def unseen(self) -> set[str]:
+        """Return the names of the cameras that sent no image."""
+        with self._lock:
+            return {camera for camera, count in self._received.items() if not count}
+
     def set_dropped(self, reason: str) -> None:
         """Count an image set without a result, for one of DROP_REASONS."""
         with self._lock:

@@ -146,6 +146,11 @@ class Intake:
         """Form the image sets that wait only for further images to confirm the offsets."""
         self._synchronizer.flush()
 
+    def report_no_sets(self) -> None:
+        """Report why no image set was formed, if there was none."""
+        if not self._monitor.sets_received():
+            self._reports.report_no_sets(self._monitor.unseen())
+
     def reset(self) -> None:
         """Drop images that wait for their set, because the clock went back."""
         self._synchronizer.reset()
@@ -158,6 +163,8 @@ class Intake:
         self._timeout_s = timeout_s
         names = [source.name for source in self._sources]
         silent = {name for name in names if self._monitor.is_silent(name, timeout_s)}
+        if not self._monitor.startup_is_over():
+            self._reports.note_reasons(self._monitor.unseen())
         # When all cameras stop, they exceed the timeout one after the other within one cycle.
         has_paused = self._monitor.has_paused(PAUSE * timeout_s)
         if not has_paused or len(silent) in (0, len(names)):

@@ -101,6 +101,7 @@ class Pipeline:
         """Stop all parts in reverse order; the arguments are those of ``Worker.stop``."""
         if not discard:
             self._intake.flush()
+            self._intake.report_no_sets()
         self._intake.close()
         self._worker.stop(discard, timeout_s)
         self._result_publisher.stop(discard, timeout_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import pytest
@@ -241,6 +242,28 @@ def test_the_report_of_a_silent_camera_names_a_topic_like_the_one_without_a_publ
     assert node.change(ACTIVATE)
     words = 'has no publisher; start the camera or set image_topics (did you mean /left/image?)'
     wait_until(lambda: node.diagnostics.reports('cameras', words), 'the report')
+
+
+def test_the_end_of_a_short_replay_without_image_sets_names_the_reason(
+    graph: Graph, detector, capfd: pytest.CaptureFixture
+):
+    other_context = rclpy.Context()
+    rclpy.init(context=other_context)
+    replay = Node('replay', context=other_context)
+    node = detector(
+        rig=Rig(replay, CAMERAS), image_topics=['/{camera}/imgae'], camera_startup_s=60.0
+    )
+    assert node.change(CONFIGURE)
+    assert node.change(ACTIVATE)
+    wait_until(lambda: node.node._pipeline._intake._reports._reasons, 'the discovery')
+    replay.destroy_node()
+    rclpy.shutdown(context=other_context)
+    wait_until(lambda: not graph.node.count_publishers('/left/image'), 'the end of the replay')
+    assert node.change(DEACTIVATE)
+    reason = re.search(r'\[ERROR\].*: no camera sent images.*', capfd.readouterr().err)
+    assert reason is not None
+    assert 'for example, no image of left on /left/imgae was received' in reason[0]
+    assert 'did you mean /left/image?' in reason[0]
 
 
 def test_the_report_of_a_silent_camera_says_that_its_topic_has_another_type(
