@@ -67,9 +67,15 @@ class Player:
             options: options of the replay; None: everything is played at its recorded speed.
 
         Raises:
-            BagError: an option names a topic that the bag does not have, or the bag has too many.
+            BagError: an option names a topic that the bag does not have, the bag has too many
+                topics, or it ends before the start offset.
         """
         self._node, self._bag, self._options = node, bag, options or Options()
+        if self._options.start_s > bag.duration_s:
+            raise BagError(
+                f'--start-offset {self._options.start_s:g} is beyond the end of the bag, which is '
+                f'{bag.duration_s:.3g} s long: give a smaller number'
+            )
         self._first_ns = bag.start_ns + round(self._options.start_s * 1e9)
         duration_s = self._options.duration_s
         self._stop_ns = (

@@ -75,6 +75,11 @@ class Bag:
         self.start_ns = min((start for start, _ in spans), default=0)
         self.end_ns = max((end for _, end in spans), default=0)
 
+    @property
+    def duration_s(self) -> float:
+        """Time from the first to the last message, seconds."""
+        return (self.end_ns - self.start_ns) * 1e-9
+
     def __enter__(self) -> Bag:
         return self
 

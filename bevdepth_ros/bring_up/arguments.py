@@ -173,6 +173,7 @@ class _Reader:
 
     def __init__(self, values: dict[str, str]) -> None:
         self.values, self.problems = values, list[str]()
+        self._bag_s = float('inf')
 
     def flag(self, name: str) -> bool:
         return self.values[name].lower() == 'true'
@@ -232,11 +233,21 @@ class _Reader:
             self.problems.append(f'bag:={path} does not exist: give a rosbag2 folder or file')
         elif path:
             try:
-                with Bag(path, lambda damage: None):
-                    pass
+                with Bag(path, lambda damage: None) as bag:
+                    self._bag_s = bag.duration_s
             except (BagError, OSError) as error:
                 self.problems.append(f'bag:={path}: {error}; give a folder or file of a rosbag2')
         return path
+
+    def start(self) -> float:
+        """Return the seconds to leave out; add a problem if ``bag`` has found a shorter bag."""
+        start_s = self.not_negative('start')
+        if start_s > self._bag_s:
+            self.problems.append(
+                f'start:={start_s:g} is beyond the end of the bag, which is {self._bag_s:.3g} s '
+                'long: give a smaller number'
+            )
+        return start_s
 
     def record(self) -> str:
         """Return the folder of the recording; add a problem if it exists."""
@@ -302,7 +313,7 @@ def _converted(reader: _Reader, is_direct: bool) -> Arguments:
         overrides={name: values[name] for name in names if values[name]},
         bag=reader.bag(),
         rate=reader.positive('rate'),
-        start=reader.not_negative('start'),
+        start=reader.start(),
         duration=reader.positive('duration') if values['duration'] else None,
         start_paused=reader.flag('start_paused'),
         step=reader.positive('step'),

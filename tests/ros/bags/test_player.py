@@ -51,6 +51,17 @@ def run_player(*arguments) -> subprocess.Popen:
     )
 
 
+@pytest.mark.usefixtures('graph')
+def test_a_start_offset_beyond_the_end_is_an_error_with_the_length_of_the_bag(tmp_path: Path):
+    bag = write_bag(tmp_path / 'bag', {'/a': qos()})
+    process = run_player(bag, '--start-offset', 100)
+    assert process.wait() == 1
+    assert re.search(
+        r'--start-offset 100 is beyond the end of the bag, which is [\d.]+ s long',
+        process.stderr.read(),
+    )
+
+
 @pytest.mark.parametrize('storage', STORAGES)
 def test_every_message_is_published_with_its_recorded_bytes(
     graph: Graph, tmp_path: Path, storage: str

@@ -6,8 +6,10 @@ import dataclasses
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bevdepth_ros.bags.writer import BagWriter
 from bevdepth_ros.bring_up import arguments
 from bevdepth_ros.bring_up.arguments import (
     ARGUMENTS,
@@ -71,6 +73,17 @@ def test_every_argument_has_a_description_and_a_field():
 def test_flags_accept_the_spelling_of_yaml_and_of_python(name: str):
     for text, value in (('true', True), ('True', True), ('false', False), ('False', False)):
         assert getattr(read(**{name: text}), name) is value
+
+
+def test_a_start_beyond_the_end_of_the_bag_is_an_error(tmp_path: Path):
+    bag = tmp_path / 'bag'
+    with BagWriter(bag) as writer:
+        for second in (0, 2):
+            writer.write_camera_info('CAM_FRONT', (10**9 + second) * 10**9, np.eye(3), 16, 9)
+    assert read(bag=bag, start='2').start == 2.0
+    assert problem(bag=bag, start='2.1') == (
+        'start:=2.1 is beyond the end of the bag, which is 2 s long: give a smaller number'
+    )
 
 
 def test_a_recording_that_exists_is_not_replaced(tmp_path: Path):
