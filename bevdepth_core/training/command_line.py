@@ -111,7 +111,7 @@ def parse(parser: ArgumentParser, arguments: list[str] | None) -> Namespace:
         InvalidRunError: the command line has an unknown key or an invalid value; the message
             suggests the most similar key.
     """
-    keys, defaults = _keys(parser), parser.get_defaults()
+    keys, defaults = option_keys(parser), parser.get_defaults()
     for key, section in _given_sections(arguments, defaults):
         _check_empty(section, keys, defaults, '' if key == 'config' else f'{key}.')
     try:
@@ -187,7 +187,8 @@ def _check_empty(section: dict, keys: list[str], defaults: Namespace, parent: st
             _check_empty(value, keys, defaults, f'{key}.')
 
 
-def _keys(parser: ArgumentParser) -> list[str]:
+def option_keys(parser: ArgumentParser) -> list[str]:
+    """Return the dotted key of each option of a parser."""
     return [action.dest for action in parser._actions if action.dest]
 
 

@@ -18,6 +18,7 @@ from bevdepth_core.training.command_line import (
     InvalidRunError,
     instantiate,
     manual_parser,
+    option_keys,
     parse,
     require_at_least,
 )
@@ -120,7 +121,7 @@ def read_arguments(
     try:
         if values.model.init is not None:
             network = model_config_to_dict(load_checkpoint(values.model.init).config)
-            parser.set_defaults(_flat('model.network', network))
+            parser.set_defaults(_flat('model.network', network, option_keys(parser)))
             values = parse(parser, arguments)
     except CheckpointError as error:
         raise InvalidRunError(str(error)) from error
@@ -129,12 +130,15 @@ def read_arguments(
     return TrainingConfig(**{name: typed[name] for name in names}), values
 
 
-def _flat(prefix: str, values: dict) -> dict:
-    """Return nested values as one level of dotted keys."""
+def _flat(prefix: str, values: dict, keys: list[str]) -> dict:
+    """Return nested values as one level of dotted keys; a section that is one of ``keys``, as an
+    optional section is, stays a dictionary.
+    """
     flat: dict[str, Any] = {}
     for name, value in values.items():
         key = f'{prefix}.{name}'
-        flat |= _flat(key, value) if isinstance(value, dict) else {key: value}
+        is_group = isinstance(value, dict) and key not in keys
+        flat |= _flat(key, value, keys) if is_group else {key: value}
     return flat
 
 

@@ -9,7 +9,13 @@ import pytest
 import yaml
 
 from bevdepth_core.checkpoint import save_checkpoint
-from bevdepth_core.config import load_model_config
+from bevdepth_core.config import (
+    DecodeConfig,
+    ScaleNMSConfig,
+    SizeAwareNMSConfig,
+    StereoConfig,
+    load_model_config,
+)
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.training.command_line import InvalidRunError
 from bevdepth_core.training.config import TrainingConfig, build_parser, plain, read_arguments
@@ -214,6 +220,23 @@ def test_init_checkpoint_defines_the_network_and_options_override_it(
     assert read(*arguments).model.network == TINY
     changed = read(*arguments, '--model.network.image.width', '96')
     assert changed.model.network == replace(TINY, image=replace(TINY.image, width=96))
+
+
+def test_a_checkpoint_with_every_optional_section_defines_the_network(tmp_path: Path) -> None:
+    path = tmp_path / 'stereo.safetensors'
+    optional = replace(
+        TINY,
+        image_encoder=replace(TINY.image_encoder, stride=16),
+        stereo=StereoConfig((2.0, 8.0, 18.0)),
+        decode=DecodeConfig(scale_nms=ScaleNMSConfig(), size_aware_nms=SizeAwareNMSConfig()),
+    )
+    save_checkpoint(BEVDepth(optional), path)
+    preset = ('--config', str(TRAINING / 'adapt_depth.yaml'), '--model.init', str(path))
+    assert read(*preset).model.network == optional
+    changed = read(*preset, '--model.network.stereo.iterations=2').model.network
+    assert changed == replace(optional, stereo=StereoConfig((2.0, 8.0, 18.0), iterations=2))
+    monocular = read(*preset, '--model.network.stereo=null').model.network
+    assert monocular == replace(optional, stereo=None)
 
 
 def test_tasks_that_are_given_replace_those_of_the_checkpoint(tmp_path: Path) -> None:
