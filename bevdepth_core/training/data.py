@@ -145,11 +145,12 @@ def _balanced_positions(index: SampleIndex) -> np.ndarray:
 
 
 def _start_worker(worker: int) -> None:
-    """Limit a loader process to one core, and ignore Ctrl-C, which the training process
-    handles.
+    """Limit a loader process to one core, and ignore Ctrl-C and SIGTERM, which the training
+    process handles; a terminal and a scheduler send them to all processes of a run.
     """
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class TrainingData(LightningDataModule):

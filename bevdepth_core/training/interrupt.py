@@ -1,10 +1,13 @@
-"""Handles Ctrl-C during training: the step ends, a checkpoint is written, and the run stops.
+"""Handles Ctrl-C and SIGTERM during training: the step ends, a checkpoint is written, and the run
+stops.
 
-| state | entered by | Ctrl-C | left by |
-| --- | --- | --- | --- |
-| starting | entering the context | stops at once, nothing to save | the start of training |
-| training | the start of training | stopping | the end of training |
-| stopping | the first Ctrl-C | stops at once, unsaved | the end of the step, with a checkpoint |
+| state | entered by | Ctrl-C | SIGTERM | left by |
+| --- | --- | --- | --- | --- |
+| starting | entering the context | stops at once, unsaved | as Ctrl-C | the start of training |
+| training | the start of training | stopping | stopping | the end of training |
+| stopping | the first signal | stops at once, unsaved | is ignored | the end of the step |
+
+A scheduler may send SIGTERM several times; it ends the process with SIGKILL if it cannot wait.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
@@ -24,14 +28,25 @@ from bevdepth_core.training.checkpoints import ResumeCheckpoint
 
 SYNC_BATCHES = 10
 """Number of batches between two checks whether any process was interrupted."""
+_NAMES = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}
+"""What the signals do to a run."""
 
 
 class RunInterruptedError(Exception):
-    """The user stopped the run; the message says what was saved."""
+    """A signal stopped the run; the message says what was saved.
+
+    Attributes:
+        status: exit status of the program, as that of a shell: 130 after Ctrl-C, 143 after
+            SIGTERM.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.status = 128 + number
 
 
 class StopOnInterrupt(Checkpoint):
-    """Callback that stops a run after Ctrl-C; see the table of states above.
+    """Callback that stops a run after Ctrl-C or SIGTERM; see the table of states above.
 
     Args:
         checkpoint: writes the checkpoint; this callback runs earlier.
@@ -39,34 +54,45 @@ class StopOnInterrupt(Checkpoint):
 
     def __init__(self, checkpoint: ResumeCheckpoint) -> None:
         self._checkpoint = checkpoint
-        self._training = self._stopping = False
+        self._training = False
+        self._received = 0
 
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
-        """Handle SIGINT while the ``with`` block runs. Python allows that in the main thread only;
-        in other threads, this does nothing.
+        """Handle SIGINT and SIGTERM while the ``with`` block runs. Python allows that in the main
+        thread only; in other threads, this does nothing.
         """
-        if threading.current_thread() is not threading.main_thread():
+        if not _is_main_thread():
             yield
             return
-        previous = signal.signal(signal.SIGINT, self._on_signal)
+        previous = {number: signal.signal(number, self._on_signal) for number in _NAMES}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        name = _NAMES[number]
         if not self._training:
-            raise RunInterruptedError('interrupted before the first step: nothing was saved')
-        if self._stopping:
-            raise RunInterruptedError('stopped at once: steps since the last checkpoint are lost')
-        self._stopping = True
+            raise RunInterruptedError(f'{name} before the first step: nothing was saved', number)
+        if self._received and number == signal.SIGINT:
+            raise RunInterruptedError(
+                'stopped at once: steps since the last checkpoint are lost', number
+            )
+        if self._received:
+            return
+        self._received = number
         rank_zero_info(
-            '\nInterrupted: the run writes a checkpoint after this step, or after the validation '
-            'in progress. Press Ctrl-C again to stop at once, without a checkpoint.'
+            f'\n{name.capitalize()}: the run writes a checkpoint after this step, or after the '
+            'validation in progress. Press Ctrl-C to stop at once, without a checkpoint.'
         )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning's handler of SIGTERM would end the run at the end of the batch, without a
+        # checkpoint; with several processes, it would wait for all of them in the handler.
+        if _is_main_thread():
+            signal.signal(signal.SIGTERM, self._on_signal)
         self._training = True
 
     def on_train_batch_end(
@@ -78,23 +104,34 @@ class StopOnInterrupt(Checkpoint):
         batch_idx: int,
     ) -> None:
         step_is_complete = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if step_is_complete and not trainer.is_last_batch and self._must_stop(trainer, batch_idx):
-            self._stop(trainer)
+        if step_is_complete and not trainer.is_last_batch:
+            self._stop_if_received(trainer, batch_idx)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._must_stop(trainer, 0):
-            self._stop(trainer)
+        self._stop_if_received(trainer, 0)
 
-    def _must_stop(self, trainer: Trainer, batch_idx: int) -> bool:
-        """Return True if any process was interrupted; all processes return the same."""
+    def _stop_if_received(self, trainer: Trainer, batch_idx: int) -> None:
+        """Write the checkpoint and stop if any process received a signal."""
+        number = self._received_by_any(trainer, batch_idx)
+        if number:
+            self._checkpoint.write(trainer)
+            raise RunInterruptedError(
+                f'{_NAMES[number]} after step {trainer.global_step}; wrote '
+                f'{self._checkpoint.path}',
+                number,
+            )
+
+    def _received_by_any(self, trainer: Trainer, batch_idx: int) -> int:
+        """Return the number of a signal that any process received, or 0; all processes return the
+        same.
+        """
         if trainer.world_size == 1:
-            return self._stopping
+            return self._received
         if batch_idx % SYNC_BATCHES:
-            return False
-        return trainer.strategy.reduce_boolean_decision(self._stopping, all=False)
+            return 0
+        received = torch.tensor(self._received, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(received, reduce_op='max'))
 
-    def _stop(self, trainer: Trainer) -> None:
-        self._checkpoint.write(trainer)
-        raise RunInterruptedError(
-            f'interrupted after step {trainer.global_step}; wrote {self._checkpoint.path}'
-        )
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

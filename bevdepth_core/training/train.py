@@ -18,9 +18,9 @@ Every value of a preset can be changed on the command line, for example with `--
                                       the run within an epoch
     csv/, tensorboard/                curves, one version per start
 
-Ctrl-C finishes the step, writes last.ckpt and prints the command that resumes the run; a second
-Ctrl-C stops at once. `--resume true` resumes a run, also in the middle of an epoch. It starts a
-new run if there is no last.ckpt, so that a job scheduler can always use it.
+Ctrl-C or SIGTERM finishes the step, writes last.ckpt and prints the command that resumes the run;
+a second Ctrl-C stops at once. `--resume true` resumes a run, also in the middle of an epoch. It
+starts a new run if there is no last.ckpt, so that a job scheduler can always use it.
 
 `--data.val_split val` validates after every `trainer.validate_every_n_epochs` epochs, and logs
 losses, mAP and NDS.
@@ -89,8 +89,8 @@ EXPERIMENT = 'bevdepth'
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; the exit status is 1 after an error, which is printed, and 130
-    after Ctrl-C.
+    """Run the command line; the exit status is 1 after an error, which is printed, 130 after
+    Ctrl-C, and 143 after SIGTERM.
     """
     logging.basicConfig(format='%(message)s')
     logging.getLogger('bevdepth_core').setLevel(logging.INFO)
@@ -113,8 +113,11 @@ def _train_until_interrupted(
 ) -> None:
     try:
         train(config, resume)
-    except (RunInterruptedError, KeyboardInterrupt) as error:
-        _report_interrupt(str(error) or 'interrupted', config, arguments)
+    except RunInterruptedError as error:
+        _report_interrupt(str(error), config, arguments)
+        sys.exit(error.status)
+    except KeyboardInterrupt:
+        _report_interrupt('interrupted', config, arguments)
         sys.exit(INTERRUPTED)
 
 
@@ -153,7 +156,7 @@ def train(config: TrainingConfig, resume: bool = False, watchers: Sequence[Callb
         InvalidRunError: settings, data or the checkpoint are invalid.
         FileExistsError: the output folder contains another run and ``resume`` is not set.
         NonFiniteLossError: the loss became NaN or infinite.
-        RunInterruptedError: the user stopped the run.
+        RunInterruptedError: Ctrl-C or SIGTERM stopped the run.
     """
     last_checkpoint(config, resume)
     needs_boxes = config.model.objective == 'detection'

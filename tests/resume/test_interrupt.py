@@ -1,9 +1,11 @@
-"""Ctrl-C during training."""
+"""Ctrl-C and SIGTERM during training."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,30 +18,51 @@ from tests.training.runs import Noise, run, tiny_config
 
 
 class Interrupt(Callback):
-    """Sends Ctrl-C at the start of a batch, counted over all epochs."""
+    """Sends signals at the start of a batch, counted over all epochs."""
 
-    def __init__(self, batch: int, times: int = 1) -> None:
-        self._left, self._times = batch, times
+    def __init__(self, batch: int, *numbers: int) -> None:
+        self._left, self._numbers = batch, numbers or (signal.SIGINT,)
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         if self._left == 0:
-            for _ in range(self._times):
-                os.kill(os.getpid(), signal.SIGINT)
+            for number in self._numbers:
+                self._send(number)
         self._left -= 1
+
+    def _send(self, number: int) -> None:
+        os.kill(os.getpid(), number)
+
+
+class InterruptAll(Interrupt):
+    """Sends signals to the loader processes, too, as a scheduler does."""
+
+    def _send(self, number: int) -> None:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, number)
+        super()._send(number)
 
 
 def state(output: Path) -> dict:
     return torch.load(output / 'last.ckpt', weights_only=True)
 
 
-@pytest.mark.parametrize(('batch', 'step'), [(1, 2), (4, 5)])
+@pytest.mark.parametrize(
+    ('batch', 'step', 'number', 'text'),
+    [
+        (1, 2, signal.SIGINT, 'interrupted'),
+        (4, 5, signal.SIGINT, 'interrupted'),
+        (1, 2, signal.SIGTERM, 'terminated'),
+    ],
+)
 def test_the_step_is_finished_and_the_resumed_run_ends_like_an_uninterrupted_one(
-    tmp_path: Path, batch: int, step: int
+    tmp_path: Path, batch: int, step: int, number: int, text: str
 ) -> None:
     run(tiny_config(tmp_path / 'uninterrupted'))
     interrupted = tmp_path / 'interrupted'
-    with pytest.raises(RunInterruptedError, match=f'after step {step}; wrote .*last.ckpt'):
-        run(tiny_config(interrupted), watchers=[Interrupt(batch)])
+    expected = rf'{text} after step {step}; wrote .*last\.ckpt'
+    with pytest.raises(RunInterruptedError, match=expected) as stopped:
+        run(tiny_config(interrupted), watchers=[Interrupt(batch, number)])
+    assert stopped.value.status == 128 + number
     assert state(interrupted)['global_step'] == step
     run(tiny_config(interrupted), resume=True)
     resumed, uninterrupted = (state(tmp_path / name) for name in ('interrupted', 'uninterrupted'))
@@ -48,29 +71,39 @@ def test_the_step_is_finished_and_the_resumed_run_ends_like_an_uninterrupted_one
     )
 
 
-def test_accumulated_batches_are_finished_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_accumulated_batches_are_finished_first(tmp_path: Path, number: int) -> None:
     source = Noise()
     with pytest.raises(RunInterruptedError, match='after step 1'):
         run(
             tiny_config(tmp_path, accumulate_grad_batches=3),
             source,
-            watchers=[Interrupt(0)],
+            watchers=[Interrupt(0, number)],
         )
     assert state(tmp_path)['global_step'] == 1
 
 
 def test_a_second_interrupt_stops_at_once_without_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(RunInterruptedError, match='stopped at once'):
-        run(tiny_config(tmp_path), watchers=[Interrupt(1, times=2)])
+        run(tiny_config(tmp_path), watchers=[Interrupt(1, signal.SIGINT, signal.SIGINT)])
     assert not (tmp_path / 'last.ckpt').exists()
 
 
-def test_an_interrupt_before_the_first_step_stops_at_once(tmp_path: Path) -> None:
+def test_sigterm_that_also_reaches_the_loader_or_comes_twice_saves_the_run(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    config = replace(config, data=replace(config.data, workers=1))
+    with pytest.raises(RunInterruptedError, match='terminated after step 2; wrote'):
+        run(config, watchers=[InterruptAll(1, signal.SIGTERM, signal.SIGTERM)])
+    assert state(tmp_path)['global_step'] == 2
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_before_the_first_step_stops_at_once(tmp_path: Path, number: int) -> None:
     stop = StopOnInterrupt(ResumeCheckpoint(tmp_path / 'last.ckpt', 3))
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     with (
         pytest.raises(RunInterruptedError, match='before the first step'),
         stop.handling_signals(),
     ):
-        signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is before

@@ -169,35 +169,45 @@ def test_a_missing_package_of_a_logger_is_reported_by_name(tmp_path: Path, name:
         loggers(tiny_config(tmp_path, logger=name))
 
 
-# Ctrl-C
+# Ctrl-C and SIGTERM
 
 
 class Interrupt(Callback):
-    """Sends Ctrl-C once, after ``step`` steps."""
+    """Sends a signal once, after ``step`` steps."""
 
-    def __init__(self, step: int) -> None:
-        self._step = step
+    def __init__(self, step: int, number: int) -> None:
+        self._step, self._number = step, number
 
     def on_train_batch_end(self, trainer, pl_module, *_) -> None:
         if trainer.global_step == self._step:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), self._number)
 
 
+@pytest.mark.parametrize(
+    ('number', 'status', 'word'),
+    [(signal.SIGINT, 130, 'interrupted'), (signal.SIGTERM, 143, 'terminated')],
+)
 def test_an_interrupt_saves_and_prints_the_command_that_resumes(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    number: int,
+    status: int,
+    word: str,
 ) -> None:
     callbacks = train_module.callbacks
     monkeypatch.setattr(
-        train_module, 'callbacks', lambda config: [*callbacks(config), Interrupt(1)]
+        train_module, 'callbacks', lambda config: [*callbacks(config), Interrupt(1, number)]
     )
     init = f'--model.init={tiny_checkpoint(tmp_path)}'
     arguments = command('fine_tune', root, tmp_path / 'my run', init)
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
-    assert stopped.value.code == 130
+    assert stopped.value.code == status
     assert torch.load(tmp_path / 'my run/last.ckpt', weights_only=True)['global_step'] == 1
     text = capsys.readouterr().err
-    assert 'interrupted after step 1; wrote ' in text
+    assert f'{word} after step 1; wrote ' in text
     assert text.splitlines()[-1].strip() == resume_command(arguments)
 
 
