@@ -43,6 +43,12 @@ _FACES = np.array(
 )
 """Corner indices of a box's faces in the order of ``Boxes3D.corners``, counter-clockwise as seen
 from outside."""
+SENDING_S = 0.3
+"""Time in which the thread of the server sends the last content."""
+_ENDED = (
+    '<div style="padding:0.8em 1em">The live view has ended, because its launch has ended. '
+    'Start the launch again; with loop:=true, it repeats a bag until you end it.</div>'
+)
 _TRIANGLES = np.concatenate((_FACES[:, (0, 1, 2)], _FACES[:, (0, 2, 3)]))
 _FACING_BACK = (0.5, -0.5, 0.5, -0.5)
 """Orientation (w, x, y, z) of an upright image that faces the vehicle from the front."""
@@ -104,7 +110,11 @@ class Page:
         return -self._back.value
 
     def close(self) -> None:
-        """Stop serving."""
+        """Show that the live view has ended, and stop serving. Browsers keep the last content."""
+        if self.has_viewers:
+            self._readout.content = _ENDED
+            self._server.flush()
+            time.sleep(SENDING_S)
         self._server.stop()
 
     def show(self, moment: Moment) -> None:

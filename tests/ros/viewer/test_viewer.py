@@ -20,6 +20,7 @@ from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.types import Boxes3D, Detections3D
 from bevdepth_ros.detections.messages import objects_cloud
 from bevdepth_ros.viewer.node import Viewer
+from bevdepth_ros.viewer.page import Page
 from tests.ros.camera_rig import Rig
 from tests.ros.graph import TIMEOUT_S, Graph, wait_until
 
@@ -154,6 +155,20 @@ def test_a_browser_that_connects_later_gets_the_current_readout(
     with connect(address, subprotocols=[protocol], max_size=None) as late:
         readout, _ = Browser(late).wait_for('GuiHtmlMessage')
         assert 'no detections: is the detector active?' in readout['props']['content']
+
+
+def test_an_open_page_says_that_the_live_view_has_ended() -> None:
+    page = Page('127.0.0.1', 0, 5.0)
+    address, protocol = f'ws://127.0.0.1:{page.port}', f'viser-v{viser.__version__}'
+    with connect(address, subprotocols=[protocol], max_size=None) as connection:
+        browser = Browser(connection)
+        browser.wait_for('GridMessage')
+        wait_until(lambda: page.has_viewers, 'the browser')
+        page.close()
+        browser.wait_for(
+            'GuiUpdateMessage',
+            lambda message: 'has ended' in message['updates'].get('content', ''),
+        )
 
 
 def test_the_server_accepts_only_connections_from_this_machine(
