@@ -74,11 +74,11 @@ bench: $(LINKED) ## run the benchmarks in tests/benchmarks
 	@source env.sh
 	for file in tests/benchmarks/bench_*.py; do python -m tests.benchmarks.$$(basename $$file .py) $(ARGS); done
 
-clean: ## remove build and output files, keep .venv
-	rm -rf build install log out *.egg-info .mypy_cache .coverage* tools/pip_ros2/build tools/pip_ros2/*.egg-info .pytest_cache .ruff_cache .hypothesis .venv/project-*.done
+clean: ## remove build files and caches, keep .venv and out
+	rm -rf build install log out/docs *.egg-info .mypy_cache .coverage* tools/pip_ros2/build tools/pip_ros2/*.egg-info .pytest_cache .ruff_cache .hypothesis .venv/project-*.done
 	rm -f bevdepth_core/ops/_kernels*.so
 
-distclean: clean ## remove .venv, too
+distclean: clean ## remove .venv, too; keep out
 	rm -rf .venv .venv-numpy2
 
 $(VENV): requirements/python3.10.txt requirements/python3.12.txt requirements/pip_ros.txt

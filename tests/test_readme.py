@@ -94,6 +94,17 @@ def test_every_command_on_a_page_exists(path: Path) -> None:
             assert '/' not in file or (ROOT / file).exists(), file
 
 
+def test_make_distclean_keeps_the_results_in_out(tmp_path: Path) -> None:
+    for name in ('out/training', 'out/docs', 'build', '.venv'):
+        (tmp_path / name).mkdir(parents=True)
+    command = ['make', '-f', str(ROOT / 'Makefile'), 'distclean']
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*')} == {
+        'out',
+        'out/training',
+    }
+
+
 def test_the_readme_names_make_demo_and_make_test_and_is_short() -> None:
     text = page('README.md')
     assert {'demo', 'test'} <= commands(text, 'make')
