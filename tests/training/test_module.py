@@ -170,7 +170,7 @@ def test_pretrained_weights_come_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('source', 'message'),
     [
-        ('missing.pth', 'missing.pth: no such file'),
+        ('missing.pth', 'missing.pth does not exist'),
         ('IMAGENET1K_V9', 'torchvision has no weights IMAGENET1K_V9 for ResNet-18'),
     ],
 )
