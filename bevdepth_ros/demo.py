@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import shlex
 import signal
 import sys
 import time
@@ -284,8 +285,25 @@ def render_figure(snapshots: list[Snapshot], subscriber: DemoSubscriber) -> np.n
     )
 
 
-def run_node(options: argparse.Namespace, bag: Path, log: Path, sets: int) -> DemoSubscriber:
-    """Run the detector on ``bag``, which has ``sets`` image sets, and return its results.
+def launch_command(arguments: list[str]) -> str:
+    """Return the command of a launch for a shell."""
+    return shlex.join(['ros2', 'launch', PACKAGE, LAUNCH_FILE, *arguments])
+
+
+def next_steps(arguments: list[str]) -> str:
+    """Return commands that show the replay with these launch arguments in a browser."""
+    command = launch_command([*arguments, 'viewer:=web', 'loop:=true'])
+    return (
+        'to watch this replay, run these commands, then open http://127.0.0.1:8080:\n'
+        f'  . ./env.sh\n  {command}'
+    )
+
+
+def run_node(
+    options: argparse.Namespace, bag: Path, log: Path, sets: int
+) -> tuple[DemoSubscriber, list[str]]:
+    """Run the detector on ``bag``, which has ``sets`` image sets, and return its results and the
+    arguments of the launch.
 
     If the machine is too slow for the rate of the replay, the replay is repeated at a lower rate.
     """
@@ -298,18 +316,18 @@ def run_node(options: argparse.Namespace, bag: Path, log: Path, sets: int) -> De
             f'device:={options.device}',
         ]
         replay_s = sets * SET_PERIOD_S / rate
-        print(f'running: ros2 launch {PACKAGE} {LAUNCH_FILE} {" ".join(arguments)}')
+        print(f'running: {launch_command(arguments)}')
         print(
             f'  its log: {log}; once the node runs, the replay takes {replay_s:.0f} s',
             flush=True,
         )
         subscriber = collect_results(arguments, log, replay_s, sets)
         if len(subscriber.counts) >= sets or rate <= SLOWEST_RATE:
-            return subscriber
+            return subscriber, arguments
         rate = slower(rate, float(subscriber.latency.get('total_p95_ms', 0)) * 1e-3)
         print(
             f'results for {len(subscriber.counts)} of {sets} image sets: '
-            f'repeating the replay at rate {rate:g}'
+            f'repeating the replay at rate {rate:.3g}'
         )
 
 
@@ -338,10 +356,16 @@ def run(options: argparse.Namespace) -> None:
     snapshots = render_drive(make_scene(options.seed, options.duration), options.duration)
     write_bag(snapshots, bag)
     print(f'wrote {bag}', flush=True)
-    subscriber = run_node(options, bag, log, len(snapshots))
+    subscriber, arguments = run_node(options, bag, log, len(snapshots))
     image = render_figure(snapshots, subscriber)
     cv2.imwrite(str(figure), image[..., ::-1])
-    print(f'\n{table(len(snapshots), subscriber)}\n\nwrote {figure}')
+    print(f'\n{table(len(snapshots), subscriber)}\n\nwrote {figure}\n{next_steps(arguments)}')
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'must be an integer of at least 0, got {text}')
+    return int(text)
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
@@ -368,7 +392,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         metavar='S',
         help='length of the drive in seconds (default 8)',
     )
-    parser.add_argument('--seed', type=int, default=8, help='seed of the drive (default 8)')
+    parser.add_argument('--seed', type=_seed, default=8, help='seed of the drive (default 8)')
     parser.add_argument(
         '--rate',
         type=positive,

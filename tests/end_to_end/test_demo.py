@@ -37,6 +37,7 @@ def test_the_demo_writes_a_bag_a_table_and_a_figure(tmp_path: Path) -> None:
     done = run_demo(tmp_path / 'out', '--duration', '2')
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'checkpoint:=small ' in done.stdout
+    assert 'device:=cpu viewer:=web loop:=true\n' in done.stdout
     numbers = dict(
         re.findall(r'^(image sets|results|detections) +(\d+)', done.stdout, re.MULTILINE)
     )

@@ -16,6 +16,9 @@ from bevdepth_ros.demo import (
     SLOWEST_RATE,
     START_NS,
     DemoSubscriber,
+    launch_command,
+    main,
+    next_steps,
     render_drive,
     render_figure,
     run,
@@ -64,6 +67,20 @@ def test_a_repeated_replay_is_slower_and_has_twice_the_latency_between_image_set
     assert slower(0.5, 2.0) == 0.125
     assert slower(0.5, 0.0) == 0.25
     assert slower(0.5, 4.69307) == 0.053
+
+
+def test_the_printed_commands_can_be_copied_if_the_folder_has_a_space() -> None:
+    arguments = ['bag:=/my out/demo_bag', 'rate:=0.161']
+    assert launch_command(arguments).endswith(
+        "detect.launch.py 'bag:=/my out/demo_bag' rate:=0.161"
+    )
+    assert next_steps(arguments).endswith('rate:=0.161 viewer:=web loop:=true')
+
+
+def test_an_invalid_seed_is_an_error_that_names_the_option(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(['--seed', '-1'])
+    assert 'argument --seed: must be an integer of at least 0, got -1' in capsys.readouterr().err
 
 
 def test_no_replay_is_so_slow_that_the_cameras_of_a_set_seem_silent() -> None:
