@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the CUDA module if nvcc is found, and installs the project's packages and commands in .venv as links to this tree.
 set -euo pipefail
+trap 'echo "setup: interrupted: run make setup again" >&2; exit 130' INT
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
 

@@ -2,6 +2,7 @@
 # Creates .venv with the pinned packages of requirements/, and with the pip-only ROS 2 if no ROS 2 is sourced.
 # Usage: tools/make_venv.sh ROS_MODE (the output of tools/ros_mode.sh). PYTHON=/path/to/python selects the interpreter.
 set -euo pipefail
+trap 'echo "setup: interrupted: run make setup again" >&2; exit 130' INT
 cd "$(dirname "$0")/.."
 mode=$1
 made_for="$mode $PWD"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +66,34 @@ def test_a_python_without_venv_is_rejected_with_the_package_to_install(bare_mach
     outcome = bash('tools/make_venv.sh pip', bare_machine, clean_clone)
     assert outcome.returncode != 0
     assert 'install python3.12-venv' in outcome.stderr
+
+
+def test_an_interrupted_setup_says_in_one_line_how_to_continue(tmp_path: Path, clean_clone):
+    python = tmp_path / 'python'
+    python.write_text("""#!/bin/bash
+        case "$*" in
+            *print*) echo 3.12 ;;
+            *'-m venv'*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+            *'pip install'*) touch .venv/begun && exec sleep 60 ;;
+        esac
+    """)
+    python.chmod(0o755)
+    setup = subprocess.Popen(
+        ['tools/make_venv.sh', 'pip'],
+        cwd=clean_clone,
+        env={'PATH': '/usr/bin:/bin', 'HOME': str(tmp_path), 'PYTHON': str(python)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (clean_clone / '.venv' / 'begun').exists():
+        assert setup.poll() is None
+        time.sleep(0.05)
+    os.killpg(setup.pid, signal.SIGINT)  # as Ctrl-C in a terminal
+    _, errors = setup.communicate()
+    shutil.rmtree(clean_clone / '.venv')
+    assert (setup.returncode, errors) == (130, 'setup: interrupted: run make setup again\n')
 
 
 @pytest.mark.parametrize(
