@@ -33,7 +33,8 @@ def _actions(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     arguments = read_arguments(context, __file__)
     detector = resolve_detector(context, arguments.namespace, arguments.params_files)
     if 'checkpoint' not in arguments.overrides:
-        check_weights(detector)
+        is_useless_without = bool(arguments.bag) or arguments.is_direct
+        check_weights(detector, required=arguments.autostart and is_useless_without)
     if get_node_name_count(context, detector.name):
         raise RuntimeError(
             f'this launch has another node {detector.name}: set a different namespace:= for each '
@@ -95,16 +96,20 @@ def _rviz(arguments: Arguments, detector: ResolvedDetector) -> list[LaunchDescri
     if not arguments.rviz:
         return []
     if not nodes.is_installed('rviz2'):
-        remedy = 'install it, or use viewer:=web'
-        return [LogInfo(msg=f'rviz:=true has no effect: rviz2 is not installed; {remedy}')]
+        get_logger('launch').warning(
+            'rviz:=true has no effect: rviz2 is not installed; install it, or use viewer:=web'
+        )
+        return []
     template = (CONFIG / 'rviz' / 'bevdepth.rviz').read_text()
     folder = Path(launch_config.log_dir)
     config = write_view(rviz_config(template, detector), folder, detector, '.rviz')
     rviz = nodes.rviz_node(arguments, str(config))
     republished = [camera for camera in rviz_cameras(detector) if camera.transport]
     if republished and not nodes.is_installed('image_transport'):
-        remedy = 'install the package image_transport and its plugins'
-        return [rviz, LogInfo(msg=f'RViz shows no camera images: {remedy}')]
+        get_logger('launch').warning(
+            'RViz shows no camera images: install the package image_transport and its plugins'
+        )
+        return [rviz]
     return [rviz, *map(nodes.republisher_node, republished)]
 
 

@@ -129,17 +129,22 @@ def resolve_detector(
     return resolved
 
 
-def check_weights(detector: ResolvedDetector) -> None:
+def check_weights(detector: ResolvedDetector, required: bool) -> None:
     """Check that the file or name of weights in the parameters of ``detector`` exists.
 
     Raises:
-        ParametersError: it does not.
+        ParametersError: it does not, or there is none although it is ``required``.
     """
     if detector.checkpoint:
         try:
             locate(detector.checkpoint)
         except WeightsError as error:
             raise ParametersError(f'parameter checkpoint of {DETECTOR}: {error}') from error
+    elif required:
+        raise ParametersError(
+            f'parameter checkpoint of {DETECTOR} is empty: add checkpoint:=small, or the file or '
+            'another name of weights (`ros2 run bevdepth_ros weights list`)'
+        )
 
 
 def _scope_arguments(context: LaunchContext, namespace: str) -> list[str]:

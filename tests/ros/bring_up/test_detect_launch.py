@@ -14,6 +14,7 @@ from launch_ros.utilities import add_node_name
 from bevdepth_ros.bring_up.arguments import read_arguments
 from bevdepth_ros.bring_up.lifecycle import BringUpEnded, BringUpError
 from bevdepth_ros.bring_up.nodes import player_node, republisher_node, rviz_node
+from bevdepth_ros.bring_up.params_files import ParametersError
 from bevdepth_ros.bring_up.scope import resolve_detector
 from bevdepth_ros.bring_up.views import rviz_cameras
 from tests.ros.bring_up.contexts import LAUNCH_FILE, actions, command, launch_context, nodes
@@ -89,7 +90,9 @@ def test_every_node_of_a_replay_has_the_same_time_source(
     small_bag: Path, tmp_path: Path, given: str, value: bool
 ):
     arguments = {'bag': small_bag, 'use_sim_time': given}
-    context = launch_context(**arguments, record=tmp_path / 'out', visualizer='true')
+    context = launch_context(
+        **arguments, checkpoint='small', record=tmp_path / 'out', visualizer='true'
+    )
     started = nodes(context)
     assert set(started) == {'detector', 'recorder', 'visualizer'}
     for words in started.values():
@@ -106,6 +109,21 @@ def test_recorded_outputs_of_the_detector_are_not_replayed_beside_those_of_the_r
         assert left_out.fullmatch(topic), topic
     for topic in ('/bevdepth_detector/detections', f'{detector}_2/detections', '/tf', '/boxes_2'):
         assert not left_out.fullmatch(topic), topic
+
+
+def test_a_replay_without_weights_is_rejected_before_a_node_starts(small_bag: Path):
+    with pytest.raises(ParametersError, match='add checkpoint:=small'):
+        actions(launch_context(bag=small_bag))
+    assert actions(launch_context(bag=small_bag, autostart='false'))
+
+
+def test_rviz_that_is_not_installed_is_a_warning(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr('bevdepth_ros.bring_up.nodes.is_installed', lambda package: False)
+    actions(launch_context(rviz='true'))
+    [record] = [one for one in caplog.records if 'rviz2 is not installed' in one.message]
+    assert record.levelname == 'WARNING'
 
 
 def test_the_player_gets_the_options_of_the_replay(small_bag: Path):

@@ -179,12 +179,15 @@ def test_weights_of_a_parameter_file_that_do_not_exist_are_reported(
     domain_id: int, tmp_path: Path
 ):
     (tmp_path / 'model.pth').touch()
-    check_weights(resolve())
-    check_weights(resolve(write(tmp_path / 'a.yaml', {'/**': {'checkpoint': 'small'}})))
+    check_weights(resolve(), required=False)
+    with pytest.raises(ParametersError, match='is empty: add checkpoint:=small'):
+        check_weights(resolve(), required=True)
+    small = write(tmp_path / 'a.yaml', {'/**': {'checkpoint': 'small'}})
+    check_weights(resolve(small), required=True)
     path = tmp_path / 'modle.pth'
     file = write(tmp_path / 'b.yaml', {'/**': {'checkpoint': str(path)}})
     with pytest.raises(ParametersError, match=f'did you mean {tmp_path}/model.pth'):
-        check_weights(resolve(file))
+        check_weights(resolve(file), required=False)
 
 
 def test_an_integer_is_valid_for_a_float_parameter(domain_id: int, tmp_path: Path):
