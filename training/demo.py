@@ -98,6 +98,10 @@ class Demo:
         plot(self._run, self._out / 'loss.png')
         self._report(f'wrote {self._out / "loss.png"}; scoring with the devkit')
         print(self._finish(_scoring_command(self._data, self._run), 'score'))
+        self._report(
+            f'scores near 0 are normal after {self._steps} steps: they only show that the chain '
+            'works; tools/train_small.sh trains weights that detect'
+        )
         self._finished.touch()
         self._report('done')
 

@@ -42,6 +42,7 @@ def test_the_demo_shows_a_falling_loss_a_resumed_run_and_scores(out: Path):
     assert int(repeated[1]) > 0 and float(repeated[2]) < 1e-5, text
     first, last = text.split('] loss ')[1].split(' in the first tenth of the steps, ')
     assert float(last.split()[0]) < float(first)
+    assert 'scores near 0 are normal after 16 steps' in text
     assert 'mAP' in text and (out / 'loss.png').exists()
 
 
