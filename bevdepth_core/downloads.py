@@ -13,8 +13,10 @@ program then accepts the weights by their name (``checkpoint:=2key_da_ema``).
 from __future__ import annotations
 
 import argparse
+import difflib
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -179,12 +181,22 @@ def listing(folder: Path) -> str:
     )
 
 
+def _official_name(text: str) -> str:
+    if text not in OFFICIAL:
+        nearest = difflib.get_close_matches(text, OFFICIAL, 1)
+        hint = f'did you mean {nearest[0]}?' if nearest else f'give one of {", ".join(OFFICIAL)}'
+        raise argparse.ArgumentTypeError(f'{text} is not a name of official weights: {hint}')
+    return text
+
+
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser('weights', description='List or download official weights.')
     commands = parser.add_subparsers(dest='command', required=True)
     commands.add_parser('list', help='list the names, and show which weights are downloaded')
     get = commands.add_parser('download', help='download, convert and verify weights')
-    get.add_argument('name', choices=[*OFFICIAL], help='name of the weights')
+    get.add_argument(
+        'name', type=_official_name, help=f'name of the weights: {", ".join(OFFICIAL)}'
+    )
     get.add_argument('--url', help='folder of a mirror (default: the release of the authors)')
     get.add_argument('--file', type=Path, help='official file that is already on this machine')
     check = commands.add_parser('verify', help='check downloaded weights against their record')
@@ -217,6 +229,9 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command; a failure ends the process with a message."""
     try:
         _run(_options(argv), cache_folder())
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has enough, as in `weights list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (DownloadError, ValueError, OSError) as error:
         sys.exit(f'weights: {error}')
     except KeyboardInterrupt:

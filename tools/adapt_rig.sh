@@ -9,8 +9,17 @@
 # OUT, INIT, SCENES, VAL_SCENES, SECONDS_PER_SCENE, EPOCHS, IMAGE_SIZE and WORKERS may be set in the environment.
 set -euo pipefail
 
-rig=${1:?usage: tools/adapt_rig.sh RIG [--quick]}
+usage() {
+    echo "adapt_rig: $1" >&2
+    echo 'usage: tools/adapt_rig.sh RIG [--quick]      RIG is b, c, d or the file of a rig' >&2
+    exit 2
+}
+
+[[ -n ${1:-} ]] || usage 'the rig is missing'
+rig=$1
 [[ -f $rig ]] || rig=config/rigs/$rig.yaml
+[[ -f $rig ]] || usage "there is no rig $1"
+[[ -z ${2:-} || $2 == --quick ]] || usage "unknown option $2"
 out=${OUT:-out/adapt_rig/$(basename "$rig" .yaml)} init=${INIT:-small}
 if [[ ${2:-} == --quick ]]; then
     scenes=1 val=1 duration=1.5 size=320x180 workers=0 batch=2 EPOCHS=${EPOCHS:-1}

@@ -32,8 +32,8 @@ def split_scenes(dataroot: str | Path, version: str, split: str) -> list[str]:
     if wanted and not absent:
         return [name for name in present if name in wanted]
     problem = (
-        f'needs {len(absent)} scenes that {tables} does not contain, such as '
-        f'{", ".join(absent[:3])}'
+        f'needs {len(absent)} scene{"s" * (len(absent) != 1)} that {tables} does not '
+        f'contain, such as {", ".join(absent[:3])}'
         if absent
         else 'is unknown or empty'
     )

@@ -17,6 +17,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 from torch.multiprocessing.spawn import ProcessRaisedException
 
+from bevdepth_core.nuscenes.completeness import DatasetIncompleteError
 from bevdepth_core.nuscenes.suggestions import did_you_mean
 
 ConfigT = TypeVar('ConfigT')
@@ -73,6 +74,8 @@ def run_program(
     try:
         values = instantiate(parser, parse(parser, arguments))
         print(work(config_type(**vars(values))))
+    except DatasetIncompleteError as error:
+        sys.exit(f'{Path(program).stem}: {error} (options --data.root and --data.version)')
     except (ValueError, OSError, ProcessRaisedException) as error:
         sys.exit(f'{Path(program).stem}: {error}')
     except KeyboardInterrupt:

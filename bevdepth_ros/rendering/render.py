@@ -273,7 +273,7 @@ def main(argv: list[str] | None = None) -> None:
         Exception
     ) as error:  # rosbags, sqlite3, torch and FFmpeg raise many types on damaged files
         sys.exit(f'render: {error}')
-    print(f'wrote {options.out}: {count} images')
+    print(f'wrote {options.out}: {count} image{"s" * (count != 1)}')
 
 
 if __name__ == '__main__':

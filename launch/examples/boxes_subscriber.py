@@ -1,6 +1,7 @@
 """Logs class, score and position of every box of the detector: python3 boxes_subscriber.py."""
 
 import rclpy
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from vision_msgs.msg import Detection3DArray
 
@@ -30,7 +31,7 @@ def main() -> None:
     node = BoxesSubscriber()
     try:
         rclpy.spin(node)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
         node.destroy_node()

@@ -6,6 +6,8 @@ import fcntl
 import hashlib
 import json
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -281,6 +283,23 @@ def test_the_list_shows_bundled_and_downloaded_weights_and_their_licenses(
     assert f'2key                not downloaded: {OFFICIAL["2key"].file}' in lines
     assert f'stereo_2key_da_ema  not downloaded: {OFFICIAL["stereo_2key_da_ema"].file}' in lines
     assert f'license: {LICENSE}' in lines and f'folder: {folder}' in lines
+
+
+def test_a_list_whose_reader_ends_early_prints_no_error():
+    script = 'from bevdepth_core import downloads; downloads.main(["list"])'
+    process = subprocess.Popen(
+        [sys.executable, '-c', script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == ('', 0)
+
+
+def test_a_misspelled_name_of_a_download_is_an_error_with_a_suggestion(
+    capsys: pytest.CaptureFixture,
+):
+    with pytest.raises(SystemExit):
+        main(['download', '2kye'])
+    assert '2kye is not a name of official weights: did you mean 2key?' in capsys.readouterr().err
 
 
 def test_a_failure_ends_the_command_with_a_message(server: FileServer, folder: Path):

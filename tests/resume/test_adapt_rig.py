@@ -21,3 +21,12 @@ def test_every_step_of_the_adaptation_to_another_rig_works(tmp_path: Path) -> No
     assert [line.split()[1] for line in table.splitlines()[2:]] == [
         'unchanged', 'depth_adapted', 'fine_tuned'
     ]  # fmt: skip
+
+
+def test_an_unknown_rig_is_an_error_with_the_usage() -> None:
+    done = subprocess.run(
+        ['tools/adapt_rig.sh', 'e'], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert 'adapt_rig: there is no rig e' in done.stderr
+    assert 'RIG is b, c, d or the file of a rig' in done.stderr

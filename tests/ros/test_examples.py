@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -135,3 +137,15 @@ def test_the_subscriber_logs_each_box(graph: Graph, capfd: pytest.CaptureFixture
     wait_until(has_logged, 'the log')
     graph.stop()
     node.destroy_node()
+
+
+@pytest.mark.parametrize('name', ['boxes_subscriber', 'boxes_to_points'])
+def test_an_example_that_sigterm_ends_prints_no_traceback(graph: Graph, name: str):
+    process = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / f'{name}.py')], stderr=subprocess.PIPE, text=True
+    )
+    topic = '/bevdepth_detector/detections'
+    wait_until(lambda: graph.node.count_subscribers(topic), 'the subscription')
+    process.terminate()
+    _, errors = process.communicate()
+    assert (process.returncode, errors) == (0, '')

@@ -192,7 +192,9 @@ def test_invalid_evaluation_arguments_are_rejected_with_one_message(
         checkpoint, root, '--data.split', 'unknown'
     )
     assert "split 'val' needs 150 scenes" in error_message(checkpoint, root)
-    assert 'has no folder' in error_message(checkpoint, tmp_path, '--data.split', SPLIT)
+    no_folder = error_message(checkpoint, tmp_path, '--data.split', SPLIT)
+    assert 'has no folder' in no_folder
+    assert '(options --data.root and --data.version)' in no_folder
     absent = tmp_path / 'absent'
     assert f'{absent} does not exist' in error_message(checkpoint, absent, '--data.split', SPLIT)
 

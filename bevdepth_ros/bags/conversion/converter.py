@@ -190,7 +190,8 @@ class BagConverter:
             self.scenes.append(name)
             used |= sweeps
         scan.notes.append(
-            f'{len(plan.key_frames)} key frames in {len(scenes)} scenes, {len(used)} sweeps'
+            f'{len(plan.key_frames)} key frames in {len(scenes)} '
+            f'scene{"s" * (len(scenes) != 1)}, {len(used)} sweeps'
         )
         scan.notes += [
             f'{count} annotations are left out: {reason}' for reason, count in left_out.items()
