@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,12 +35,14 @@ class Interrupt(Callback):
 
 
 class InterruptAll(Interrupt):
-    """Sends signals to the loader processes, too, as a scheduler does."""
+    """Sends signals to the loader processes, too, and from another process, as a scheduler does:
+    PyTorch's loader processes end without an error if their parent sends SIGTERM.
+    """
 
     def _send(self, number: int) -> None:
-        for child in multiprocessing.active_children():
-            os.kill(child.pid, number)
-        super()._send(number)
+        processes = [*multiprocessing.active_children(), multiprocessing.current_process()]
+        command = ['kill', f'-{int(number)}', *(str(process.pid) for process in processes)]
+        subprocess.run(command, check=True)
 
 
 def state(output: Path) -> dict:
