@@ -107,6 +107,7 @@ def save_checkpoint(
 
     Raises:
         CheckpointError: ``path`` has another suffix.
+        OSError: the file cannot be written.
     """
     path = Path(path)
     if path.suffix != '.safetensors':
@@ -124,7 +125,12 @@ def save_checkpoint(
         state = {
             name: tensor.half() if tensor.dim() > 1 else tensor for name, tensor in state.items()
         }
-    write_atomically(path, lambda target: safetensors.torch.save_file(state, target, header))
+    try:
+        write_atomically(path, lambda target: safetensors.torch.save_file(state, target, header))
+    except safetensors.SafetensorError as error:
+        raise OSError(
+            f'{path} could not be written ({error}): make space in {path.parent}'
+        ) from error
 
 
 def untrained(config: str | Path, seed: int = 0) -> BEVDepth:

@@ -8,6 +8,7 @@ averages weights.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import subprocess
@@ -21,14 +22,45 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
 
 from bevdepth_core.checkpoint import CheckpointError, require_plain_archive, save_checkpoint
 from bevdepth_core.config import model_config_from_dict
+from bevdepth_core.files import write_atomically
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.training.averaging import ExponentialAverage
 
 _PREFIX = 'model.'
 _LOG = logging.getLogger(__name__)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside the earlier one, which it then replaces. Lightning instead writes
+    to ``$TMPDIR``, and copies the file over the earlier one if that is another file system.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write ``checkpoint``.
+
+        Raises:
+            OSError: the file cannot be written; the earlier one is then unchanged.
+        """
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        try:
+            write_atomically(path, lambda target: _write(target, content))
+        except OSError as error:
+            kept = '; the earlier file is unchanged' if Path(path).exists() else ''
+            raise OSError(
+                f'{path} could not be written ({error.strerror}){kept}: make space in '
+                f'{Path(path).parent}, then resume with --resume true'
+            ) from error
+
+
+def _write(target: str, content: io.BytesIO) -> None:
+    Path(target).write_bytes(content.getbuffer())
 
 
 class ResumeCheckpoint(Checkpoint):
