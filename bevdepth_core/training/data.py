@@ -225,6 +225,15 @@ class TrainingData(LightningDataModule):
             )
         return batches
 
+    def order(self, processes: int) -> dict[str, int]:
+        """Return all values that the order of the training samples depends on."""
+        return {
+            'samples': len(self.source),
+            'seed': self._seed,
+            'processes': processes,
+            'batch size': self.batch_size,
+        }
+
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch; raises as ``batches``."""
@@ -239,14 +248,8 @@ class TrainingData(LightningDataModule):
         sampler: Any = SeededSampler(
             len(self.source), self._seed, trainer.global_rank, trainer.world_size, epoch, skip
         )
-        order = {
-            'samples': len(self.source),
-            'seed': self._seed,
-            'processes': trainer.world_size,
-            'batch size': self.batch_size,
-        }
         return ResumableLoader(
-            order=order,
+            order=self.order(trainer.world_size),
             dataset=SeededDataset(self.source),
             batch_sampler=BatchSampler(sampler, self.batch_size, drop_last=True),
             **self._loader_options(),

@@ -28,7 +28,7 @@ from bevdepth_core.training.checkpoints import ResumeCheckpoint
 
 SYNC_BATCHES = 10
 """Number of batches between two checks whether any process was interrupted."""
-_NAMES = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}
+_NAMES: dict[int, str] = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}
 """What the signals do to a run."""
 
 

@@ -216,8 +216,8 @@ class BEVDepthModule(LightningModule):
         return (
             f'the loss is not finite in epoch {self.current_epoch}, batch {batch_idx}, '
             f'samples {", ".join(batch.names)}: {values}. '
-            'Check these samples, lower the learning rate, or train with bf16 or 32 bits, '
-            'then resume from the last checkpoint.'
+            'Check these samples, or train with bf16 or 32 bits, and resume from the last '
+            'checkpoint. To lower the learning rate, start a new run.'
         )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -4,7 +4,7 @@ resumed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -107,13 +107,18 @@ class ResumableLoader(DataLoader):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Raise OrderChangedError if the stored run had another order of samples."""
-        changed = [
-            f'{name} was {state.get(name)} and is {value}'
-            for name, value in self._order.items()
-            if state.get(name) != value
-        ]
-        if changed:
-            raise OrderChangedError(
-                f'the run cannot be resumed with other data: {", ".join(changed)}; resume it with '
-                'the settings of its start, or start a new run with another --output'
-            )
+        require_same_order(state, self._order)
+
+
+def require_same_order(stored: Mapping[str, int], order: Mapping[str, int]) -> None:
+    """Raise OrderChangedError if the values that the order depends on have changed."""
+    changed = [
+        f'{name} was {stored.get(name)} and is {value}'
+        for name, value in order.items()
+        if stored.get(name) != value
+    ]
+    if changed:
+        raise OrderChangedError(
+            f'the run cannot be resumed with other data: {", ".join(changed)}; resume it with '
+            'the settings of its start, or start a new run with another --output'
+        )

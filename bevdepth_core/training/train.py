@@ -20,7 +20,8 @@ Every value of a preset can be changed on the command line, for example with `--
 
 Ctrl-C or SIGTERM finishes the step, writes last.ckpt and prints the command that resumes the run;
 a second Ctrl-C stops at once. `--resume true` resumes a run, also in the middle of an epoch. It
-starts a new run if there is no last.ckpt, so that a job scheduler can always use it.
+starts a new run if there is no last.ckpt, so that a job scheduler can always use it. A resumed run
+must have the settings of its start, except for those that docs/TRAINING.md lists.
 
 `--data.val_split val` validates after every `trainer.validate_every_n_epochs` epochs, and logs
 losses, mAP and NDS.
@@ -49,6 +50,7 @@ loss is not finite, the run ends with a message that names the samples.
 
 from __future__ import annotations
 
+import errno
 import logging
 import shlex
 import sys
@@ -70,18 +72,24 @@ from lightning.pytorch.loggers import (
 )
 from lightning.pytorch.utilities import rank_zero_only
 
-from bevdepth_core.checkpoint import CheckpointError, require_plain_archive
 from bevdepth_core.training.averaging import ExponentialAverage
-from bevdepth_core.training.checkpoints import ResumeCheckpoint, WeightsExport, source_revision
+from bevdepth_core.training.checkpoints import (
+    AtomicCheckpointIO,
+    ResumeCheckpoint,
+    WeightsExport,
+    source_revision,
+)
 from bevdepth_core.training.command_line import InvalidRunError, require_writable
 from bevdepth_core.training.config import TrainingConfig, build_parser, plain, read_arguments
 from bevdepth_core.training.data import TrainingData, open_nuscenes, open_validation
 from bevdepth_core.training.interrupt import RunInterruptedError, StopOnInterrupt
 from bevdepth_core.training.module import BEVDepthModule, NonFiniteLossError
 from bevdepth_core.training.progress import ProgressBar
+from bevdepth_core.training.resume import require_resumable
 from bevdepth_core.training.seeded_sampler import OrderChangedError
 from bevdepth_core.training.validation import ValidationScore
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as that of a shell."""
 EXPERIMENT = 'bevdepth'
@@ -156,6 +164,7 @@ def train(config: TrainingConfig, resume: bool = False, watchers: Sequence[Callb
         InvalidRunError: settings, data or the checkpoint are invalid.
         FileExistsError: the output folder contains another run and ``resume`` is not set.
         NonFiniteLossError: the loss became NaN or infinite.
+        OSError: a file cannot be read or written.
         RunInterruptedError: Ctrl-C or SIGTERM stopped the run.
     """
     last_checkpoint(config, resume)
@@ -204,14 +213,32 @@ def fit(
         require_writable(Path(config.output))
         module = _module(config)
         _open(data, trainer.world_size)
-        write_config(config)
         try:
             if checkpoint is not None:
-                require_plain_archive(checkpoint)
+                _require_resumable(checkpoint, config, data, trainer.world_size)
+            write_config(config)
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-        except (CheckpointError, OrderChangedError) as error:
+        except OrderChangedError as error:  # in a process that does not write files
             raise InvalidRunError(str(error)) from error
+        except OSError as error:
+            if error.errno not in _NO_SPACE:
+                raise
+            raise OSError(
+                f'{config.output}: {error.strerror}: make space there, then resume with '
+                '--resume true'
+            ) from error
     return module
+
+
+@rank_zero_only
+def _require_resumable(
+    checkpoint: Path, config: TrainingConfig, data: TrainingData, processes: int
+) -> None:
+    """Check the checkpoint before the run writes any file."""
+    try:
+        require_resumable(checkpoint, plain(config), data.order(processes))
+    except ValueError as error:
+        raise InvalidRunError(str(error)) from error
 
 
 def _module(config: TrainingConfig) -> BEVDepthModule:
@@ -269,6 +296,7 @@ def build_trainer(config: TrainingConfig, watchers: Sequence[Callback] = ()) -> 
             num_sanity_val_steps=0,
             callbacks=[*callbacks(config), *watchers],
             logger=loggers(config),
+            plugins=AtomicCheckpointIO(),
             default_root_dir=config.output,
             benchmark=True,
             use_distributed_sampler=False,

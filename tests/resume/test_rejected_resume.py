@@ -1,0 +1,170 @@
+"""Checkpoints that cannot be resumed, and checkpoints that cannot be written."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from bevdepth_core.checkpoint import save_checkpoint
+from bevdepth_core.model import BEVDepth
+from bevdepth_core.training.command_line import InvalidRunError
+from bevdepth_core.training.config import TrainingConfig
+from tests.networks import TINY
+from tests.training.runs import Noise, run, tiny_config
+
+
+@pytest.fixture(scope='module')
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run of two steps."""
+    folder = tmp_path_factory.mktemp('started')
+    run(tiny_config(folder, max_steps=2))
+    return folder
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def with_model(config: TrainingConfig, **settings) -> TrainingConfig:
+    return replace(config, model=replace(config.model, **settings))
+
+
+def with_grid(config: TrainingConfig) -> TrainingConfig:
+    network = config.model.network
+    grid = replace(network.grid, x=(-25.6, 25.6, 1.6))
+    return with_model(config, network=replace(network, grid=grid))
+
+
+def with_wider_head(config: TrainingConfig) -> TrainingConfig:
+    network = config.model.network
+    return with_model(config, network=replace(network, head=replace(network.head, channels=8)))
+
+
+@pytest.mark.parametrize(
+    ('change', 'expected'),
+    [
+        (
+            lambda config: with_model(config, learning_rate=0.1, weight_decay=0.5),
+            'model.learning_rate was 0.05 and is 0.1, model.weight_decay was 1e-07 and is 0.5',
+        ),
+        (
+            lambda config: with_model(config, learning_rate_batch=8),
+            'model.learning_rate_batch was 64 and is 8',
+        ),
+        (with_wider_head, 'model.network.head.channels was 4 and is 8'),
+        (with_grid, 'model.network.grid.x was [-12.8, 12.8, 1.6] and is [-25.6, 25.6, 1.6]'),
+        (
+            lambda config: replace(config, data=replace(config.data, batch_size=1)),
+            'data.batch_size was 2 and is 1',
+        ),
+        (lambda config: replace(config, seed=4), 'seed was 3 and is 4'),
+        (
+            lambda config: replace(config, trainer=replace(config.trainer, averaging=None)),
+            "trainer.averaging was {'decay': 0.9, 'ramp_updates': 0} and is null",
+        ),
+    ],
+)
+def test_other_settings_than_those_of_the_start_are_named_and_no_file_is_written(
+    output: Path, change: Callable[[TrainingConfig], TrainingConfig], expected: str
+) -> None:
+    before = files(output)
+    with pytest.raises(InvalidRunError) as rejected:
+        run(change(tiny_config(output)), resume=True)
+    assert f'cannot be resumed with other settings: {expected}' in str(rejected.value)
+    assert 'start a new run with another --output' in str(rejected.value)
+    assert files(output) == before
+
+
+def test_another_number_of_samples_writes_no_file(output: Path) -> None:
+    before = files(output)
+    with pytest.raises(InvalidRunError, match='samples was 10 and is 12'):
+        run(tiny_config(output), Noise(12), resume=True)
+    assert files(output) == before
+
+
+def test_settings_that_do_not_define_the_optimization_may_change(tmp_path: Path) -> None:
+    run(tiny_config(tmp_path, max_steps=2))
+    config = tiny_config(tmp_path, max_epochs=1, log_every_n_steps=2, checkpoint_every_n_steps=4)
+    run(with_model(config, pretrained='none', init=None), resume=True)
+    assert torch.load(tmp_path / 'last.ckpt', weights_only=True)['global_step'] == 5
+
+
+def test_a_checkpoint_of_a_version_that_stored_no_settings_is_resumed(tmp_path: Path) -> None:
+    run(tiny_config(tmp_path, max_steps=2))
+    path = tmp_path / 'last.ckpt'
+    content = torch.load(path, weights_only=True)
+    del content['description']
+    torch.save(content, path)
+    run(tiny_config(tmp_path, max_epochs=1), resume=True)
+    assert torch.load(path, weights_only=True)['global_step'] == 5
+
+
+def test_a_truncated_checkpoint_is_reported_with_the_remedies_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / 'last.ckpt').write_bytes(b'PK')
+    with pytest.raises(InvalidRunError) as rejected:
+        run(tiny_config(tmp_path), resume=True)
+    text = str(rejected.value)
+    assert f'{tmp_path / "last.ckpt"} is truncated or damaged' in text
+    assert 'restore a copy, or start a new run' in text and 'PyTorch' not in text
+
+
+# Full disk
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """Let writes beyond ``size`` bytes of a file fail, as those to a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+class FillDisk(Callback):
+    """Limits the size of files before the last.ckpt of a step is written."""
+
+    def __init__(self, step: int, size: int = 100_000) -> None:
+        self._step, self._limit = step, files_limited_to(size)
+
+    def on_train_batch_end(self, trainer, pl_module, *_) -> None:
+        if trainer.global_step == self._step:
+            self._limit.__enter__()
+
+    def on_exception(self, trainer, pl_module, exception) -> None:
+        self._limit.__exit__(None, None, None)
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint_and_is_reported(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, checkpoint_every_n_steps=2)
+    with pytest.raises(OSError, match=r'could not be written \(File too large\)') as stopped:
+        run(config, watchers=[FillDisk(4)])
+    assert f'make space in {tmp_path}' in str(stopped.value)
+    assert [path.name for path in tmp_path.glob('*last.ckpt*')] == ['last.ckpt']
+    assert torch.load(tmp_path / 'last.ckpt', weights_only=True)['global_step'] == 2
+    run(config, resume=True)
+    assert torch.load(tmp_path / 'last.ckpt', weights_only=True)['global_step'] == 10
+
+
+# The thread of TensorBoard cannot write, either.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
+def test_curves_that_cannot_be_written_are_reported_with_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=f'^{tmp_path}: File too large: make space there'):
+        run(tiny_config(tmp_path), watchers=[FillDisk(1, size=10)])
+
+
+def test_weights_that_cannot_be_written_are_reported_with_the_folder(tmp_path: Path) -> None:
+    with (
+        files_limited_to(1000),
+        pytest.raises(OSError, match=f'File too large.*: make space in {tmp_path}'),
+    ):
+        save_checkpoint(BEVDepth(TINY), tmp_path / 'weights.safetensors')
+    assert not list(tmp_path.iterdir())
