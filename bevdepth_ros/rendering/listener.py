@@ -135,12 +135,13 @@ class SceneListener:
         self._node.create_subscription(message_type, topic, callback, qos)
 
     def _report_tf(self, kind: str, sentence: str) -> None:
-        """Log a problem of tf as a warning. Time that goes back is only logged as information,
+        """Log a problem of tf as a warning. Time that goes back is logged once as information,
         because it is normal when a bag is played again.
         """
-        logger = self._node.get_logger()
-        log = logger.info if kind == 'tf_jump' else logger.warning
-        log(sentence, throttle_duration_sec=LOG_PERIOD_S)
+        if kind == 'tf_jump':
+            self._node.get_logger().info(sentence, once=True)
+        else:
+            self._node.get_logger().warning(sentence, throttle_duration_sec=LOG_PERIOD_S)
 
     def _failed(self, error: Exception, topic: str) -> None:
         self._node.get_logger().warning(

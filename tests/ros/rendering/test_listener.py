@@ -89,6 +89,19 @@ def test_scenes_of_a_new_recording_are_returned_although_they_are_older(setup: S
     assert setup.next_time_ms() == 0
 
 
+def test_time_that_goes_back_is_logged_only_once_and_another_problem_is_a_warning(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(listener_module, 'LOG_PERIOD_S', 0.0)
+    for _ in range(3):  # rounds of a looped replay
+        setup.listener._report_tf('tf_jump', 'tf of base_link went back in time')
+    setup.listener._report_tf('bad_tf', 'the transform is invalid')
+    lines = [
+        line for line in capfd.readouterr().err.splitlines() if 'tf' in line or 'valid' in line
+    ]
+    assert [line.split()[0] for line in lines] == ['[INFO]', '[WARN]']
+
+
 def test_detections_of_images_that_were_shown_without_them_are_returned(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
