@@ -52,6 +52,8 @@ _WRAPPERS = re.compile(r'(?:model\.|module\.|_orig_mod\.)+')
 """Prefixes that Lightning, DistributedDataParallel and torch.compile add to names of weights."""
 _CONTAINERS = ('state_dict', 'model_state_dict', 'model')
 """Entries of a checkpoint that training programs store the weights in."""
+_TRAINING_ENTRIES = {'description', 'state_dict', 'loops'}
+"""Entries that a checkpoint of ``training/train.py`` has in common with no official one."""
 _MMDETECTION3D = 'img_backbone.'
 """Prefix of the weights of the image encoder in mmdetection3d and BEVDet."""
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -78,6 +80,11 @@ def load_checkpoint(path: str | Path) -> BEVDepth:
             missing, unexpected, not finite, or of a wrong shape or type.
     """
     path = _located(path)
+    if path.suffix in ('.yaml', '.yml'):
+        raise CheckpointError(
+            f'{path}: a YAML file is a configuration; give a file of weights (.safetensors or '
+            '.pth), or the name of weights'
+        )
     load = _load_own if path.suffix == '.safetensors' else _load_official
     return load(path).eval()
 
@@ -265,6 +272,11 @@ def _network_state(path: Path) -> dict[str, torch.Tensor]:
         ) from error
     state = content
     if isinstance(content, dict):
+        if content.keys() >= _TRAINING_ENTRIES:
+            raise CheckpointError(
+                f'{path}: a checkpoint of a training, which contains more than weights; export '
+                f'them: python training/export_weights.py {path} OUT.safetensors'
+            )
         state = next((content[name] for name in _CONTAINERS if name in content), content)
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and _is_plain(value) for name, value in state.items()

@@ -159,6 +159,11 @@ def read_training_checkpoint(path: str | Path) -> tuple[BEVDepth, dict[str, str]
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f'{path}: no such checkpoint file; check the path')
+    if path.suffix == '.safetensors':
+        raise CheckpointError(
+            f'{path}: these are weights already, which the detector loads as they are; give the '
+            'last.ckpt or best.ckpt of a run'
+        )
     require_plain_archive(path)
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)

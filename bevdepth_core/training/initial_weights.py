@@ -17,7 +17,7 @@ from bevdepth_core.model import BEVDepth
 _LOG = logging.getLogger(__name__)
 _NO_WEIGHTS = (
     'model.pretrained: {} is damaged or contains no weights; copy or download it again, or train '
-    'with --model.pretrained none'
+    'with --model.pretrained none --model.freeze_stem false'
 )
 
 
@@ -130,5 +130,5 @@ def _download_state(name: str, depth: int) -> dict[str, Tensor]:
         raise ConnectionError(
             f'model.pretrained: {weights.url} could not be downloaded ({error}); download it on '
             'another machine and give the file, '
-            'or train from random weights with --model.pretrained none'
+            'or train from random weights with --model.pretrained none --model.freeze_stem false'
         ) from error

@@ -43,8 +43,9 @@ or use SLURM:
         python training/train.py --config PRESET --trainer.nodes 2
 
 Without a GPU, set `--trainer.precision 32-true`. Without an internet connection, set
-`--model.pretrained FILE` (a file of torchvision's ResNet-50) or `--model.pretrained none`. If a
-loss is not finite, the run ends with a message that names the samples.
+`--model.pretrained FILE` (a file of torchvision's ResNet-50) or `--model.pretrained none
+--model.freeze_stem false`. If a loss is not finite, the run ends with a message that names the
+samples.
 `training/export_weights.py` exports the weights of a .ckpt.
 """
 
@@ -52,6 +53,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -60,6 +62,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
@@ -86,9 +89,11 @@ from bevdepth_core.training.interrupt import RunInterruptedError, StopOnInterrup
 from bevdepth_core.training.module import BEVDepthModule, NonFiniteLossError
 from bevdepth_core.training.progress import ProgressBar
 from bevdepth_core.training.resume import require_resumable
+from bevdepth_core.training.run_lock import locked
 from bevdepth_core.training.seeded_sampler import OrderChangedError
 from bevdepth_core.training.validation import ValidationScore
 
+_LOG = logging.getLogger(__name__)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as that of a shell."""
@@ -167,7 +172,6 @@ def train(config: TrainingConfig, resume: bool = False, watchers: Sequence[Callb
         OSError: a file cannot be read or written.
         RunInterruptedError: Ctrl-C or SIGTERM stopped the run.
     """
-    last_checkpoint(config, resume)
     needs_boxes = config.model.objective == 'detection'
     network, data = config.model.network, config.data
     training_data = TrainingData(
@@ -205,12 +209,13 @@ def fit(
     Returns:
         The module; its weights are averaged if the run averages weights.
     """
-    checkpoint = last_checkpoint(config, resume)
     saving = ResumeCheckpoint(checkpoint_path(config), config.trainer.checkpoint_every_n_steps)
     stopping = StopOnInterrupt(saving)
-    with stopping.handling_signals():
+    folder = Path(config.output)
+    require_writable(folder)
+    with locked(folder), stopping.handling_signals():
+        checkpoint = last_checkpoint(config, resume)
         trainer = build_trainer(config, [*watchers, saving, stopping])
-        require_writable(Path(config.output))
         module = _module(config)
         _open(data, trainer.world_size)
         try:
@@ -242,6 +247,13 @@ def _require_resumable(
 
 
 def _module(config: TrainingConfig) -> BEVDepthModule:
+    settings = config.model
+    is_random = settings.init is None and settings.pretrained == 'none'
+    if is_random and settings.freeze_stem and settings.objective == 'detection':
+        raise InvalidRunError(
+            'model.freeze_stem would keep the random weights of the stem, which model.pretrained '
+            'none gives: add --model.freeze_stem false'
+        )
     description = plain(config) | {
         'source_revision': source_revision(),
         'class_names': list(config.model.network.class_names),
@@ -276,7 +288,8 @@ def build_trainer(config: TrainingConfig, watchers: Sequence[Callback] = ()) -> 
     """Return the trainer with the run's own callbacks, then ``watchers``, and its loggers.
 
     Raises:
-        InvalidRunError: the devices do not exist, or do not support the precision.
+        InvalidRunError: the devices do not exist, or do not support the precision; or there are
+            several machines, and neither torchrun nor SLURM has started this process.
     """
     settings = config.trainer
     try:
@@ -311,7 +324,35 @@ def build_trainer(config: TrainingConfig, watchers: Sequence[Callback] = ()) -> 
             f'trainer.precision {settings.precision} needs a GPU: without one train with '
             '--trainer.precision 32-true'
         )
+    _check_processes(trainer)
     return trainer
+
+
+def _check_processes(trainer: Trainer) -> None:
+    """Log a warning if several processes use the CPU.
+
+    Raises:
+        InvalidRunError: no program has started this process on each machine. It would then wait
+            for the others forever.
+    """
+    environment = getattr(trainer.strategy, 'cluster_environment', None)
+    if (
+        trainer.num_nodes > 1
+        and isinstance(environment, LightningEnvironment)
+        and 'MASTER_ADDR' not in os.environ
+    ):
+        raise InvalidRunError(
+            f'trainer.nodes {trainer.num_nodes} needs torchrun or srun, which start this command '
+            'on each machine: --help shows both commands; on a single machine, leave out '
+            '--trainer.nodes'
+        )
+    if trainer.strategy.root_device.type == 'cpu' and trainer.num_devices > 1:
+        rank_zero_only(_LOG.warning)(
+            'trainer.devices %d without a GPU: %d training processes share the CPU of this '
+            'machine; --trainer.devices 1 starts a single one',
+            trainer.num_devices,
+            trainer.num_devices,
+        )
 
 
 def callbacks(config: TrainingConfig) -> list[Callback]:

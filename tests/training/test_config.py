@@ -169,6 +169,10 @@ def test_the_command_line_changes_a_preset() -> None:
         (('--config', '{mdel: {}}'), "unknown key mdel .did you mean 'model'"),
         (('--model', '{network: null}'), 'the section model.network of the config'),
         (('--model', '{network: '), 'model.*while parsing a flow node'),
+        (
+            ('--model.init', str(TRAINING / 'small.yaml')),
+            r'small\.yaml: a YAML file is a configuration; give a file of weights',
+        ),
         (('--model.init', 'smal'), r'smal: neither a checkpoint file .*did you mean small\?'),
     ],
 )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +15,12 @@ import torch
 from lightning.pytorch import Callback
 
 import bevdepth_core.training.train as train_module
-from bevdepth_core.checkpoint import load_checkpoint
+from bevdepth_core.checkpoint import CheckpointError, load_checkpoint
 from bevdepth_core.config import load_model_config
 from bevdepth_core.inference import Detector
 from bevdepth_core.training.checkpoints import main as export
 from bevdepth_core.training.command_line import InvalidRunError
-from bevdepth_core.training.train import loggers, main, resume_command
+from bevdepth_core.training.train import build_trainer, loggers, main, resume_command
 from tests.core.nuscenes.own_rig import SPLIT, OwnBox, write_own_dataset
 from tests.reference import ROOT
 from tests.training.runs import run, tiny_config
@@ -163,6 +166,62 @@ def test_mixed_precision_without_a_gpu_is_rejected(tmp_path: Path) -> None:
         run(tiny_config(tmp_path, precision='bf16-mixed'))
 
 
+def test_random_weights_that_would_stay_frozen_are_rejected_with_the_remedy(
+    tmp_path: Path,
+) -> None:
+    config = tiny_config(tmp_path)
+    frozen = replace(config, model=replace(config.model, freeze_stem=True))
+    with pytest.raises(InvalidRunError, match=r'add --model\.freeze_stem false'):
+        run(frozen)
+
+
+def test_several_machines_without_a_launcher_are_rejected_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRunError, match=r'trainer\.nodes 2 needs torchrun or srun'):
+        build_trainer(tiny_config(tmp_path, nodes=2))
+
+
+@pytest.mark.parametrize('name', ['TORCHELASTIC_RUN_ID', 'MASTER_ADDR'])
+def test_several_machines_with_a_launcher_are_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    started = {'MASTER_ADDR': 'first', 'MASTER_PORT': '29500', 'RANK': '0', 'WORLD_SIZE': '2'}
+    for key, value in {**started, 'LOCAL_RANK': '0', 'GROUP_RANK': '0', name: 'first'}.items():
+        monkeypatch.setenv(key, value)
+    assert build_trainer(tiny_config(tmp_path, nodes=2)).num_nodes == 2
+
+
+def test_several_processes_without_a_gpu_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build_trainer(tiny_config(tmp_path))
+    assert 'training processes share the CPU' not in caplog.text
+    build_trainer(tiny_config(tmp_path, devices=4))
+    assert '4 training processes share the CPU' in caplog.text
+
+
+HOLD = """
+import sys, pathlib
+from bevdepth_core.training.run_lock import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print('locked', flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_run_with_the_same_output_is_rejected_until_the_first_ends(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, '-c', HOLD, str(tmp_path)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == 'locked\n'
+        with pytest.raises(InvalidRunError, match=f'another training writes to {tmp_path}'):
+            run(tiny_config(tmp_path))
+        other.kill()
+    run(tiny_config(tmp_path, max_steps=1))
+
+
 @pytest.mark.parametrize('name', ['wandb', 'mlflow'])
 def test_a_missing_package_of_a_logger_is_reported_by_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidRunError, match=f'needs the package {name}: pip install {name}'):
@@ -233,6 +292,21 @@ def test_weights_exported_from_a_checkpoint_are_those_of_the_epoch(
     )
     torch.testing.assert_close(exported.state_dict(), written.state_dict(), rtol=0, atol=0)
     assert exported.metadata == written.metadata
+
+
+def test_a_checkpoint_of_a_training_is_no_file_of_weights(tmp_path: Path) -> None:
+    run(tiny_config(tmp_path, max_steps=1))
+    path = tmp_path / 'last.ckpt'
+    with pytest.raises(CheckpointError) as rejected:
+        load_checkpoint(path)
+    command = f'python training/export_weights.py {path} OUT.safetensors'
+    assert f'{path}: a checkpoint of a training' in str(rejected.value)
+    assert command in str(rejected.value)
+
+
+def test_weights_are_not_exported_again(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r'these are weights already.*give the last\.ckpt'):
+        export([str(tiny_checkpoint(tmp_path)), str(tmp_path / 'out.safetensors')])
 
 
 def test_a_file_of_another_format_is_not_a_training_checkpoint(tmp_path: Path) -> None:

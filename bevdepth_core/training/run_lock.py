@@ -1,0 +1,39 @@
+"""Prevents two trainings from writing to the same folder."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from bevdepth_core.training.command_line import InvalidRunError
+
+LOCK = '.lock'
+"""Name of the file that a run locks; it stays in the folder."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock the folder of a run while the ``with`` block runs. Only the first process of a run
+    does this. The lock ends with the process, and loader processes do not inherit it.
+
+    Raises:
+        InvalidRunError: another run has locked the folder.
+    """
+    if getattr(rank_zero_only, 'rank', 0) != 0:
+        yield
+        return
+    with (folder / LOCK).open('w') as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise InvalidRunError(
+                f'another training writes to {folder}: wait until it ends, or choose another '
+                '--output'
+            ) from error
+        except OSError:  # some network file systems have no locks
+            pass
+        yield
