@@ -5,9 +5,10 @@
 Use it with nav2_costmap.yaml. The detector must publish in its base frame (``output_frame`` is
 empty).
 
-A costmap keeps an obstacle until a ray passes through its cells. Boxes give no rays behind a
-vehicle that has left, so the node also publishes points on a circle around the vehicle: each
-message frees all cells within the circle, and then marks those of the boxes.
+A costmap keeps an obstacle until a ray from the vehicle to a point passes through its cells. After
+an object has left, there is often no other box behind its place, and no such ray. The node
+therefore also publishes points on a circle around the ego vehicle. With each message, the costmap
+frees all cells within the circle, and then marks the cells of the boxes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from vision_msgs.msg import BoundingBox3D, Detection3DArray
 SPACING_M = 0.2
 """Distance between two points; it must not exceed the resolution of the costmap."""
 RANGE_M = 30.0
-"""Radius of the circle; obstacles farther away are not used."""
+"""Radius of the circle; nav2_costmap.yaml contains the same range for obstacles and rays."""
 
 
 def outline(box: BoundingBox3D) -> np.ndarray:
@@ -47,7 +48,7 @@ def outline(box: BoundingBox3D) -> np.ndarray:
 
 
 def circle() -> np.ndarray:
-    """Return (N, 3) points around the vehicle, one meter above the ground."""
+    """Return (N, 3) points on the circle around the ego vehicle, one meter above the ground."""
     angles = np.arange(0, 2 * np.pi, SPACING_M / RANGE_M)
     columns = (RANGE_M * np.cos(angles), RANGE_M * np.sin(angles), np.ones_like(angles))
     return np.stack(columns, axis=1).astype(np.float32)
@@ -57,7 +58,7 @@ class BoxesToPoints(Node):
     """Converts each message of the detector."""
 
     def __init__(self) -> None:
-        """Declare the parameter, subscribe and publish."""
+        """Declare the parameter, and create the publishers and the subscription."""
         super().__init__('boxes_to_points')
         self._min_score = self.declare_parameter('min_score', 0.3).value
         self._publisher = self.create_publisher(PointCloud2, '/detected_obstacles', 5)

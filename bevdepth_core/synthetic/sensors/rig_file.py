@@ -68,7 +68,7 @@ class _Section:
 
     def __post_init__(self) -> None:
         if not isinstance(self.values, dict):
-            raise self.error('', f'must be a section with the keys {", ".join(self.keys)}')
+            raise self.error('', f'must contain "key: value" lines; keys: {", ".join(self.keys)}')
         for key in self.values:
             if key not in self.keys:
                 near = did_you_mean(str(key), self.keys)
@@ -88,19 +88,21 @@ class _Section:
         values = self.value(key)
         if not isinstance(values, list) or len(values) != count:
             raise self.error(key, f'must be a list of {count} numbers, but is {values!r}')
-        return tuple(self._checked(key, value, limits) for value in values)
+        return tuple(self._checked(key, value, limits, 'has') for value in values)
 
     def number(self, key: str, limits: tuple[float, float]) -> float:
-        return self._checked(key, self.value(key), limits)
+        return self._checked(key, self.value(key), limits, 'is')
 
-    def _checked(self, key: str, value: object, limits: tuple[float, float]) -> float:
+    def _checked(self, key: str, value: object, limits: tuple[float, float], verb: str) -> float:
         lowest, highest = limits
         if (
             isinstance(value, bool)
             or not isinstance(value, (int, float))
             or not lowest <= value <= highest
         ):
-            raise self.error(key, f'must be between {lowest:g} and {highest:g}, but has {value!r}')
+            raise self.error(
+                key, f'must be between {lowest:g} and {highest:g}, but {verb} {value!r}'
+            )
         return float(value)
 
 
@@ -163,9 +165,11 @@ def _focal(section: _Section, width: int) -> float:
 def _distortion(section: _Section) -> tuple[float, ...]:
     values = section.values.get('distortion', [])
     if not isinstance(values, list) or len(values) not in DISTORTION_COUNTS:
-        counts = ', '.join(map(str, DISTORTION_COUNTS[1:]))
+        *counts, last = map(str, DISTORTION_COUNTS[1:])
         raise section.error(
-            'distortion', f'must be a list of {counts} coefficients (OpenCV), but is {values!r}'
+            'distortion',
+            f'must be a list of {", ".join(counts)} or {last} coefficients (OpenCV), '
+            f'but is {values!r}',
         )
     return section.numbers('distortion', len(values), (-100.0, 100.0)) if values else ()
 

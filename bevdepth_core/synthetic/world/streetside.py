@@ -76,7 +76,7 @@ def _add_house(
 
 
 def place_trees(placer: Placer, crosswalks: tuple[float, ...]) -> None:
-    """Place trees on the sidewalks, except at crosswalks."""
+    """Place trees on the sidewalks, except near the crossing street and at crosswalks."""
     rng, road = placer.rng, placer.road
     spacing = rng.choice((1.0, 1.6, 3.0))
     for side in (-1, 1):
@@ -163,7 +163,7 @@ def _parked_cycles(placer: Placer, along: float, side: int) -> None:
 
 
 def place_sites(placer: Placer, start: float, stop: float) -> None:
-    """Place building sites in the parking lanes where they are free."""
+    """Place building sites in the parking lanes, except near the crossing street."""
     rng, road = placer.rng, placer.road
     along = start
     while along < stop:
@@ -212,7 +212,9 @@ def _place_end_barriers(placer: Placer, start: float, middle: float) -> None:
 
 
 def _place_cones(placer: Placer, start: float, side: int) -> None:
-    """Place cones along the site, and a row ahead of it that leads the traffic around it."""
+    """Place a row of cones along the site. Before its start, place a row of 9 m from the curb to
+    the inner edge of the parking lane.
+    """
     rng, inner = placer.rng, side * placer.road.parking
     spacing = rng.uniform(1.8, 3.2)
     for along in np.arange(start + 1.0, start + _SITE_LENGTH - 0.6, spacing):
