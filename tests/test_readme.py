@@ -30,11 +30,11 @@ def launch_arguments() -> list[str]:
     ]
 
 
-def test_the_table_of_launch_arguments_lists_all_of_the_launch_file_and_no_others() -> None:
+def test_the_documented_launch_arguments_are_exactly_those_of_the_launch_file() -> None:
     assert set(table_rows(NODE, 'argument')) == set(launch_arguments())
 
 
-def test_the_table_of_camera_presets_lists_all_files_and_no_others() -> None:
+def test_the_documented_camera_presets_are_exactly_the_preset_files() -> None:
     files = {path.stem for path in (ROOT / 'config' / 'cameras').glob('*.yaml')}
     assert set(table_rows(NODE, 'preset')) == files
 
@@ -47,7 +47,7 @@ def test_every_output_topic_of_the_node_is_documented() -> None:
 
 
 @pytest.mark.parametrize('name', ['README.md', 'CHANGELOG.md'])
-def test_the_number_of_faults_is_that_of_the_matrix(name: str) -> None:
+def test_the_documented_number_of_faults_equals_the_number_in_the_matrix(name: str) -> None:
     counts = re.findall(r'(\d+)\s+faults', page(name))
     assert counts == [str(len(CASES))]
 

@@ -93,7 +93,7 @@ def test_the_node_gives_the_boxes_that_the_offline_evaluation_gives(
     )
 
 
-def test_velocities_equal_those_of_the_offline_evaluation_where_a_past_frame_was_fused(
+def test_velocities_with_a_past_frame_equal_those_of_the_offline_evaluation(
     out: Path, index: SampleIndex
 ) -> None:
     offline, node = results_in(out / 'offline'), results_in(out)

@@ -15,7 +15,7 @@ from bevdepth_ros.bags.scene_bag import Target, write_bag
 TIMEOUT_S = 580
 
 
-def test_a_part_of_a_bag_of_raw_images_is_replayed_processed_with_its_preset_and_recorded(
+def test_the_results_of_a_part_of_a_bag_with_raw_images_are_recorded(
     recording: SceneRecording,
     dataroot: Path,
     domain_id: int,

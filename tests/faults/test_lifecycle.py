@@ -149,7 +149,7 @@ def catches(pid: int, number: int) -> bool:
     return bool(caught >> (number - 1) & 1)
 
 
-def test_sigterm_ends_an_active_node_in_order(bench: Bench):
+def test_sigterm_ends_an_active_node_with_status_0_and_without_a_traceback(bench: Bench):
     """This must be the last test of the file, because it ends the node."""
     bench.process.send_signal(signal.SIGTERM)
     assert bench.process.wait(START_TIMEOUT_S) == 0

@@ -50,7 +50,7 @@ _SECTIONS = st.sampled_from(
 
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(_SECTIONS, _PLAIN, max_size=3))
-def test_any_mapping_is_a_valid_model_config_or_rejected(values):
+def test_any_mapping_is_either_accepted_as_model_config_or_rejected(values):
     try:
         config = model_config_from_dict(values)
     except ValueError:

@@ -26,7 +26,7 @@ def official_arguments(golden):
     )
 
 
-def test_real_sample_is_pooled_as_the_official_op_does(golden):
+def test_pooling_the_real_sample_equals_the_official_op(golden):
     bev = voxel_pooling_reference.voxel_pooling(*official_arguments(golden))
     assert (
         relative_error(
@@ -36,7 +36,7 @@ def test_real_sample_is_pooled_as_the_official_op_does(golden):
     )
 
 
-def test_lifted_volume_of_the_real_sample_is_pooled_as_the_official_op_does(golden):
+def test_pooling_the_lifted_volume_of_the_real_sample_equals_the_official_op(golden):
     depth, context, index, shape = official_arguments(golden)
     bev = voxel_pooling_volume(depth[:, :, None] * context[:, :, :, None], index, shape)
     assert (

@@ -98,13 +98,13 @@ def test_the_gpu_generations_can_be_selected(tmp_path):
     ]
 
 
-def test_auto_skips_the_module_if_nvcc_is_missing(tmp_path):
+def test_bevdepth_cuda_auto_skips_the_module_if_nvcc_is_missing(tmp_path):
     outcome, modules, _ = build(tmp_path, None)
     assert (outcome.returncode, modules) == (0, [])
     assert 'no CUDA module: nvcc is neither on PATH' in outcome.stderr
 
 
-def test_auto_warns_and_continues_if_nvcc_fails(tmp_path):
+def test_bevdepth_cuda_auto_warns_and_continues_if_nvcc_fails(tmp_path):
     outcome, modules, _ = build(tmp_path, FAILS)
     assert (outcome.returncode, modules) == (0, [])
     assert 'bevdepth_core.ops._kernels was not built' in outcome.stderr + outcome.stdout

@@ -39,7 +39,9 @@ def test_setup_without_python_reports_what_to_install(bare_machine, clean_clone)
     assert 'PYTHON=' in outcome.stderr
 
 
-def test_a_python_without_a_lock_is_rejected_with_the_supported_ones(bare_machine, clean_clone):
+def test_a_python_version_without_a_lock_file_is_rejected_and_supported_versions_are_listed(
+    bare_machine, clean_clone
+):
     add_python(bare_machine, 'python3', 'echo 3.14')
     outcome = bash('tools/make_venv.sh rolling', bare_machine, clean_clone)
     assert outcome.returncode != 0
@@ -47,9 +49,7 @@ def test_a_python_without_a_lock_is_rejected_with_the_supported_ones(bare_machin
     assert not (clean_clone / '.venv').exists()
 
 
-def test_the_python_named_by_the_user_is_used_and_reported_if_it_does_not_run(
-    bare_machine, clean_clone
-):
+def test_the_python_that_the_user_sets_is_reported_if_it_cannot_be_run(bare_machine, clean_clone):
     outcome = bash(
         'tools/make_venv.sh pip', {**bare_machine, 'PYTHON': '/no/such/python'}, clean_clone
     )

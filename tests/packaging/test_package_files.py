@@ -41,7 +41,7 @@ def test_package_xml_declares_every_ros_package_that_is_imported():
     assert {name.split('.')[0] for name in names} - declared == set()
 
 
-def test_every_console_script_exists():
+def test_every_console_script_leads_to_an_existing_function():
     scripts = importlib.metadata.distribution('bevdepth_ros').entry_points.select(
         group='console_scripts'
     )

@@ -159,7 +159,7 @@ def test_the_example_reports_a_folder_without_packages(program: Path, tmp_path: 
     assert f'{tmp_path}: has no packages; write them with' in outcome.stderr
 
 
-def test_a_refined_network_is_compiled(tmp_path: Path) -> None:
+def test_a_network_with_depth_refinement_is_compiled(tmp_path: Path) -> None:
     model = export_model(refinement=True)
     save_checkpoint(model, tmp_path / 'tiny.safetensors')
     words = [str(tmp_path / 'tiny.safetensors'), '--format', 'pt2', '--out', str(tmp_path / 'out')]

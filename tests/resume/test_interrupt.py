@@ -57,7 +57,7 @@ def state(output: Path) -> dict:
         (1, 2, signal.SIGTERM, 'terminated'),
     ],
 )
-def test_the_step_is_finished_and_the_resumed_run_ends_like_an_uninterrupted_one(
+def test_an_interrupted_step_is_finished_and_the_resumed_run_ends_like_an_uninterrupted_one(
     tmp_path: Path, batch: int, step: int, number: int, text: str
 ) -> None:
     run(tiny_config(tmp_path / 'uninterrupted'))
@@ -75,7 +75,9 @@ def test_the_step_is_finished_and_the_resumed_run_ends_like_an_uninterrupted_one
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_accumulated_batches_are_finished_first(tmp_path: Path, number: int) -> None:
+def test_an_interrupt_during_gradient_accumulation_finishes_the_step_first(
+    tmp_path: Path, number: int
+) -> None:
     source = Noise()
     with pytest.raises(RunInterruptedError, match='after step 1'):
         run(
@@ -92,7 +94,9 @@ def test_a_second_interrupt_stops_at_once_without_a_checkpoint(tmp_path: Path) -
     assert not (tmp_path / 'last.ckpt').exists()
 
 
-def test_sigterm_that_also_reaches_the_loader_or_comes_twice_saves_the_run(tmp_path: Path) -> None:
+def test_sigterm_saves_the_run_even_if_the_loader_also_gets_it_and_it_is_sent_twice(
+    tmp_path: Path,
+) -> None:
     config = tiny_config(tmp_path)
     config = replace(config, data=replace(config.data, workers=1))
     with pytest.raises(RunInterruptedError, match='terminated after step 2; wrote'):

@@ -46,7 +46,7 @@ def test_the_figure_can_contain_a_result_without_velocities(graph: Graph) -> Non
     assert render_figure(snapshots, subscriber).std() > 30
 
 
-def test_a_result_without_the_image_of_a_camera_belongs_to_its_image_set(graph: Graph) -> None:
+def test_a_result_belongs_to_its_image_set_even_if_a_camera_is_missing(graph: Graph) -> None:
     subscriber = DemoSubscriber(graph.node)
     assert subscriber.result_stamp(START_NS) is None
     subscriber.objects = {START_NS + 20_000_000: None, START_NS + 490_000_000: None}
@@ -62,7 +62,7 @@ def test_the_drive_has_a_past_frame_half_a_second_back_for_every_set_but_the_fir
     assert all(image.shape == (90, 160, 3) for image in snapshots[0].frame().images)
 
 
-def test_a_repeated_replay_is_slower_and_has_twice_the_latency_between_image_sets() -> None:
+def test_a_repeated_replay_is_slower_and_leaves_twice_the_latency_between_two_image_sets() -> None:
     assert slower(0.5, 0.1) == 0.25
     assert slower(0.5, 2.0) == 0.125
     assert slower(0.5, 0.0) == 0.25
@@ -83,7 +83,7 @@ def test_an_invalid_seed_is_an_error_that_names_the_option(capsys: pytest.Captur
     assert 'argument --seed: must be an integer of at least 0, got -1' in capsys.readouterr().err
 
 
-def test_no_replay_is_so_slow_that_the_cameras_of_a_set_seem_silent() -> None:
+def test_at_the_slowest_replay_rate_no_camera_counts_as_silent_between_its_images() -> None:
     assert slower(0.5, 60.0) == slower(SLOWEST_RATE, 0.0) == SLOWEST_RATE
     seconds = sorted(EXPOSURE_OFFSET_S.values())
     assert max(np.diff(seconds)) / SLOWEST_RATE < FIELDS['camera_timeout_s'].default

@@ -79,7 +79,7 @@ def test_isolated_processes_see_only_nodes_of_their_own_domain(
         intruder.end()
 
 
-def test_a_domain_is_leased_to_one_process_at_a_time():
+def test_a_leased_domain_is_not_leased_again_until_its_lease_is_closed():
     domain, lease = free_domain()
     with (
         lease,

@@ -109,7 +109,9 @@ def test_a_log_folder_that_cannot_be_written_ends_the_process_with_a_message(
 
 
 @pytest.mark.parametrize(('given', 'expected'), [(None, 'PASSIVE'), ('ACTIVE', 'ACTIVE')])
-def test_openmp_threads_sleep_while_they_wait_unless_the_environment_decides(given, expected):
+def test_openmp_threads_sleep_while_they_wait_unless_the_environment_sets_another_policy(
+    given, expected
+):
     environment = {name: value for name, value in os.environ.items() if name != 'OMP_WAIT_POLICY'}
     environment.update({} if given is None else {'OMP_WAIT_POLICY': given})
     program = 'import os, bevdepth_ros; print(os.environ["OMP_WAIT_POLICY"])'

@@ -168,12 +168,12 @@ CASES = (
         ('ERROR', 'sets', '0 of 6 cameras can be used (none), min_cameras is 1'),
     ),
     Case(
-        'an invalid image occasionally',
+        'every fourth image of a camera is invalid',
         occasional_noise,
         ALL,
         ('ERROR', 'cameras', 'is not a JPEG, PNG, TIFF or WebP file'),
     ),
-    Case('format says something else', image_fault(setting(format='tiff; unknown'))),
+    Case('the format string names another format', image_fault(setting(format='tiff; unknown'))),
     Case('PNG in place of JPEG', file_fault(lambda data: encoded(noise_image(3), 'PNG'), FRONT)),
     Case('gray JPEGs', file_fault(lambda data: encoded(noise_image(3)[..., 0]), FRONT)),
     Case(
@@ -206,7 +206,7 @@ CASES = (
         ('ERROR', 'cameras', 'is 1x1 pixels; the shorter side must be'),
     ),
     Case(
-        'images so thin that they would fill the memory at the size of the network',
+        'images so thin that resized images would fill the memory',
         unsized(16, 4000),
         without(FRONT),
         ('ERROR', 'cameras', 'is 16x4000 pixels; the shorter side must be'),

@@ -71,7 +71,7 @@ CASES = (
     ),
     Case('a subscriber is stopped', stopped_subscriber),
     Case('20 nodes join and leave', many_nodes),
-    Case('parameters change without end', parameter_storm),
+    Case('parameters change continuously', parameter_storm),
     Case('parameters that are rejected', rejected_parameters),
     Case(
         'thousands of invented frames in tf',
@@ -93,6 +93,6 @@ CASES = (
         # long, or the images that waited.
         ('ERROR', 'cameras', ''),
     ),
-    Case('transitions that the state does not have', impossible_transitions),
+    Case('lifecycle transitions that the state does not allow', impossible_transitions),
     Case('the node is deactivated', pause_of_activity, NOTHING, None),
 )

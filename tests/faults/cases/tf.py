@@ -181,7 +181,7 @@ CASES = (
         ('WARN', 'tf', 'must have unit length, got length 2'),
     ),
     Case(
-        'bad transforms between good ones',
+        'invalid transforms between valid ones',
         bad_transforms_between_good_ones,
         ALL,
         ('WARN', 'tf', 'is invalid'),
@@ -193,7 +193,7 @@ CASES = (
         ('WARN', 'tf', 'base_link has several parents: map, odom'),
     ),
     Case(
-        'tf has a cycle',
+        'tf contains a loop',
         pose_fault(lambda pose: [pose, transform('base_link', 'map', stamp_ns(pose))]),
     ),
     Case('one ego pose is an hour ahead', future_pose, ALL, ('WARN', 'tf', 'went back in time')),
@@ -217,8 +217,14 @@ CASES = (
         ALL,
         ('WARN', 'tf', 'does not continue its previous motion'),
     ),
-    Case('an unrelated frame comes twice, 0.5 s apart', unrelated_frame_back_and_forth),
-    Case('static transforms change while running', lambda bench: changed_extrinsics(bench, moved)),
+    Case(
+        'each transform of an unrelated frame is followed by one that is 0.5 s older',
+        unrelated_frame_back_and_forth,
+    ),
+    Case(
+        'static transforms change while the node runs',
+        lambda bench: changed_extrinsics(bench, moved),
+    ),
     Case(
         'a camera is moved 2 m up',
         lambda bench: changed_extrinsics(bench, raised),
@@ -226,7 +232,7 @@ CASES = (
         ('WARN', 'cameras', 'CAM_BACK is 3.58 m above the ground, training had 1.48 to 1.61'),
     ),
     Case(
-        'a static transform without rotation',
+        'the rotation of a static transform is zero',
         lambda bench: changed_extrinsics(bench, zero_rotation),
         ALL,
         ('WARN', 'tf', "'base_link' <- 'CAM_BACK' is invalid"),
@@ -248,7 +254,7 @@ CASES = (
         ('WARN', 'tf', 'its translation is not finite, or above'),
     ),
     Case(
-        'ego poses stand still with their stamps',
+        'the same ego pose with the same stamp is sent again and again',
         frozen_poses,
         UNFUSED,
         ('WARN', 'tf', 's from its newest'),

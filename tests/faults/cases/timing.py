@@ -75,7 +75,7 @@ def one_image_of_the_future(bench: Bench) -> Iterator[None]:
     yield
 
 
-def second_publisher(bench: Bench) -> AbstractContextManager:
+def stale_copies(bench: Bench) -> AbstractContextManager:
     return bench.stream.fault(
         image=lambda camera, m: [copied(m, -5 * SECOND_NS), m] if camera == FRONT else [m]
     )
@@ -112,7 +112,7 @@ def clock_an_hour_ahead(bench: Bench) -> AbstractContextManager:
     return simulated_time(bench, lambda: Time(sec=int(time.time()) + 3600))
 
 
-def clock_before_time(bench: Bench) -> AbstractContextManager:
+def clock_before_1970(bench: Bench) -> AbstractContextManager:
     return simulated_time(bench, lambda: Time(sec=-1))
 
 
@@ -163,7 +163,7 @@ def rate_of(bench: Bench, hz: float) -> Iterator[None]:
 
 
 @contextmanager
-def two_publishers(bench: Bench) -> Iterator[None]:
+def idle_second_publisher(bench: Bench) -> Iterator[None]:
     publisher = bench.graph.node.create_publisher(CompressedImage, f'/{FRONT}/image', 1)
     try:
         yield
@@ -203,7 +203,7 @@ CASES = (
         ('ERROR', 'sets', 'no image set can be formed: stamps jitter by up to 0.0'),
     ),
     Case(
-        'six free-running cameras',
+        'the stamps of four of six cameras drift at different rates',
         drifting(CAM_FRONT=9.0, CAM_BACK=-9.0, CAM_FRONT_LEFT=17.0, CAM_BACK_LEFT=-17.0),
         NOTHING,
         ('ERROR', 'sets', 'the cameras are not triggered together'),
@@ -212,14 +212,14 @@ CASES = (
     Case('the rate changes from 10 to 16 Hz', lambda bench: rate_of(bench, 16.0)),
     Case(
         'two publishers of the images of a camera',
-        two_publishers,
+        idle_second_publisher,
         ALL,
         ('WARN', 'cameras', '2 publishers send images of CAM_FRONT'),
     ),
-    Case('every image comes twice', image_fault(lambda message: [message, message])),
-    Case('images of a camera come in swapped pairs', swapped_pairs),
+    Case('every image arrives twice', image_fault(lambda message: [message, message])),
+    Case('each two images of a camera arrive in reverse order', swapped_pairs),
     Case('one image is an hour ahead', one_image_of_the_future),
-    Case('a second publisher sends stale images of a camera', second_publisher),
+    Case('a second publisher sends stale images of a camera', stale_copies),
     Case(
         'images of a camera have no stamp',
         image_fault(unstamped, BACK),
@@ -244,7 +244,7 @@ CASES = (
         ALL,
         ('WARN', 'tf', 'went back in time'),
     ),
-    Case('time goes on by 5 s', lambda bench: shifted_once(bench, 5 * SECOND_NS)),
+    Case('time jumps ahead by 5 s', lambda bench: shifted_once(bench, 5 * SECOND_NS)),
     Case(
         'use_sim_time without /clock',
         simulated_time_without_clock,
@@ -256,7 +256,7 @@ CASES = (
     Case('/clock is an hour ahead of the images', clock_an_hour_ahead),
     Case(
         '/clock publishes a time before 1970',
-        clock_before_time,
+        clock_before_1970,
         ALL,
         ('WARN', 'node', 'invalid time on /clock: check'),
     ),

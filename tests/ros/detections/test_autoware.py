@@ -60,7 +60,7 @@ def test_a_detected_object_has_the_probability_class_and_shape_of_its_detection(
         ('types', 'UNKNOWN'),
     ],
 )
-def test_classes_have_the_labels_of_autoware_by_their_published_names(name, label) -> None:
+def test_the_autoware_label_of_a_class_follows_from_its_published_name(name, label) -> None:
     found = dataclasses.replace(detections(), class_names=(name, 'car', 'car'))
     message = detected_objects(MSG, found, COVARIANCE, 'base_link')
     assert message.objects[0].classification[0].label == getattr(MSG.ObjectClassification, label)
@@ -81,7 +81,7 @@ def test_pose_and_covariance_are_those_of_the_box() -> None:
     assert kinematics.orientation_availability == MSG.DetectedObjectKinematics.AVAILABLE
 
 
-def test_the_twist_is_along_the_axes_of_the_box() -> None:
+def test_the_twist_is_given_along_the_axes_of_the_box() -> None:
     kinematics = detected_objects(MSG, detections(), COVARIANCE, 'map').objects[2].kinematics
     assert kinematics.has_twist
     assert kinematics.has_twist_covariance

@@ -221,14 +221,16 @@ def test_markers_are_visible_and_a_label_is_half_a_meter_above_its_box():
 
 
 @pytest.mark.parametrize(('speed', 'has_arrow'), [(0.299, False), (0.301, True)])
-def test_a_box_has_an_arrow_from_a_speed_of_0_3_m_s(speed: float, has_arrow: bool):
+def test_a_box_has_an_arrow_at_speeds_of_0_3_m_s_or_more(speed: float, has_arrow: bool):
     boxes = dataclasses.replace(detections().boxes, velocity=[[0, 0], [0, -speed], [0, 0]])
     markers = marker_array(dataclasses.replace(detections(), boxes=boxes), 'map', 0.5).markers
     assert [m.id for m in markers if m.ns == 'velocities'] == ([1] if has_arrow else [])
 
 
 @pytest.mark.parametrize(('moved_m', 'count'), [(0.99, 0), (1.0, 1)])
-def test_a_track_has_a_trail_from_one_meter_whatever_its_id(moved_m: float, count: int):
+def test_a_track_that_moved_one_meter_or_more_has_a_trail_even_if_its_id_is_large(
+    moved_m: float, count: int
+):
     found, trail = (
         tracks((2**31 + 5,), (0,)),
         np.array([(0.0, 0, 0), (0, 0.5, 0), (0, moved_m, 0)]),

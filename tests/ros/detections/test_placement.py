@@ -18,7 +18,7 @@ TURNED = np.diag((4.0, 1, 9, 16))
 TURNED[1, 3] = TURNED[3, 1] = 0.5
 
 
-def test_boxes_in_the_base_frame_stay() -> None:
+def test_boxes_published_in_the_base_frame_do_not_change() -> None:
     base, found, covariance = Placement('base_link'), detections(), np.ones((3, 2, 2))
     assert np.array_equal(base.detections(found).boxes.center, found.boxes.center)
     both = base.covariance(BoxCovariance(np.stack([POSE] * 3), covariance))
@@ -28,7 +28,7 @@ def test_boxes_in_the_base_frame_stay() -> None:
     assert np.array_equal(base.trails([trail])[0], trail)
 
 
-def test_boxes_far_from_the_origin_of_the_map_keep_their_millimeters() -> None:
+def test_boxes_far_from_the_origin_of_the_map_are_exact_to_a_millimeter() -> None:
     placed, boxes = MAP.detections(detections()).boxes, detections().boxes
     x, y, z = boxes.center.astype(np.float64).T
     expected = np.column_stack((500_000.25 - y, 4_000_000.5 + x, 30 + z))

@@ -16,7 +16,7 @@ def test_without_a_limit_all_results_are_published() -> None:
 
 
 @pytest.mark.parametrize(('max_rate_hz', 'expected'), [(10.0, 100), (5.0, 50), (20.0, 120)])
-def test_the_mean_rate_is_the_limit_although_it_does_not_divide_the_rate_of_the_cameras(
+def test_the_mean_rate_equals_the_limit_even_if_the_camera_rate_is_not_a_multiple_of_it(
     max_rate_hz: float, expected: int
 ) -> None:
     results = allowed(RateLimit(), max_rate_hz, *(number / 12 for number in range(120)))
@@ -24,7 +24,7 @@ def test_the_mean_rate_is_the_limit_although_it_does_not_divide_the_rate_of_the_
     assert sum(results) == expected
 
 
-def test_a_pause_allows_no_burst_of_more_than_two() -> None:
+def test_after_a_pause_at_most_two_results_are_published_in_a_burst() -> None:
     limit = RateLimit()
     assert allowed(limit, 1.0, 0.0, 10.5, 10.6, 10.7, 10.8) == [True, True, True, False, False]
 

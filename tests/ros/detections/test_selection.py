@@ -65,7 +65,7 @@ def test_tracks_refer_to_the_published_detections() -> None:
     assert result.class_names == chosen.names
 
 
-def test_tracks_pass_the_same_filters_and_that_of_their_age() -> None:
+def test_tracks_pass_the_filters_of_detections_and_a_filter_by_their_age() -> None:
     found = tracks((5, 6, 7), (0, 1, 2), age_s=(0.4, 0.5, 0.6))
     everything = np.ones(3, bool)
     assert selection(min_age_s=0.5).tracks(found, everything).ids.tolist() == [6, 7]
@@ -76,7 +76,9 @@ def test_tracks_pass_the_same_filters_and_that_of_their_age() -> None:
     assert result.pose_covariance.shape == (1, 4, 4)
 
 
-def test_a_class_has_its_own_threshold_the_common_one_or_is_not_published() -> None:
+def test_a_class_has_its_own_or_the_common_threshold_and_a_class_not_chosen_is_not_published() -> (
+    None
+):
     class_values = {'pedestrian': 0.05}
     assert class_thresholds(CLASSES, 0.3, class_values, ()).tolist() == [0.3, 0.05, 0.3]
     assert class_thresholds(CLASSES, 0.3, class_values, ('pedestrian',)).tolist() == [

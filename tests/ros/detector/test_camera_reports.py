@@ -46,7 +46,7 @@ def test_stamps_are_the_cause_of_missing_sets_only_if_they_disagree_or_jumped(
         ('compressed', '', False),
     ],
 )
-def test_lost_raw_images_without_a_profile_of_the_middleware_get_a_hint(
+def test_the_report_of_missing_raw_images_suggests_a_middleware_profile_if_none_is_set(
     monkeypatch: pytest.MonkeyPatch, transport: str, variable: str, is_hinted: bool
 ):
     for name in PROFILE_VARIABLES:

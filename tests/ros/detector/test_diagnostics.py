@@ -102,7 +102,9 @@ def test_a_camera_that_stopped_before_the_clock_went_back_is_still_reported_as_s
     assert monitor.silence_s('a') == 3.0
 
 
-def test_the_startup_time_begins_again_with_the_clock_of_a_replay(monkeypatch: pytest.MonkeyPatch):
+def test_the_startup_time_restarts_when_the_clock_of_a_replay_starts(
+    monkeypatch: pytest.MonkeyPatch,
+):
     wall_s, ros_s = [100.0], [0.0]
     monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: wall_s[0])
     monitor = Monitor(Log(), ros_now_s=lambda: ros_s[0])
@@ -140,7 +142,7 @@ def test_the_end_of_a_problem_is_logged_without_its_explanation():
     ]
 
 
-def test_after_a_pause_of_all_cameras_silence_begins_with_the_first_image(
+def test_after_a_pause_of_all_cameras_silence_is_measured_from_the_first_new_image(
     monkeypatch: pytest.MonkeyPatch,
 ):
     now_s = [100.0]
@@ -170,7 +172,7 @@ def test_the_worst_problem_of_an_area_comes_first_and_gives_the_level():
     assert statuses(monitor)['/node: cameras'].message == 'dead; slow'
 
 
-def test_only_a_change_of_the_problems_counts_as_a_change():
+def test_changed_is_true_only_if_problems_begin_or_end():
     monitor = Monitor(Log())
     assert monitor.changed()
     assert not monitor.changed()
@@ -289,7 +291,7 @@ def test_a_problem_that_lasts_is_logged_every_ten_seconds(
     assert len(log.lines) == count
 
 
-def test_the_status_sets_has_rate_and_delay_under_the_keys_of_diagnostic_updater(
+def test_the_status_of_sets_has_rate_and_delay_under_the_keys_of_diagnostic_updater(
     monkeypatch: pytest.MonkeyPatch,
 ):
     now = [100.0]
@@ -338,7 +340,9 @@ def test_the_status_of_sets_reports_how_long_no_set_was_complete(
 
 @pytest.fixture
 def now_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return the time of problems and of the monitor, which a test can change."""
+    """Return the time of a fake clock, which the modules problems and diagnostics read; a test can
+    change it.
+    """
     now = [100.0]
     monkeypatch.setattr(problems.time, 'monotonic', lambda: now[0])
     monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: now[0])
@@ -354,7 +358,7 @@ def test_a_problem_that_was_published_is_not_published_again_after_its_end():
     assert statuses(monitor)['/node: tf'].message == 'ok'
 
 
-def test_a_problem_that_ends_and_begins_again_is_published_once():
+def test_a_problem_that_ends_and_begins_again_is_published_with_its_newest_message():
     monitor = Monitor(Log())
     monitor.report('key', 'tf', WARN, 'late')
     monitor.solved('key')
@@ -392,7 +396,9 @@ def test_a_new_activation_begins_without_the_problems_of_the_last_one():
 
 
 @pytest.mark.parametrize(('others', 'count'), [(18, 1), (19, 2)])
-def test_twenty_wordings_of_a_problem_are_stored(now_s: list[float], others: int, count: int):
+def test_stored_messages_of_a_problem_are_cleared_when_there_are_twenty(
+    now_s: list[float], others: int, count: int
+):
     log = Log()
     monitor = Monitor(log)
     monitor.report('key', 'tf', WARN, 'first')
@@ -480,6 +486,6 @@ def test_the_summary_holds_the_counts_that_are_not_zero():
     assert monitor.summary() == '1 received, 1 dropped, 1 dropped_error'
 
 
-def test_the_memory_of_the_process_is_published_in_megabytes():
+def test_the_memory_of_the_process_is_published_in_units_of_1024_x_1024_bytes():
     expected = psutil.Process().memory_info().rss / 2**20
     assert float(values(Monitor(Log()), 'node')['memory_mb']) == pytest.approx(expected, rel=0.2)

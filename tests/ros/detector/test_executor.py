@@ -52,7 +52,7 @@ def test_the_executor_delivers_images_to_the_subscribers_of_the_node(
     assert not errors
 
 
-def test_errors_in_a_callback_are_reported_and_so_is_the_next_image_without_one(
+def test_errors_in_a_callback_and_the_first_image_without_an_error_are_reported(
     graph: Graph, node: Node
 ) -> None:
     errors: list[Exception | None] = []

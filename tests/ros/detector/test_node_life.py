@@ -118,7 +118,7 @@ def test_configure_fails_with_the_remedy_for_an_empty_checkpoint_and_an_absent_d
     )
 
 
-def test_weights_change_by_deactivate_set_and_activate(
+def test_weights_can_be_changed_only_while_the_node_is_not_active(
     detector, tiny_checkpoint: Path, tmp_path: Path
 ):
     other = tmp_path / 'other.safetensors'

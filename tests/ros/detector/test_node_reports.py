@@ -234,7 +234,7 @@ def test_the_queue_depth_of_image_subscriptions_is_image_queue_size(detector):
     assert [subscription.qos_profile.depth for subscription in subscriptions] == [7]
 
 
-def test_the_report_of_a_silent_camera_names_a_topic_like_the_one_without_a_publisher(
+def test_the_report_of_a_camera_topic_without_a_publisher_suggests_a_similar_topic(
     graph: Graph, detector
 ):
     node = detector(image_topics=['/{camera}/imgae'])
@@ -359,7 +359,7 @@ def test_after_a_late_start_of_the_clock_silent_cameras_are_reported(
     assert not node.diagnostics.was_reported('node', 'no message was received on /clock')
 
 
-def test_the_stages_of_a_result_add_up_to_its_total(graph: Graph, detector):
+def test_the_durations_of_the_stages_of_a_result_add_up_to_its_total(graph: Graph, detector):
     node = detector()
     records = graph.collect(DiagnosticArray, '/bevdepth_detector/latency')
     node.start()

@@ -108,7 +108,7 @@ def test_a_bag_that_starts_again_ends_the_tracks_and_no_id_is_used_again(trackin
     assert ids[2] <= ids[3]
 
 
-def test_markers_live_for_two_frames_within_limits(tracking):
+def test_markers_have_a_lifetime_of_two_frame_intervals_within_limits(tracking):
     follow(tracking, 0.0, 0.4, 0.45, 10.0)
     wait_until(lambda: len(tracking.markers) == 4, 'markers')
     lifetimes = [message.markers[1].lifetime for message in tracking.markers]

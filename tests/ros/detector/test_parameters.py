@@ -123,7 +123,7 @@ def test_the_nuscenes_preset_is_the_default():
     assert settings(**values_in(ROOT / 'config' / 'cameras' / 'nuscenes.yaml')) == Settings()
 
 
-def test_a_pattern_stands_for_every_camera_and_a_list_for_each():
+def test_a_topic_pattern_applies_to_every_camera_and_a_list_has_one_topic_per_camera():
     sources = settings(
         cameras=['a', 'b'], image_topics=['/{camera}/image'], camera_info_topics=['/x', '/y']
     ).camera_sources
@@ -265,12 +265,14 @@ def documented_default(value: object) -> str:
     return f'`{text}`' if text else 'none'
 
 
-def test_the_table_of_parameters_lists_all_of_the_node_and_no_others() -> None:
+def test_the_documented_parameters_are_exactly_those_of_the_node() -> None:
     assert set(PARAMETERS) == set(FIELDS)
 
 
 @pytest.mark.parametrize('name', FIELDS)
-def test_a_parameter_is_documented_with_its_default_range_and_time_of_change(name: str) -> None:
+def test_the_documented_default_range_and_time_of_change_of_a_parameter_are_correct(
+    name: str,
+) -> None:
     field = FIELDS[name]
     expected = [
         documented_default(field.default),
@@ -334,7 +336,7 @@ def test_paths_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch):
     assert found.exported_network == Path('/home/someone/b')
 
 
-def test_only_parameters_with_choices_are_checked_for_them():
+def test_check_choices_checks_only_parameters_that_have_choices():
     parameters.check_choices({'precision': 'fp16', 'device': 'anything'})
     with pytest.raises(ValueError, match='precision must be one of'):
         parameters.check_choices({'device': 'cpu', 'precision': 'fp8'})

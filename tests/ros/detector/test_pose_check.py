@@ -111,7 +111,7 @@ def test_a_jump_exceeds_a_fixed_step_and_the_largest_acceleration(
 
 
 @pytest.mark.parametrize(('step_m', 'is_jump'), [(9.9, False), (10.1, True)])
-def test_a_step_below_ten_meters_is_not_an_impossible_speed_even_in_a_short_time(
+def test_a_first_step_of_less_than_ten_meters_is_not_a_jump_even_in_a_short_time(
     step_m: float, is_jump: bool
 ):
     assert jumps(pose(0), pose(step_m), seconds=0.01) == [False, is_jump]
@@ -124,7 +124,9 @@ def test_the_largest_speed_is_100_m_s():
 
 @pytest.mark.parametrize('degrees', [25.0, 90.0, 119.9, 120.1, 179.99, 180.0])
 @pytest.mark.parametrize('axis', [(0, 0, 1), (1, 0, 0), (-0.6, 0.48, 0.64)])
-def test_a_turn_about_any_axis_has_its_angle_and_continues(axis: tuple, degrees: float):
+def test_the_angle_of_a_turn_is_reported_and_the_expected_pose_continues_the_turn(
+    axis: tuple, degrees: float
+):
     first = Rotation.from_euler('xyz', (0.1, -0.2, 2.0))
     step = Rotation.from_rotvec(np.radians(degrees) * np.array(axis))
     poses = [pose(0.0) for _ in range(4)]

@@ -98,7 +98,7 @@ def test_a_base_frame_above_or_below_the_ground_is_reported_by_the_camera_height
         ({'focal_factor': 0.47}, 1),
     ],
 )
-def test_differences_are_reported_from_their_limits_on(change: dict, count: int):
+def test_differences_beyond_their_limits_are_reported(change: dict, count: int):
     assert len(unlike_training(changed(1, **change), SIZES, ImageSpec())) == count
 
 

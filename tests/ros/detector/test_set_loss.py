@@ -21,7 +21,7 @@ class Windows:
 
 
 @pytest.mark.parametrize(('sets', 'is_lossy'), [(50, False), (40, False), (39, True)])
-def test_fewer_than_four_of_five_possible_sets_are_a_loss(
+def test_a_loss_is_reported_if_fewer_than_80_percent_of_the_possible_sets_are_formed(
     monkeypatch: pytest.MonkeyPatch, sets: int, is_lossy: bool
 ):
     windows = Windows(monkeypatch)
@@ -37,7 +37,7 @@ def test_a_loss_is_reported_until_a_healthy_window_ends(monkeypatch: pytest.Monk
     assert windows.look(100, 100, 60, after_s=0.1) is None
 
 
-def test_a_change_of_the_cameras_begins_a_new_window(monkeypatch: pytest.MonkeyPatch):
+def test_a_change_of_the_cameras_starts_a_new_window_for_counting(monkeypatch: pytest.MonkeyPatch):
     windows = Windows(monkeypatch)
     windows.look(0, 0, 0)
     windows.loss.check({'a': 40}, 0, 0, 0.1)
@@ -45,7 +45,7 @@ def test_a_change_of_the_cameras_begins_a_new_window(monkeypatch: pytest.MonkeyP
     assert windows.loss.check({'a': 90}, 10, 0, 0.1) is None
 
 
-def test_sets_that_were_lost_while_the_rate_changed_are_not_reported(
+def test_sets_that_are_lost_while_the_rate_changes_once_are_not_reported(
     monkeypatch: pytest.MonkeyPatch,
 ):
     windows = Windows(monkeypatch)
@@ -55,7 +55,7 @@ def test_sets_that_were_lost_while_the_rate_changed_are_not_reported(
     assert windows.look(110, 110, 70, after_s=1.0) is None
 
 
-def test_a_rate_that_always_changes_hides_no_loss(monkeypatch: pytest.MonkeyPatch):
+def test_a_loss_is_reported_even_if_the_rate_changes_continuously(monkeypatch: pytest.MonkeyPatch):
     windows = Windows(monkeypatch)
     windows.look(0, 0, 0, cycle_s=0.05)
     losses = [
@@ -66,7 +66,9 @@ def test_a_rate_that_always_changes_hides_no_loss(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(('images', 'is_lossy'), [(9, False), (10, True)])
-def test_few_images_are_not_judged(monkeypatch: pytest.MonkeyPatch, images: int, is_lossy: bool):
+def test_no_loss_is_reported_for_fewer_than_ten_images(
+    monkeypatch: pytest.MonkeyPatch, images: int, is_lossy: bool
+):
     windows = Windows(monkeypatch)
     windows.look(0, 0, 0)
     assert (windows.look(images, images, 0) is not None) == is_lossy
@@ -88,7 +90,9 @@ def test_the_cause_of_a_loss_is_named(
     assert words in loss.sentence({'a': jitter_s, 'b': 0.0}, 0.1, 0.06)
 
 
-def test_counts_before_the_window_are_subtracted(monkeypatch: pytest.MonkeyPatch):
+def test_images_and_sets_that_were_counted_before_the_window_are_subtracted(
+    monkeypatch: pytest.MonkeyPatch,
+):
     windows = Windows(monkeypatch)
     windows.loss.check({'a': 100, 'b': 100}, 70, 9, 0.1)
     windows.now_s += 5
@@ -112,6 +116,8 @@ def test_a_change_of_the_cameras_ends_the_report(monkeypatch: pytest.MonkeyPatch
         (50, float('inf'), 'were lost or arrived too late'),
     ],
 )
-def test_a_cause_is_named_only_if_it_is_large_enough(b_images: int, jitter_s: float, words: str):
+def test_different_image_counts_or_jitter_are_named_as_cause_only_above_a_limit(
+    b_images: int, jitter_s: float, words: str
+):
     loss = Loss(20, 0, {'a': 50, 'b': b_images})
     assert words in loss.sentence({'a': 0.0, 'b': jitter_s}, 0.1, 0.06)

@@ -110,7 +110,7 @@ class Bench:
 
 
 @pytest.mark.parametrize('error', [OUT_OF_MEMORY, LOST], ids=['out of memory', 'lost'])
-def test_a_set_whose_device_fails_once_is_processed_again(error: Exception):
+def test_a_set_is_processed_again_if_the_device_fails_once(error: Exception):
     detector = FailingDetector(error)
     bench = Bench(detector)
     bench.work(10**9)
@@ -274,7 +274,9 @@ def test_a_result_that_cannot_be_published_does_not_affect_later_ones():
         (ValueError('CUDA'), False),
     ],
 )
-def test_errors_of_the_device_are_told_from_those_of_the_image_set(error, expected: bool):
+def test_errors_of_the_device_are_distinguished_from_errors_of_the_image_set(
+    error, expected: bool
+):
     assert worker.is_device_failure(error) == expected
 
 
@@ -377,7 +379,7 @@ def test_a_camera_that_cannot_be_used_is_reported_in_its_area_until_it_can(reaso
     assert len(bench.results) == 1
 
 
-def test_another_fault_of_a_camera_replaces_the_one_before():
+def test_a_second_fault_of_a_camera_replaces_the_first_in_diagnostics():
     faults = [
         {'faults': {'CAM_FRONT': CameraFaultError(reason, reason)}}
         for reason in ('bad_image', 'no_camera_info')
@@ -396,7 +398,7 @@ def test_another_fault_of_a_camera_replaces_the_one_before():
         ({'no_poses': 'tf has no map'}, 'tf', 'tf has no map'),
     ],
 )
-def test_a_suspicious_calibration_and_missing_poses_are_warnings_until_they_end(
+def test_a_suspicious_calibration_or_missing_poses_cause_a_warning_until_they_end(
     change: dict, area: str, words: str
 ):
     bench = Bench(FailingDetector(), Scripted(change, {}))
@@ -417,7 +419,7 @@ def test_the_worker_closes_its_frame_builder_when_it_ends():
     assert builder.closed
 
 
-def test_cameras_unlike_those_of_training_are_a_warning_that_considers_the_base_frame():
+def test_cameras_that_differ_from_training_cause_a_warning_and_base_frame_height_is_considered():
     bench = Bench(FailingDetector(), OneFrame(), base_frame_height_m=1.0)
     bench.worker.put(image_set(10**9))
     wait_until(lambda: bench.results, 'a result')
@@ -497,7 +499,9 @@ def test_temporal_fusion_is_published_with_its_age_or_the_reason(
         (True, 'the detector is too slow and drops image sets: use a GPU or a smaller model'),
     ],
 )
-def test_velocities_that_stay_missing_are_reported_until_a_past_frame_is_used(is_too_slow, remedy):
+def test_velocities_that_are_missing_for_long_are_reported_until_a_past_frame_is_used(
+    is_too_slow, remedy
+):
     detector, few = OneBox(None), worker.FEW_WITHOUT_PAST
     bench = Bench(detector, Scripted(*({} for _ in range(few + 1))))
     for number in range(1, few + 1):
@@ -523,7 +527,9 @@ def test_velocities_that_stay_missing_are_reported_until_a_past_frame_is_used(is
         (False, None, 'off: publish_tracks is false'),
     ],
 )
-def test_tracking_is_published_with_the_reason_why_it_is_off(is_wanted, no_poses, tracking):
+def test_diagnostics_report_whether_tracking_is_on_and_why_it_is_off(
+    is_wanted, no_poses, tracking
+):
     builder = Scripted({'no_poses': no_poses})
     bench = Bench(FailingDetector(), builder, publish_tracks=is_wanted)
     bench.work(10**9)

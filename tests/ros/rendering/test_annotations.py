@@ -45,7 +45,7 @@ def test_an_object_is_extrapolated_for_at_most_half_an_annotation_period() -> No
     assert known.at(4 * HALF_SECOND_NS, np.eye(4)) is None
 
 
-def test_an_object_without_an_id_is_shown_with_its_own_annotation_only() -> None:
+def test_an_object_without_an_id_is_shown_only_at_the_time_of_its_annotation() -> None:
     known = history(annotation(0, {'': (1.0, 0)}), annotation(1, {'': (2.0, 0)}))
     assert known.at(HALF_SECOND_NS // 2, np.eye(4)) is None
     boxes, _ = known.at(HALF_SECOND_NS + 20_000_000, np.eye(4))
@@ -90,7 +90,7 @@ def test_a_time_far_from_all_annotations_has_no_boxes(after_ms: int, is_shown: b
 
 
 @pytest.mark.parametrize(('after_ms', 'x'), [(60, [2.24, 5.0]), (61, [2.244])])
-def test_an_object_of_one_annotation_is_shown_for_60_ms_beside_interpolated_ones(after_ms, x):
+def test_an_object_with_one_annotation_is_shown_for_60_ms_and_others_are_interpolated(after_ms, x):
     known = history(
         annotation(0, {'car': (0.0, 0)}), annotation(1, {'car': (2.0, 0), 'new': (5.0, 0)})
     )
@@ -100,7 +100,9 @@ def test_an_object_of_one_annotation_is_shown_for_60_ms_beside_interpolated_ones
     assert found.velocity[0].tolist() == pytest.approx([4, 0])
 
 
-def test_the_newest_annotations_are_stored_and_one_of_the_same_time_is_replaced() -> None:
+def test_only_the_newest_annotations_are_stored_and_a_new_one_replaces_one_of_the_same_time() -> (
+    None
+):
     known = AnnotationHistory(2)
     for number in (0, 2, 1, 2):
         known.add(annotation(number, {'car': (float(number), 0)}))
@@ -110,7 +112,7 @@ def test_the_newest_annotations_are_stored_and_one_of_the_same_time_is_replaced(
     assert (len(known), at_x(known, 2 * HALF_SECOND_NS)) == (2, [9.0])
 
 
-def test_a_time_before_the_first_annotation_continues_its_motion_backward() -> None:
+def test_an_object_is_extrapolated_backward_before_the_first_annotation() -> None:
     known = history(annotation(0, {'car': (1.0, 0)}), annotation(1, {'car': (2.0, 0)}))
     assert at_x(known, -HALF_SECOND_NS // 2) == [0.5]
     later = history(*(annotation(n, {'car': (float(n), 0)}) for n in range(4)))

@@ -66,7 +66,7 @@ def setup(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
     made.node.destroy_node()
 
 
-def test_a_scene_is_not_followed_by_an_older_one_when_tf_of_that_arrives(setup: Setup) -> None:
+def test_a_scene_is_never_followed_by_an_older_scene_whose_tf_arrives_later(setup: Setup) -> None:
     setup.send(1000, 1100, 1200)
     setup.detect(1000)
     setup.detect(1100)
@@ -102,7 +102,7 @@ def test_time_that_goes_back_is_logged_only_once_and_another_problem_is_a_warnin
     assert [line.split()[0] for line in lines] == ['[INFO]', '[WARN]']
 
 
-def test_detections_of_images_that_were_shown_without_them_are_returned(
+def test_a_scene_that_was_returned_without_detections_is_returned_again_with_them(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup.send(1000)

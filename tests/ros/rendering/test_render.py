@@ -64,7 +64,7 @@ def test_the_rendered_image_has_the_recorded_boxes_and_no_others(bags, tmp_path:
     assert with_boxes > legend + 300
 
 
-def test_detections_come_from_a_second_recording_as_from_the_same_one(
+def test_detections_of_a_second_bag_give_the_same_image_as_detections_of_the_same_bag(
     bags, tmp_path: Path
 ) -> None:
     together, apart = tmp_path / 'together.png', tmp_path / 'apart.png'

@@ -75,7 +75,7 @@ def make_setup(graph: Graph) -> Iterator:
         setup.transforms.close()
 
 
-def test_after_a_bag_restarts_poses_that_precede_its_images_are_used(make_setup):
+def test_after_a_bag_restarts_poses_that_arrive_before_the_images_are_used(make_setup):
     setup = make_setup()
     for _ in range(3):
         for time_s in (0.0, 30.0):
@@ -92,7 +92,7 @@ def test_after_a_bag_restarts_poses_that_precede_its_images_are_used(make_setup)
             assert setup.scene(time_s).frame.world_from_ego is not None
 
 
-def test_a_late_image_does_not_begin_a_new_recording(make_setup):
+def test_a_late_image_does_not_clear_the_stored_images(make_setup):
     setup = make_setup()
     setup.rig.send_all(0.0)
     setup.rig.send_all(0.2)
@@ -242,7 +242,7 @@ def test_the_image_nearest_the_detections_is_used(direct: DirectStore):
 
 
 @pytest.mark.parametrize(('back_ms', 'is_kept'), [(250, True), (251, False)])
-def test_an_image_more_than_a_quarter_of_a_second_old_begins_a_new_recording(
+def test_an_image_that_is_more_than_a_quarter_of_a_second_late_clears_the_stored_images(
     direct: DirectStore, back_ms: int, is_kept: bool
 ):
     direct.send('right', 1000)
@@ -277,7 +277,7 @@ def test_the_rate_is_that_of_the_last_ten_results(
     assert direct.store.detections_arrived == now_s[0]
 
 
-def test_the_latency_is_from_the_last_image_to_the_detections(
+def test_the_latency_is_the_time_between_the_last_image_and_the_detections(
     direct: DirectStore, monkeypatch: pytest.MonkeyPatch
 ):
     now_s = [100.0]
@@ -293,7 +293,7 @@ def test_the_latency_is_from_the_last_image_to_the_detections(
     assert len(scene.detections) == 1
 
 
-def test_the_newest_detections_are_those_with_tf_unless_they_are_too_old(direct: DirectStore):
+def test_the_newest_detections_that_have_tf_are_used_unless_they_are_too_old(direct: DirectStore):
     assert direct.store.newest_detections_ns() is None
     direct.detect(9900, 9990, 10_100)
     assert direct.store.newest_detections_ns() == START_NS + 9990 * MS
@@ -303,7 +303,9 @@ def test_the_newest_detections_are_those_with_tf_unless_they_are_too_old(direct:
     assert direct.store.newest_detections_ns() is None
 
 
-def test_the_newest_images_are_those_that_all_publishing_cameras_have(direct: DirectStore):
+def test_the_newest_images_are_the_newest_that_all_publishing_cameras_have_sent(
+    direct: DirectStore,
+):
     assert direct.store.newest_images_ns() is None
     direct.send('left', 1000, 1100)
     assert direct.store.newest_images_ns() == START_NS + 1100 * MS
@@ -336,7 +338,7 @@ def test_annotations_of_known_classes_are_shown_in_the_base_frame(
     np.testing.assert_allclose(boxes.center[:, 0], x, rtol=1e-6)
 
 
-def test_annotations_wait_for_tf_and_use_the_last_pose_if_it_does_not_come(direct: DirectStore):
+def test_annotations_wait_for_tf_and_later_use_the_last_known_pose(direct: DirectStore):
     direct.store.add_annotations(annotations(10_150, 'base_link', ('car',)))
     direct.send('left', 10_150, 10_600)
     assert direct.store.scene(START_NS + 10_150 * MS).ground_truth is None

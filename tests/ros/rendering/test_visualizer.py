@@ -111,7 +111,7 @@ def test_camera_images_are_rendered_at_once_and_boxes_when_they_arrive(
     )
 
 
-def test_the_raw_output_is_the_same_image_without_loss(
+def test_the_raw_output_is_the_same_image_without_compression(
     graph: Graph, visualizer: Visualizer
 ) -> None:
     images = graph.collect(Image, f'/{NODE_NAME}/image')
@@ -199,7 +199,7 @@ def topics_of(layout) -> Iterator[str]:
             yield from topics_of(value)
 
 
-def test_every_panel_of_the_foxglove_layout_has_a_place() -> None:
+def test_every_configured_panel_appears_in_the_foxglove_layout() -> None:
     layout = json.loads((ROOT / 'config' / 'foxglove' / 'bevdepth.json').read_text())
 
     def leaves(node) -> list[str]:

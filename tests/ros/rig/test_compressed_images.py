@@ -161,7 +161,7 @@ def test_a_truncated_jpeg_is_rejected(kept: int):
 
 
 @pytest.mark.parametrize('kind', ['PNG', 'TIFF', 'WEBP'])
-def test_another_truncated_file_is_rejected(kind: str):
+def test_a_truncated_png_tiff_or_webp_file_is_rejected(kind: str):
     with pytest.raises(ValueError, match=f'is a damaged or unsupported {kind}'):
         image_from_message(compressed(encoded(noise(100, 150), kind)[:-400]), LIMIT)
 
@@ -220,7 +220,7 @@ def test_another_transport_is_rejected_with_the_republish_command(image_format, 
 
 
 @pytest.mark.parametrize('image_format', ['jpeg', 'rgb8; jpeg compressed bgr8', 'png', ''])
-def test_no_command_is_given_for_a_codec_that_is_supported(image_format: str):
+def test_the_republish_command_is_not_suggested_for_a_supported_codec(image_format: str):
     with pytest.raises(ValueError, match='is not a JPEG') as caught:
         image_from_message(compressed(b'noise', image_format), LIMIT)
     assert 'republish' not in str(caught.value)

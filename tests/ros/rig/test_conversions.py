@@ -39,16 +39,16 @@ def changed(matrix: np.ndarray, **values: float) -> np.ndarray:
     return result
 
 
-def test_a_rectified_image_projects_with_p():
+def test_the_projection_matrix_of_a_rectified_image_is_p():
     assert np.array_equal(intrinsics_from_info(camera_info(), rectified=True).matrix, P[:, :3])
 
 
 @pytest.mark.parametrize('p', [np.zeros((3, 4)), P * np.nan])
-def test_a_rectified_image_projects_with_k_where_p_is_not_filled_in(p: np.ndarray):
+def test_the_projection_matrix_of_a_rectified_image_is_k_if_p_is_not_filled_in(p: np.ndarray):
     assert np.array_equal(intrinsics_from_info(camera_info(p=p), rectified=True).matrix, K)
 
 
-def test_an_unrectified_image_projects_with_k_and_has_distortion():
+def test_the_projection_matrix_of_an_unrectified_image_is_k_and_distortion_is_kept():
     intrinsics = intrinsics_from_info(camera_info(d=LENS), rectified=False)
     assert np.array_equal(intrinsics.matrix, K)
     assert intrinsics.distortion == Distortion('plumb_bob', LENS)
@@ -95,7 +95,7 @@ def test_a_region_that_exceeds_the_image_is_rejected():
         intrinsics_from_info(camera_info(roi=region), rectified=True)
 
 
-def test_without_a_size_binning_applies_and_the_principal_point_must_lie_in_the_image():
+def test_camera_info_without_a_size_is_checked_by_its_principal_point_and_binning_applies():
     binned = intrinsics_from_info(
         camera_info(FULL, np.zeros(12), (), (0, 0), binning_x=2, binning_y=2), rectified=True
     )
@@ -319,7 +319,7 @@ def test_the_shortest_focal_length_is_one_pixel(focal: float, is_plausible: bool
 
 
 @pytest.mark.parametrize(('degrees', 'count'), [(9.5, 0), (10.5, 1), (-10.5, 1)])
-def test_a_rectification_is_large_from_ten_degrees(degrees: float, count: int):
+def test_a_rectification_of_more_than_ten_degrees_is_reported(degrees: float, count: int):
     r = Rotation.from_euler('y', degrees, degrees=True).as_matrix()
     assert len(intrinsics_from_info(stereo(r=r), rectified=True).warnings) == count
 
@@ -330,7 +330,7 @@ def test_a_resized_image_has_the_scaled_matrix_and_size():
     assert (found.width, found.height) == (800, 225)
 
 
-def test_a_calibration_with_half_a_size_is_checked_like_one_without_size():
+def test_a_calibration_with_only_one_side_of_the_size_is_checked_like_one_without_a_size():
     found = intrinsics_from_info(camera_info(size=(1600, 0)), rectified=False)
     found.require_size(image(1600, 900))
     with pytest.raises(ValueError, match='times the size of 800x450'):

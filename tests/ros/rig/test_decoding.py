@@ -99,7 +99,9 @@ def test_closing_does_not_wait_for_a_slow_decoder(monkeypatch: pytest.MonkeyPatc
         ((16, 257), False),
     ],
 )
-def test_sides_of_an_image_are_bounded(decoder: ImageDecoder, size, is_accepted: bool):
+def test_an_image_side_that_is_too_short_or_too_long_is_rejected(
+    decoder: ImageDecoder, size, is_accepted: bool
+):
     image = decoder(('left',), [raw('mono8', noise(*size)[..., :1], size[1])], LIMIT, TIMEOUT_S)[0]
     if is_accepted:
         assert (image().height, image().width) == size

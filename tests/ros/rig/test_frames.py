@@ -165,7 +165,7 @@ def test_fewer_cameras_than_min_cameras_are_rejected_with_the_first_reason():
     assert setup.build().rejection is None
 
 
-def test_during_startup_a_set_waits_for_all_calibrations_but_not_for_an_image():
+def test_during_startup_a_set_needs_the_calibration_of_every_camera_but_not_every_image():
     rejection = Setup((info(), None), is_over=False).build().rejection
     assert rejection[0] == 'no_camera_info'
     assert 'waiting for all cameras to start: camera right has no CameraInfo' in rejection[1]
@@ -173,7 +173,7 @@ def test_during_startup_a_set_waits_for_all_calibrations_but_not_for_an_image():
     assert Setup(is_over=False).build(image_set(messages)).rejection is None
 
 
-def test_without_ego_motion_there_is_a_frame_and_the_reason():
+def test_without_ego_motion_a_frame_is_built_and_the_reason_is_given():
     built = Setup(fixed_frame='odom').build()
     assert built.frame.world_from_ego is None
     assert (
@@ -182,12 +182,12 @@ def test_without_ego_motion_there_is_a_frame_and_the_reason():
     )
 
 
-def test_without_odometry_the_reason_names_its_topic():
+def test_without_odometry_the_reason_names_the_odometry_topic():
     built = Setup(fixed_frame='odom', odometry_topic='/odom').build()
     assert 'check the publisher of /odom or set fixed_frame; without ego motion' in built.no_poses
 
 
-def test_poses_just_outside_tf_are_clamped_as_the_settings_allow():
+def test_a_stamp_outside_tf_gets_the_nearest_pose_if_it_is_within_pose_clamp_s():
     stamps = np.array([3_050_000_000])
     assert np.allclose(Setup(pose_clamp_s=0.06).builder.poses(stamps)[0][0, 0, 3], 3.0)
     assert Setup(pose_clamp_s=0.04).builder.poses(stamps)[0] is None
@@ -223,7 +223,7 @@ def test_a_change_of_any_field_of_camera_info_takes_effect(changed: dict):
     )
 
 
-def test_lens_distortion_is_removed_where_images_are_not_rectified():
+def test_lens_distortion_is_removed_if_images_are_not_rectified():
     point = np.array([-0.4, 0.25, 1.0])
     spot = cv2.projectPoints(point[None], np.zeros(3), np.zeros(3), K, np.array(LENS))[0].ravel()
     pixels = np.zeros((120, 160, 3), np.uint8)
@@ -307,7 +307,7 @@ def test_the_wait_for_camera_info_ends_when_the_node_stops():
     assert setup.builder.build(image_set(), stopping).frame.rig.names == ('left',)
 
 
-def test_after_a_timeout_a_set_does_not_wait_for_the_same_camera_again():
+def test_after_a_timeout_sets_no_longer_wait_for_the_camera_info_of_that_camera():
     setup = Setup((info(), None), geometry_timeout_s=0.01)
     setup.build()
     setup.settings = replace(setup.settings, geometry_timeout_s=3600.0)
@@ -334,14 +334,14 @@ def waits(setup: Setup, images: ImageSet | None = None) -> bool:
     ('stamps_s', 'is_waiting'),
     [((2.0, 2.5), False), ((2.0, 3.05), True), ((0.95, 2.0), False), ((1.0, 3.0), False)],
 )
-def test_a_set_waits_for_later_poses_only(stamps_s, is_waiting: bool):
+def test_a_set_waits_for_poses_only_if_its_stamps_are_later_than_tf(stamps_s, is_waiting: bool):
     setup = Setup(geometry_timeout_s=3600.0, pose_clamp_s=0.0)
     images = replace(image_set(), stamps_ns=np.array(stamps_s) * 1e9)
     images = replace(images, stamps_ns=images.stamps_ns.astype(np.int64))
     assert waits(setup, images) == is_waiting
 
 
-def test_after_a_wait_for_poses_that_timed_out_sets_do_not_wait_for_a_second(
+def test_after_a_timeout_of_poses_sets_do_not_wait_for_poses_during_one_second(
     monkeypatch: pytest.MonkeyPatch,
 ):
     now_s = [100.0]

@@ -199,7 +199,9 @@ def test_a_size_that_does_not_fit_the_data_is_rejected(field: str, value: int):
 
 
 @pytest.mark.parametrize('encoding', ['yuv422_yuy2', 'nv12', 'bgr8'])
-def test_rows_with_padding_that_the_step_lacks_are_rejected(encoding: str):
+def test_an_image_is_rejected_if_its_rows_have_padding_but_its_step_does_not_count_it(
+    encoding: str,
+):
     message = message_of(encoding, with_blocks(), 64, False)
     message.step -= 64
     with pytest.raises(ValueError, match='which does not fit its'):

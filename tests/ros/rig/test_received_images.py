@@ -69,7 +69,7 @@ def test_pixels_are_those_of_the_message_that_rclpy_deserializes():
 
 
 @pytest.mark.parametrize('data', [b'', b'no JPEG', b'\xff\xd8'])
-def test_data_that_is_no_jpeg_is_none_in_plain_color(data: bytes):
+def test_data_that_is_not_a_jpeg_does_not_count_as_a_color_jpeg(data: bytes):
     received = received_image(serialize_message(compressed(data)), CompressedImage)
     assert not is_color_jpeg(received, LIMIT)
 

@@ -10,7 +10,7 @@ from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 from tests.ros.rig.timing import START_NS, SimulatedRig, image
 
 NUSCENES_S = (0.0, 0.0076, 0.0155, 0.0327, 0.0426, 0.023)
-"""Exposure times of the six nuScenes cameras within a trigger cycle."""
+"""When each of the six nuScenes cameras exposes, in seconds after the start of a trigger cycle."""
 PERIOD_S = 1 / 12
 
 
@@ -72,7 +72,7 @@ def test_a_check_forms_the_waiting_set_only_when_images_stopped():
 
 
 def send_cycles(one: Sets, cycles: list[int]) -> None:
-    """Send the images of nuScenes cycles, of which the cameras need 43 of 50 ms."""
+    """Send the images of cycles of 50 ms; the six cameras expose in the first 43 ms of each."""
     times = [
         (50 * cycle + 1e3 * offset, camera)
         for cycle in cycles
@@ -82,7 +82,7 @@ def send_cycles(one: Sets, cycles: list[int]) -> None:
         one.send(camera, time_ms)
 
 
-def test_twelve_of_twenty_cycles_per_second_are_not_mixed_although_gaps_are_short():
+def test_cycles_with_short_gaps_are_not_mixed_if_twelve_of_twenty_per_second_arrive():
     """The gap between two cycles is 7 ms, and cameras of one cycle are up to 10 ms apart."""
     one = Sets(cameras=6)
     cycles = [cycle for cycle in range(100) if cycle % 5 in (0, 1, 3)]
@@ -102,7 +102,7 @@ def test_a_set_after_a_short_interval_is_formed_when_no_further_images_arrive():
     assert begins_ns == [0, 400_000_000, 450_000_000]
 
 
-def test_at_the_end_a_single_clear_set_shows_the_offsets_of_the_others():
+def test_a_flush_forms_all_sets_when_one_of_them_is_separated_by_a_clear_gap():
     one = Sets(cameras=6)
     send_cycles(one, [0, 1, 3])
     assert not one.sets
@@ -133,7 +133,7 @@ def test_with_images_missing_at_random_no_set_mixes_cycles():
     assert one.complete() >= 0.95
 
 
-def test_the_first_and_the_last_camera_of_a_cycle_alone_never_mix_two_cycles():
+def test_sets_of_only_the_first_and_the_last_camera_of_a_cycle_never_mix_cycles():
     """The last image of a cycle is nearer to the first of the next one than to its own first."""
     one = rig()
     one.run(3.0)
@@ -142,7 +142,7 @@ def test_the_first_and_the_last_camera_of_a_cycle_alone_never_mix_two_cycles():
     assert not one.mixed()
 
 
-def test_without_a_silent_camera_sets_continue_and_with_its_return_they_are_complete_again():
+def test_sets_continue_without_a_camera_that_is_silent_and_are_complete_when_it_returns():
     one = rig()
     one.run(3.0)
     one.run(3.0, missing=(4,))
@@ -152,7 +152,7 @@ def test_without_a_silent_camera_sets_continue_and_with_its_return_they_are_comp
     assert not one.mixed()
 
 
-def test_when_only_cameras_that_were_left_out_send_images_they_are_used():
+def test_cameras_that_were_left_out_are_used_again_if_no_other_camera_sends_images():
     one = Sets(cameras=3)
     one.synchronizer.check((0, 1), 1.0)
     one.synchronizer.check((2,), 1.0)
@@ -164,14 +164,14 @@ def test_when_only_cameras_that_were_left_out_send_images_they_are_used():
     assert [images.cameras for images in one.sets] == [(0, 1)]
 
 
-def test_all_silent_cameras_keep_their_states():
+def test_when_all_cameras_are_silent_they_keep_their_states():
     one = Sets(cameras=2)
     one.synchronizer.check((0, 1), 1.0)
     assert one.synchronizer.members == [0, 1]
 
 
 @pytest.mark.parametrize('shift_s', [0.25, -10.0, 3600.0])
-def test_a_camera_whose_clock_is_set_wrong_is_left_out_until_it_is_right(shift_s: float):
+def test_a_camera_whose_clock_is_wrong_is_left_out_until_the_clock_is_right(shift_s: float):
     one = rig(period_s=0.1)
     one.run(5.0)
     one.run(10.0, lambda camera, _: shift_s if camera == 1 else 0.0)
@@ -186,7 +186,7 @@ def test_a_camera_whose_clock_is_set_wrong_is_left_out_until_it_is_right(shift_s
 @pytest.mark.parametrize(
     ('cycles', 'jitter_s'), [(1, 0.001), (-1, 0.001), (-1, 0.0), (3, 0.001), (-9, 0.001)]
 )
-def test_a_clock_that_jumps_by_whole_cycles_is_left_out_while_it_lasts(
+def test_a_camera_whose_clock_jumps_by_whole_cycles_is_left_out_until_the_clock_is_right(
     cycles: int, jitter_s: float
 ):
     """Without jitter, a clock that goes back repeats stamps exactly."""
@@ -202,8 +202,9 @@ def test_a_clock_that_jumps_by_whole_cycles_is_left_out_while_it_lasts(
     assert one.complete(recovered) == 1.0
 
 
-def test_a_clock_that_goes_back_is_left_out_although_an_image_is_lost_before_new_stamps_follow():
-    """The lost image looks like a jump ahead, but the stamps are late and not early."""
+def test_a_camera_whose_clock_goes_back_is_left_out_even_if_its_first_new_stamp_is_lost():
+    """The gap of the lost image looks like a jump ahead, but the stamps are behind the arrival
+    times, not ahead of them."""
 
     def back(camera: int, time_s: float) -> float:
         return -0.3 if camera == 1 else 0.0
@@ -225,7 +226,7 @@ def test_of_two_cameras_the_one_whose_clock_jumps_is_left_out():
     assert not one.mixed()
 
 
-def test_clocks_that_all_jump_at_once_exclude_no_camera():
+def test_no_camera_is_left_out_if_all_clocks_jump_at_the_same_time():
     one = rig(period_s=0.1)
     one.run(5.0)
     one.run(5.0, lambda camera, _: -30.0)
@@ -236,10 +237,10 @@ def test_clocks_that_all_jump_at_once_exclude_no_camera():
 
 @pytest.mark.parametrize('jitter_s', [0.0, 1e-4])
 @pytest.mark.parametrize('cycles', [-5, -12])
-def test_images_that_waited_when_all_clocks_went_back_are_in_no_later_set(
+def test_images_that_wait_when_all_clocks_go_back_are_never_in_a_later_set(
     cycles: int, jitter_s: float
 ):
-    """Their stamps come again, and images of other cameras may be lost then."""
+    """After the jump, their stamps occur again, and images of other cameras can be lost."""
     for seed in range(10):
         one = rig(loss=0.2, seed=seed, jitter_s=jitter_s)
         one.run(1.0)
@@ -247,7 +248,7 @@ def test_images_that_waited_when_all_clocks_went_back_are_in_no_later_set(
         assert not one.mixed()
 
 
-def test_stale_images_of_a_second_publisher_cost_no_set():
+def test_no_set_is_lost_if_a_second_publisher_sends_stale_images():
     one = Sets(cameras=2)
     for number in range(60):
         one.send(1, 100.0 * number)
@@ -257,7 +258,7 @@ def test_stale_images_of_a_second_publisher_cost_no_set():
     assert len(one.sets) == 60
 
 
-def test_copies_that_arrive_late_cost_no_set():
+def test_no_set_is_lost_if_copies_of_images_arrive_late():
     """A busy executor takes the copy of an image before the other images of its cycle."""
     one = Sets(cameras=2)
     for number in range(60):
@@ -268,7 +269,7 @@ def test_copies_that_arrive_late_cost_no_set():
     assert len(one.sets) == 59
 
 
-def test_a_late_image_after_half_the_usual_interval_costs_no_set():
+def test_no_set_is_lost_if_an_image_is_late_after_half_the_usual_interval():
     """nuScenes leaves out cycles; the first images may all be two cycles apart."""
     one = Sets(cameras=2)
     for time_s, late_s in ((0.0, 0.0), (0.1, 0.0), (0.2, 0.0), (0.249, 0.04), (0.349, 0.0)):
@@ -280,7 +281,7 @@ def test_a_late_image_after_half_the_usual_interval_costs_no_set():
     assert len(one.sets) == 5
 
 
-def test_after_a_reset_no_set_is_wider_than_the_known_trigger_cycle_allows():
+def test_after_a_reset_images_farther_apart_than_a_trigger_cycle_form_no_set():
     """The rate must be measured again, and the slop exceeds the trigger cycle."""
     one = Sets(cameras=2)
     for number in range(40):
@@ -293,7 +294,7 @@ def test_after_a_reset_no_set_is_wider_than_the_known_trigger_cycle_allows():
     assert len(one.sets) == 40
 
 
-def test_lost_images_while_the_transport_becomes_prompt_again_are_no_jump_of_the_clock():
+def test_images_lost_while_a_slow_transport_becomes_fast_again_do_not_count_as_a_clock_jump():
     one = rig(period_s=0.1, queue_size=20)
     one.run(5.0)
     one.transport_s = {3: 0.3}
@@ -306,7 +307,7 @@ def test_lost_images_while_the_transport_becomes_prompt_again_are_no_jump_of_the
 
 
 @pytest.mark.parametrize('late_s', [0.1, 0.3])
-def test_transport_that_becomes_slow_or_fast_is_no_jump_of_the_clock(late_s: float):
+def test_a_transport_that_becomes_slow_or_fast_does_not_count_as_a_clock_jump(late_s: float):
     one = rig(period_s=0.1, queue_size=20)
     one.run(5.0)
     one.transport_s = {3: late_s}
@@ -318,7 +319,7 @@ def test_transport_that_becomes_slow_or_fast_is_no_jump_of_the_clock(late_s: flo
 
 
 @pytest.mark.parametrize(('loss', 'stall_s'), [(0.0, 0.3), (0.1, 0.15)])
-def test_stalls_of_the_executor_at_60_hz_exclude_no_camera(loss: float, stall_s: float):
+def test_no_camera_is_left_out_if_the_executor_stalls_at_60_hz(loss: float, stall_s: float):
     one = rig(offsets_s=[0.28 * one for one in NUSCENES_S], period_s=1 / 60, loss=loss)
     one.run(2.0)
     one.stall_s = stall_s
@@ -329,8 +330,9 @@ def test_stalls_of_the_executor_at_60_hz_exclude_no_camera(loss: float, stall_s:
     assert {images.cameras for images in one.sets} == {(0, 1, 2, 3, 4, 5)}
 
 
-def test_a_busy_executor_that_serves_cameras_in_turn_excludes_none():
-    """DDS drops images of some cameras, and the others are a cycle behind until it caught up."""
+def test_no_camera_is_left_out_if_a_busy_executor_serves_the_cameras_in_turn():
+    """DDS drops waiting images of some cameras. Until the executor has caught up, it takes images
+    of the other cameras that are one cycle older."""
     one = SimulatedRig((0.0, 0.0057, 0.0116, 0.0245), 0.05, arrival_s=0.02, service_s=0.0112)
     one.run(3.0)
     one.stall_s = 0.25
@@ -342,7 +344,7 @@ def test_a_busy_executor_that_serves_cameras_in_turn_excludes_none():
 
 
 @pytest.mark.parametrize('jitter', [0.1, 0.15])
-def test_rates_that_are_equal_are_not_reported_as_different_because_of_jitter(jitter: float):
+def test_jitter_does_not_make_equal_rates_look_different(jitter: float):
     one = rig(period_s=0.1, jitter_s=0.1 * jitter, loss=0.02)
     for _ in range(20):
         one.run(1.0)
@@ -363,7 +365,7 @@ def test_the_period_of_stamps_is_found_although_they_jitter_and_images_are_lost(
         assert fit_line(stamps)[0] == pytest.approx(1e8, rel=0.03)
 
 
-def test_a_clock_that_drifted_by_cycles_returns_although_arrival_times_scatter_by_more():
+def test_a_camera_is_used_again_after_its_clock_is_corrected_even_if_arrival_times_scatter():
     one = SimulatedRig((0.0, 0.001, 0.002, 0.003), 1 / 60, arrival_s=0.03)
     one.run(6.0)
     one.run(6.0, lambda camera, time_s: 0.05 * time_s if camera == 2 else 0.0)
@@ -373,7 +375,7 @@ def test_a_clock_that_drifted_by_cycles_returns_although_arrival_times_scatter_b
     assert not one.mixed()
 
 
-def test_a_clock_that_drifted_by_one_cycle_does_not_return_although_arrival_times_scatter():
+def test_a_camera_whose_clock_drifts_past_a_cycle_is_left_out_even_if_arrival_times_scatter():
     one = SimulatedRig((0.0, 0.0, 0.0), 0.05, arrival_s=0.03, seed=114)
     one.run(4.0)
     one.run(18.0, lambda camera, time_s: -0.005 * time_s if camera == 1 else 0.0)
@@ -381,7 +383,7 @@ def test_a_clock_that_drifted_by_one_cycle_does_not_return_although_arrival_time
     assert not one.mixed()
 
 
-def test_a_camera_that_restarts_with_a_wrong_clock_is_misaligned_until_it_is_right():
+def test_a_camera_that_restarts_with_a_wrong_clock_is_misaligned_until_the_clock_is_right():
     one = rig(period_s=1 / 30, offsets_s=[0.3 * one for one in NUSCENES_S])
     one.run(5.0)
     one.run(2.0, missing=(1,))
@@ -394,7 +396,9 @@ def test_a_camera_that_restarts_with_a_wrong_clock_is_misaligned_until_it_is_rig
 
 
 @pytest.mark.parametrize('hz', [(10, 60, 10), (10, 20, 10), (60, 5, 60)])
-def test_changes_of_rate_and_offsets_in_quick_succession_exclude_no_camera(hz: tuple[int, ...]):
+def test_no_camera_is_left_out_if_rate_and_offsets_change_several_times_in_seconds(
+    hz: tuple[int, ...],
+):
     one = rig(jitter_s=1e-4)
     for rate in hz:
         one.period_s = 1 / rate
@@ -408,7 +412,7 @@ def test_changes_of_rate_and_offsets_in_quick_succession_exclude_no_camera(hz: t
     assert one.complete(recovered) == 1.0
 
 
-def test_a_replay_whose_rate_changes_excludes_no_camera_although_images_are_lost():
+def test_no_camera_is_left_out_if_a_replay_changes_its_rate_and_images_are_lost():
     one = rig(loss=0.1, pace=10.0)
     one.run(3.0)
     for pace in (1.0, 0.2, 10.0):
@@ -419,7 +423,7 @@ def test_a_replay_whose_rate_changes_excludes_no_camera_although_images_are_lost
     assert one.complete() >= 0.8
 
 
-def test_a_jump_by_half_a_cycle_excludes_the_camera_until_it_ends():
+def test_a_camera_whose_clock_jumps_by_half_a_cycle_is_left_out_until_the_clock_is_right():
     """With jitter, its images look too early as well as too late."""
     one = rig(period_s=0.125, jitter_s=0.00125, loss=0.1)
     one.run(4.0)
@@ -430,7 +434,7 @@ def test_a_jump_by_half_a_cycle_excludes_the_camera_until_it_ends():
     assert not one.mixed()
 
 
-def test_free_running_cameras_are_untriggered_and_their_sets_stop():
+def test_free_running_cameras_are_reported_as_untriggered_and_form_no_more_sets():
     one = rig(offsets_s=(0.0, 0.01, 0.02, 0.03, 0.04, 0.05), period_s=0.1)
     drifts = (0.0, 0.004, -0.004, 0.008, -0.008, 0.012)
     one.run(30.0, lambda camera, time_s: drifts[camera] * time_s)
@@ -440,7 +444,7 @@ def test_free_running_cameras_are_untriggered_and_their_sets_stop():
     assert len(one.sets) == before
 
 
-def test_free_running_cameras_make_sets_within_three_seconds_after_they_run_together():
+def test_sets_are_formed_within_three_seconds_after_free_running_cameras_run_together():
     """Offsets that were found while clocks drifted are wrong by more than sets allow, but by less
     than what excludes a camera at once."""
     one = rig(period_s=0.1, jitter_s=1e-4)
@@ -454,7 +458,7 @@ def test_free_running_cameras_make_sets_within_three_seconds_after_they_run_toge
     assert not one.mixed()
 
 
-def test_cameras_of_different_rates_are_untriggered_while_they_differ():
+def test_cameras_of_different_rates_are_reported_as_untriggered():
     one = Sets(cameras=2)
     for number in range(60):
         one.send(0, 100.0 * number)
@@ -463,7 +467,7 @@ def test_cameras_of_different_rates_are_untriggered_while_they_differ():
     assert one.synchronizer.untriggered == 'their image rates differ'
 
 
-def test_newest_images_of_untriggered_cameras_make_sets_on_request():
+def test_with_use_untriggered_the_newest_images_of_untriggered_cameras_form_sets():
     one = SimulatedRig((0.0, 0.02), 0.1, use_untriggered=True)
     one.run(3.0)
     one.run(2.5, lambda camera, time_s: 0.02 * time_s * camera)
@@ -478,7 +482,7 @@ def test_newest_images_of_untriggered_cameras_make_sets_on_request():
 @pytest.mark.parametrize('seed', range(3))
 @pytest.mark.parametrize('cameras', [2, 3, 6])
 @pytest.mark.parametrize('jitter', [0.15, 0.2, 0.25])
-def test_heavy_jitter_loses_sets_but_never_mixes_cycles_nor_leaves_cameras_out(
+def test_heavy_jitter_loses_sets_but_mixes_no_cycles_and_leaves_no_camera_out(
     jitter: float, cameras: int, seed: int
 ):
     one = rig(offsets_s=NUSCENES_S[:cameras], period_s=0.1, jitter_s=0.1 * jitter, seed=seed)
@@ -489,7 +493,7 @@ def test_heavy_jitter_loses_sets_but_never_mixes_cycles_nor_leaves_cameras_out(
     assert min(camera.jitter_ns for camera in one.synchronizer.cameras) > 15e6
 
 
-def test_bursts_and_jitter_of_arrival_lose_nothing():
+def test_no_set_is_lost_if_images_arrive_in_bursts_and_at_irregular_times():
     one = rig(arrival_s=0.03)
     one.run(4.0)
     one.transport_s = dict.fromkeys(range(6), 0.5)
@@ -501,7 +505,7 @@ def test_bursts_and_jitter_of_arrival_lose_nothing():
 
 
 @pytest.mark.parametrize('hz', [20.0, 30.0])
-def test_a_rate_above_the_slop_never_mixes_cycles(hz: float):
+def test_cycles_shorter_than_the_slop_are_never_mixed(hz: float):
     one = SimulatedRig([0.4 * one / hz / 5 for one in range(6)], 1 / hz, slop_s=0.06)
     one.run(10.0)
     assert not one.mixed()
@@ -509,7 +513,7 @@ def test_a_rate_above_the_slop_never_mixes_cycles(hz: float):
     assert one.synchronizer.period_s == pytest.approx(1 / hz, rel=0.01)
 
 
-def test_sets_continue_after_stamps_went_back_although_the_queues_were_full_of_the_future():
+def test_sets_continue_after_stamps_go_back_even_if_a_queue_is_full_of_later_images():
     one = Sets(cameras=2, queue_size=4)
     for number in range(8):
         one.send(0, 5000 + 83 * number)
@@ -536,7 +540,7 @@ def test_an_older_set_is_dropped_unless_the_clock_went_back():
 
 
 @pytest.mark.parametrize(('waiting', 'count'), [(4, 1), (5, 0)])
-def test_queue_size_images_wait_for_their_set(waiting: int, count: int):
+def test_at_most_queue_size_images_of_a_camera_wait_for_their_set(waiting: int, count: int):
     one = Sets(cameras=2, queue_size=4)
     one.send(0, *(100 * number for number in range(waiting)))
     one.send(1, 10)
@@ -571,7 +575,7 @@ def test_a_stamp_keeps_its_nanoseconds():
     assert np.ptp([stamp_ns(image(START_NS)), START_NS]) == 0
 
 
-def test_a_camera_that_never_fits_from_the_start_is_left_out_by_the_majority():
+def test_a_camera_that_never_matches_the_majority_of_cameras_is_left_out():
     one = SimulatedRig((0.0, 0.01, 0.2), 0.5)
     one.run(4.0)
     assert [camera.state for camera in one.synchronizer.cameras] == ['used', 'used', 'misaligned']
@@ -581,14 +585,14 @@ def test_a_camera_that_never_fits_from_the_start_is_left_out_by_the_majority():
     assert one.synchronizer.cameras[2].clock_error_s(0.5) == pytest.approx(0.2, abs=0.01)
 
 
-def test_of_two_cameras_that_do_not_fit_none_is_left_out():
+def test_if_two_cameras_do_not_match_each_other_both_remain_and_form_no_set():
     one = SimulatedRig((0.0, 0.2), 0.5)
     one.run(4.0)
     assert one.synchronizer.members == [0, 1]
     assert not one.sets
 
 
-def test_a_clock_that_jumped_by_many_cycles_never_comes_back_at_a_new_offset():
+def test_a_camera_whose_clock_jumped_by_many_cycles_is_not_used_again_with_another_offset():
     """Arrival times scatter by more than a cycle, but by less than the jump."""
     one = SimulatedRig((0.0, 0.002, 0.004), 1 / 60, arrival_s=0.03)
     one.run(3.0)
@@ -598,7 +602,7 @@ def test_a_clock_that_jumped_by_many_cycles_never_comes_back_at_a_new_offset():
 
 
 @pytest.mark.parametrize(('offset', 'count'), [(0.45, 1), (0.47, 0)])
-def test_no_set_is_formed_without_a_clearly_largest_gap_between_trigger_cycles(
+def test_no_set_is_formed_if_no_gap_between_images_is_clearly_the_largest(
     offset: float, count: int
 ):
     """At 47 % of the cycle, the other camera could belong to the cycle before or after."""
@@ -632,7 +636,7 @@ def library_sets(within: float) -> tuple[float, int]:
     return sum(len(one) == 1 for one in sets) / complete, sum(len(one) > 1 for one in sets)
 
 
-def test_the_library_loses_sets_with_the_tolerance_of_this_filter_and_mixes_them_with_a_wide_one():
+def test_message_filters_loses_sets_or_mixes_cycles_where_our_synchronizer_does_neither():
     share, _ = library_sets(within=0.35)
     _, mixed = library_sets(within=0.8)
     assert share < 0.9

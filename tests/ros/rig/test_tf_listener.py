@@ -102,7 +102,7 @@ def test_a_late_transform_is_stored_and_does_not_lower_the_newest_stamp(tf: Tf, 
     assert tf.has_transform('map', 'base_link', START_S) == (not kinds)
 
 
-def test_stamps_that_jump_back_and_forward_are_a_conflict_for_a_second(tf: Tf):
+def test_stamps_that_jump_back_and_forward_are_reported_as_a_conflict_for_one_second(tf: Tf):
     tf.send('map', 'base_link', START_S, START_S - 50)
     assert tf.listener.conflict('base_link') is None
     tf.now_s += 0.9
@@ -115,14 +115,14 @@ def test_stamps_that_jump_back_and_forward_are_a_conflict_for_a_second(tf: Tf):
     assert tf.listener.conflict('base_link') is None
 
 
-def test_a_restarted_replay_that_later_passes_the_newest_stamp_is_no_conflict(tf: Tf):
+def test_a_restarted_replay_is_not_reported_as_a_conflict_when_it_passes_the_newest_stamp(tf: Tf):
     tf.send('map', 'base_link', START_S, START_S - 50)
     tf.now_s += 1.1
     tf.send('map', 'base_link', START_S + 0.1)
     assert tf.listener.conflict('base_link') is None
 
 
-def test_two_parents_are_a_conflict_until_one_was_silent_for_a_second(tf: Tf):
+def test_two_parents_are_reported_as_a_conflict_until_one_of_them_is_silent_for_one_second(tf: Tf):
     tf.send('map', 'base_link', START_S)
     tf.now_s += 0.9
     tf.send('odom', 'base_link', START_S)
@@ -131,7 +131,7 @@ def test_two_parents_are_a_conflict_until_one_was_silent_for_a_second(tf: Tf):
     assert tf.listener.conflict('base_link') is None
 
 
-def test_a_static_and_a_moving_parent_are_a_conflict(tf: Tf):
+def test_a_static_and_a_moving_parent_are_reported_as_a_conflict(tf: Tf):
     tf.send_static('map', 'base_link')
     assert tf.listener.conflict('base_link') is None
     tf.send('odom', 'base_link', START_S)
@@ -160,7 +160,7 @@ def test_the_chain_follows_the_newest_parents_and_ends_at_the_target(tf: Tf):
     assert tf.listener.chain('camera', 'camera') == []
 
 
-def test_a_chain_that_is_a_loop_ends(tf: Tf):
+def test_the_length_of_a_chain_is_limited_if_frames_form_a_loop(tf: Tf):
     tf.send_static('a', 'b')
     tf.send_static('b', 'a')
     assert len(tf.listener.chain('map', 'a')) == MAX_CHAIN == 20
@@ -206,7 +206,9 @@ def test_a_needed_frame_without_transforms_is_stale(tf: Tf, monkeypatch, silence
 
 
 @pytest.mark.parametrize(('ahead_ns', 'is_kept'), [(0, True), (1, False)])
-def test_transforms_later_than_the_current_time_are_dropped(tf: Tf, ahead_ns: int, is_kept: bool):
+def test_when_the_clock_goes_back_transforms_with_later_stamps_are_dropped(
+    tf: Tf, ahead_ns: int, is_kept: bool
+):
     tf.send_static('base_link', 'camera')
     tf.send('map', 'base_link', START_S)
     tf.listener.drop_later_than(round(START_S * 1e9) - BACKWARDS_NS - ahead_ns)
@@ -224,7 +226,7 @@ def follow(tf: Tf) -> None:
     tf.listener.conflict_between('base_link', 'wheel', is_ego=False)
 
 
-def test_only_old_stamps_of_a_needed_frame_for_a_second_are_a_time_jump(tf: Tf):
+def test_a_needed_frame_that_has_only_old_stamps_for_one_second_is_reported_as_a_time_jump(tf: Tf):
     follow(tf)
     tf.send('base_link', 'wheel', START_S - 50)
     tf.now_s += 0.9
@@ -238,7 +240,7 @@ def test_only_old_stamps_of_a_needed_frame_for_a_second_are_a_time_jump(tf: Tf):
     assert not tf.has_transform('map', 'base_link', START_S)
 
 
-def test_old_stamps_are_no_time_jump_if_a_newer_one_arrives_among_them(tf: Tf):
+def test_old_stamps_are_not_reported_as_a_time_jump_if_a_newer_stamp_arrives_between_them(tf: Tf):
     follow(tf)
     tf.send('base_link', 'wheel', START_S - 50)
     tf.now_s += 0.9

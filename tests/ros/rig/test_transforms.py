@@ -78,7 +78,7 @@ def tf(graph: Graph) -> Iterator[Tf]:
     tf.transforms.close()
 
 
-def test_a_pose_that_was_looked_up_early_is_used_once_and_equals_a_later_look_up(tf: Tf):
+def test_a_pose_looked_up_in_advance_is_used_once_and_equals_the_pose_of_a_second_lookup(tf: Tf):
     tf.drive()
     stamp_ns = START_NS + 130 * MILLISECOND_NS
     tf.transforms.lookup_early('map', 'base_link', stamp_ns)
@@ -88,7 +88,7 @@ def test_a_pose_that_was_looked_up_early_is_used_once_and_equals_a_later_look_up
     assert early == tf.x_at(130) == pytest.approx(1.3)
 
 
-def test_poses_that_were_looked_up_early_are_dropped_with_a_clock_that_went_back(tf: Tf):
+def test_poses_looked_up_in_advance_are_dropped_when_the_clock_goes_back(tf: Tf):
     tf.drive()
     stamp_ns = START_NS + 130 * MILLISECOND_NS
     tf.transforms.lookup_early('map', 'base_link', stamp_ns)
@@ -96,7 +96,7 @@ def test_poses_that_were_looked_up_early_are_dropped_with_a_clock_that_went_back
     assert not tf.transforms.has_transform('map', 'base_link', stamp_ns)
 
 
-def test_an_early_look_up_of_an_unknown_pose_replaces_the_earlier_one_by_none(tf: Tf):
+def test_a_lookup_in_advance_that_finds_no_pose_removes_the_stored_pose(tf: Tf):
     tf.transforms._early['map', 'base_link', START_NS] = np.eye(4)
     tf.transforms.lookup_early('map', 'base_link', START_NS)
     assert not tf.transforms.has_transform('map', 'base_link', START_NS)
@@ -121,7 +121,7 @@ def test_static_transforms_of_a_publisher_that_is_not_latched_are_received(tf: T
     assert tf.transforms.latest('base_link', 'CAM_BACK')[0, 3] == -1.0
 
 
-def test_a_leading_slash_in_a_frame_name_as_in_ros_1_is_ignored(tf: Tf):
+def test_a_leading_slash_of_a_frame_name_is_ignored(tf: Tf):
     tf.send('/base_link', '/CAM_FRONT', START_NS, 1.7, static=True)
     for name in ('CAM_FRONT', '/CAM_FRONT'):
         assert tf.transforms.has_transform('base_link', name)
@@ -268,7 +268,7 @@ def test_new_frames_beyond_the_limit_are_rejected_and_known_frames_continue(
     assert '4 other frames are known already' in tf.faults[0][1]
 
 
-def test_old_data_of_an_unrelated_frame_is_dropped_and_changes_nothing_else(tf: Tf):
+def test_old_transforms_of_an_unrelated_frame_are_dropped_and_other_frames_do_not_change(tf: Tf):
     tf.drive()
     assert tf.x_at(250) == pytest.approx(2.5)
     tf.send('base_link', 'wheel', START_NS + 10**9, 1.0)
@@ -290,7 +290,7 @@ def test_when_the_ego_frame_goes_back_in_time_all_moving_frames_are_cleared(tf: 
     assert [kind for kind, _ in tf.faults] == ['tf_jump']
 
 
-def test_a_moving_mount_that_stops_is_reported_by_name(tf: Tf):
+def test_a_camera_mount_whose_moving_transform_stops_is_reported_by_name(tf: Tf):
     tf.send('base_link', 'CAM_FRONT', START_NS, 1.0)
     tf.transforms.latest('base_link', 'CAM_FRONT')
     assert tf.transforms.stale(60.0) == {}
@@ -351,7 +351,7 @@ def test_odometry_of_a_frame_that_is_not_linked_to_the_base_frame_is_reported(gr
     assert "/odometry has the child frame 'footprint'" in faults[0][1]
 
 
-def test_a_mount_that_is_published_again_replaces_the_one_looked_up_before(tf: Tf) -> None:
+def test_camera_extrinsics_that_are_published_again_replace_the_earlier_ones(tf: Tf) -> None:
     tf.send('base_link', 'CAM_FRONT', START_NS, 1.0, static=True)
     assert tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] == 1.0
     assert tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] == 1.0
@@ -374,7 +374,7 @@ def test_a_camera_mounted_on_a_moving_frame_follows_it(tf: Tf) -> None:
     )
 
 
-def test_changing_a_returned_mount_does_not_change_the_stored_one(tf: Tf) -> None:
+def test_changing_a_returned_matrix_does_not_change_the_stored_matrix(tf: Tf) -> None:
     tf.send('base_link', 'CAM_FRONT', START_NS, 1.0, static=True)
     tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] = 99.0
     tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] = 99.0
@@ -431,7 +431,7 @@ def test_odometry_is_always_used_and_is_reported_if_its_frame_is_not_linked_to_t
 
 
 @pytest.mark.parametrize(('offset_ms', 'distance'), [(-61, '-0.561'), (561, r'\+0.061')])
-def test_a_missing_pose_is_reported_with_its_distance_from_the_newest_one(
+def test_a_missing_pose_is_reported_with_its_time_difference_from_the_newest_pose(
     tf: Tf, offset_ms: float, distance: str
 ):
     tf.drive()

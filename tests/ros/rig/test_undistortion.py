@@ -40,7 +40,7 @@ def test_a_pixel_of_the_undistorted_image_is_read_where_the_lens_projects_its_ra
 
 
 @pytest.mark.parametrize('distortion', MODELS, ids=lambda distortion: distortion.model)
-def test_a_tensor_is_undistorted_as_an_array_is(distortion: Distortion):
+def test_a_tensor_and_an_array_are_undistorted_alike(distortion: Distortion):
     image = cv2.resize(np.random.default_rng(0).integers(0, 256, (9, 16, 3), np.uint8), (160, 90))
     array = Undistorter()('front', image, K, distortion)
     tensor = Undistorter()('front', torch.from_numpy(image), K, distortion)

@@ -31,12 +31,12 @@ class SimulatedRig:
 
     Attributes:
         offsets_s: offset of each camera within the trigger cycle.
-        period_s: of the trigger.
+        period_s: period of the trigger.
         jitter_s: standard deviation of stamps.
         loss: probability that an image is lost.
         arrival_s: images arrive up to this much later than they were exposed, at random.
         pace: seconds of arrival per second of stamps; 2 for a replay at half speed.
-        stall_s: for so long at the beginning of each second, no image arrives.
+        stall_s: no image arrives in the first ``stall_s`` of each second.
         service_s: time that the executor needs per image; it serves the cameras in turn.
         sets: image sets so far.
         possible: trigger cycles without a lost image so far.

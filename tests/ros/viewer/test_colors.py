@@ -44,7 +44,7 @@ def test_a_class_has_nearly_the_same_color_in_the_browser_and_in_rendered_images
         assert nearest == name
 
 
-def test_the_color_nearest_the_wanted_one_on_a_grid_of_33_steps_is_sent() -> None:
+def test_a_color_is_sent_as_the_grid_color_that_is_displayed_most_similarly() -> None:
     sent = browser_color((140, 140, 140))
     assert sent == (128, 128, 128)  # a gray of the grid, which is shown as 140.7
     assert browser_color((0, 0, 0)) == (0, 0, 0)
@@ -54,7 +54,7 @@ def test_the_color_nearest_the_wanted_one_on_a_grid_of_33_steps_is_sent() -> Non
         assert np.abs(places - places.round()).max() * step <= 0.5
 
 
-def test_lines_get_the_same_color_as_linear_light() -> None:
+def test_colors_of_lines_are_the_same_colors_in_linear_light() -> None:
     for name in NUSCENES_CLASSES:
         shares = np.array(browser_color(class_color(name))) / 255
         light = np.where(shares < 0.04, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)

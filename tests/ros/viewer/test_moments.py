@@ -41,7 +41,7 @@ def test_the_nearest_moment_is_shown(seconds_back: float, time: str) -> None:
     assert at(history(2.0, *range(0, 3100, 100)), seconds_back) == time
 
 
-def test_a_recording_that_starts_again_clears_the_history() -> None:
+def test_a_stamp_that_goes_back_clears_the_history() -> None:
     assert at(history(2.0), 0.0) is None
     moments = history(2.0, 0, 100, 100)
     assert len(moments) == 3
@@ -62,7 +62,7 @@ def panel(score: float | None) -> bytes:
     return moment_of(scene(score), '').panels['CAM_FRONT']
 
 
-def test_camera_images_show_boxes_from_the_default_score_on() -> None:
+def test_camera_images_show_only_boxes_above_the_default_score() -> None:
     assert panel(None) == panel(SHOWN_SCORE - 0.01) != panel(SHOWN_SCORE + 0.01)
 
 
