@@ -41,7 +41,10 @@ def table(rows: list[dict]) -> str:
 
 
 def _line(case: Case, row: dict | None) -> str:
-    reported = 'nothing' if case.diagnosis is None else '{} in {}: …{}…'.format(*case.diagnosis)
+    reported = 'nothing'
+    if case.diagnosis is not None:
+        level, area, words = case.diagnosis
+        reported = f'{level} in {area}' + (f': …{words}…' if words else '')
     if row is None:
         return f'| {case.name} | {case.published} | {reported} | did not pass | did not pass |'
     detected = '' if case.diagnosis is None else f'{row["seen_s"]:.1f} s'
