@@ -16,12 +16,14 @@ import tempfile
 import time
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback
 
 from bevdepth_core.config import ModelConfig
+from bevdepth_core.model import BEVDepth
 from bevdepth_core.nuscenes.augment import Augmentation
 from bevdepth_core.nuscenes.dataset import Sample
 from bevdepth_core.training.config import TrainingConfig, build_parser, read_arguments
@@ -151,9 +153,14 @@ def configure(options: argparse.Namespace, output: str) -> TrainingConfig:
     if options.root:
         data = replace(data, root=options.root, version='v1.0-synthetic', split='synthetic_train')
         data = replace(data, augmentation=_for_width(data.augmentation, options))
+    model = config.model
+    if model.pretrained != 'none':  # random weights in a file: a run does not freeze those of none
+        weights = Path(output) / 'random.pth'
+        torch.save(BEVDepth(model.network).image_encoder.backbone.state_dict(), weights)
+        model = replace(model, pretrained=str(weights))
     return replace(
         config,
-        model=replace(config.model, pretrained='none'),
+        model=model,
         data=data,
         trainer=trainer,
         output=output,
