@@ -163,7 +163,7 @@ def test_bring_up_reports_another_node_of_the_same_name_that_appears_later(
 def test_a_detector_that_hangs_is_reported_and_its_exit_ends_the_launch(
     domain_id: int, started: list[subprocess.Popen]
 ):
-    started.append(launch(DISTRIBUTIONS[0]))
+    started.append(launch(DISTRIBUTIONS[0], 'checkpoint:=small'))
     pid = int(read_until(started[0], 'process started with pid [').rsplit('[', 1)[1].split(']')[0])
     os.kill(pid, signal.SIGSTOP)
     read_until(started[0], 'waiting for /bevdepth_detector for 5 s')
