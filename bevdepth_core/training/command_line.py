@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
 import math
 import re
@@ -142,6 +143,17 @@ def _given_sections(
                 yield key, yaml.safe_load(text)
         elif option.startswith('--') and is_section and Path(text).is_file():
             yield key, _mapping(Path(text))
+        elif option == '--config' and not Path(text).exists():
+            raise InvalidRunError(f'--config {text}: no such file{_similar_preset(text)}')
+
+
+def _similar_preset(text: str) -> str:
+    """Return a question that names the preset with the most similar name, or where presets are."""
+    presets = {path.stem: path for path in Path('config/training').glob('*.yaml')}
+    nearest = difflib.get_close_matches(Path(text).stem, presets, 1)
+    if nearest:
+        return f" (did you mean '{presets[nearest[0]]}'?)"
+    return '; config/training contains the presets'
 
 
 def _mapping(path: Path) -> dict:
