@@ -97,15 +97,23 @@ def require_at_least(section: str, settings: object, **lowest: float) -> None:
             raise ValueError(f'{section}.{name} must be at least {low:g}, got {value:g}')
 
 
-def require_writable(folder: Path) -> None:
+def require_writable(folder: Path, option: str = '--output') -> None:
     """Create a folder; programs call this before they read data.
+
+    Args:
+        folder: the folder.
+        option: the option that selects it, for messages.
 
     Raises:
         OSError: the folder cannot be created, or no file can be written to it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = 'not a folder' if isinstance(error, FileExistsError) else error.strerror
+        raise OSError(f'{option} {folder}: {reason}; choose a folder that is writable') from error
 
 
 def parse(parser: ArgumentParser, arguments: list[str] | None) -> Namespace:

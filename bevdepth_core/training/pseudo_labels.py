@@ -83,7 +83,7 @@ def write_pseudo_labels(config: PseudoLabelConfig) -> Path:
         raise ValueError(f'{target} exists: remove it, or choose another name with --new_version')
     chosen_devices(config.device, config.precision)
     load_checkpoint(config.checkpoint)
-    require_writable(Path(data.root))
+    require_writable(Path(data.root), '--data.root')
     selection = Selection(
         cameras=None if data.cameras is None else tuple(data.cameras), lidar=data.lidar
     )

@@ -130,7 +130,8 @@ def test_an_invalid_run_ends_with_one_message(
     [
         (['--trainer.accelerator=gpu'], 'check --trainer.accelerator'),
         (['--trainer.precision=bf16-mixed'], '--trainer.precision 32-true'),
-        (['--output=/dev/null/run'], '/dev/null'),
+        (['--output=/dev/null/run'], '--output /dev/null/run: Not a directory; choose a folder'),
+        (['--output=/dev/null'], '--output /dev/null: not a folder; choose a folder'),
         (['--model.init=null', '--model.pretrained=no_file.pth'], 'no_file.pth does not exist'),
     ],
 )
