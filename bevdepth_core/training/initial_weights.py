@@ -129,6 +129,6 @@ def _download_state(name: str, depth: int) -> dict[str, Tensor]:
     except (urllib.error.URLError, OSError) as error:
         raise ConnectionError(
             f'model.pretrained: {weights.url} could not be downloaded ({error}); download it on '
-            'another machine and give the file, '
+            'another machine and set model.pretrained to the path of the file, '
             'or train from random weights with --model.pretrained none --model.freeze_stem false'
         ) from error

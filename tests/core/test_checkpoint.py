@@ -118,7 +118,9 @@ def test_prefixes_of_ddp_and_compile_wrappers_are_removed(official, tmp_path, pr
     assert_same_weights(load_checkpoint(tmp_path / 'wrapped.pth'), official[1])
 
 
-def test_prefixes_of_ddp_and_compile_wrappers_are_removed_from_own_files(small, tmp_path):
+def test_prefixes_of_ddp_and_compile_wrappers_are_removed_from_files_in_our_format(
+    small, tmp_path
+):
     save_checkpoint(small, tmp_path / 'plain.safetensors')
     with safetensors.safe_open(tmp_path / 'plain.safetensors', framework='pt') as file:
         header = file.metadata()
@@ -127,13 +129,13 @@ def test_prefixes_of_ddp_and_compile_wrappers_are_removed_from_own_files(small, 
     assert_same_weights(load_checkpoint(tmp_path / 'wrapped.safetensors'), small)
 
 
-def test_a_checkpoint_of_mmdetection3d_is_named_as_such(tmp_path):
+def test_a_checkpoint_of_mmdetection3d_is_rejected_with_the_name_of_this_library(tmp_path):
     path = tmp_path / 'bevdet.pth'
     torch.save({'state_dict': {'img_backbone.conv1.weight': torch.zeros(2)}}, path)
     require_rejected(path, 'a checkpoint of mmdetection3d or BEVDet')
 
 
-def test_a_weight_with_and_without_prefix_is_rejected(official, tmp_path):
+def test_a_file_that_contains_a_weight_with_and_without_prefix_is_rejected(official, tmp_path):
     name = 'backbone.depth_net.reduce_conv.0.bias'
     change = changed_official(
         official, tmp_path, lambda state: state.update({f'module.{name}': torch.zeros(512)})
@@ -141,7 +143,9 @@ def test_a_weight_with_and_without_prefix_is_rejected(official, tmp_path):
     require_rejected(change, f'contains {name} twice')
 
 
-def test_averaged_file_keeps_its_own_drifted_frustum(official, tmp_path):
+def test_a_file_of_averaged_weights_keeps_the_slightly_changed_frustum_that_it_contains(
+    official, tmp_path
+):
     content = torch.load(official[0], weights_only=True)
     content['state_dict']['model.backbone.frustum'][..., 0] *= 1 + 1e-5
     torch.save(content, tmp_path / 'ema.pth')
@@ -189,7 +193,7 @@ def test_the_command_rejects_the_clamp_option_for_weights_without_stereo(small, 
         main(['convert', *arguments, '--no-clamp-mean'])
 
 
-def test_own_file_round_trip_keeps_config_and_metadata(small, tmp_path):
+def test_saving_and_loading_our_format_keeps_config_and_metadata(small, tmp_path):
     save_checkpoint(small, tmp_path / 'small.safetensors', {'weights': 'random'})
     loaded = load_checkpoint(tmp_path / 'small.safetensors')
     assert_same_weights(loaded, small)
@@ -288,7 +292,7 @@ def test_truncated_official_file_is_rejected(official, tmp_path, part):
 
 
 @pytest.mark.parametrize('part', [0.0, 0.001, 0.5, 0.999])
-def test_truncated_own_file_is_rejected(small, tmp_path, part):
+def test_a_truncated_file_in_our_format_is_rejected(small, tmp_path, part):
     save_checkpoint(small, tmp_path / 'whole.safetensors')
     content = (tmp_path / 'whole.safetensors').read_bytes()
     (tmp_path / 'cut.safetensors').write_bytes(content[: int(len(content) * part)])
@@ -440,7 +444,7 @@ def test_the_bundled_weights_contain_a_fitted_covariance_and_its_origin(small):
     assert 'boxes in 560 samples' in metadata['uncertainty_origin']
 
 
-def test_own_files_need_their_suffix(small, tmp_path):
+def test_files_in_our_format_need_the_suffix_of_this_format(small, tmp_path):
     with pytest.raises(CheckpointError, match=r'must end|end in \.safetensors'):
         save_checkpoint(small, tmp_path / 'model.bin')
     assert not list(tmp_path.iterdir())
@@ -454,7 +458,7 @@ def test_a_checkpoint_contains_the_metadata_of_the_model_and_the_call(small, tmp
     assert loaded.metadata == {'data': 'mini', 'recipe': 'new'}
 
 
-def test_official_files_contain_what_lightning_reads(official):
+def test_official_files_contain_the_entries_that_lightning_reads(official):
     content = torch.load(official[0], weights_only=True)
     assert content.keys() == {'epoch', 'global_step', 'state_dict'}
     assert content['epoch'] == content['global_step'] == 0

@@ -264,7 +264,7 @@ def test_the_center_range_follows_the_grid():
     assert ModelConfig(decode=DecodeConfig(center_range=wide)).center_range == wide
 
 
-def test_a_file_that_stores_the_default_range_as_numbers_is_the_default():
+def test_a_file_that_stores_the_default_range_as_numbers_equals_the_default():
     stored = {'decode': {'center_range': [-61.2, -61.2, -10.0, 61.2, 61.2, 10.0]}}
     assert model_config_from_dict(stored) == ModelConfig()
 

@@ -187,7 +187,7 @@ def test_boxes_do_not_suppress_boxes_of_other_tasks():
     assert decode(tasks, CONFIG)[0].labels.tolist() == [0, 1]
 
 
-def test_only_the_best_candidates_are_considered():
+def test_only_the_candidates_with_the_highest_scores_become_boxes():
     tasks = empty_maps()
     for column, score in ((10, 0.9), (11, 0.8), (40, 0.7)):
         put(tasks[0], 0, 64, column, score)
@@ -244,7 +244,7 @@ def overlapping_cones() -> list[TaskMaps]:
     return tasks
 
 
-def test_scale_nms_drops_what_overlaps_after_scaling_within_a_task():
+def test_scale_nms_drops_boxes_of_one_task_that_overlap_after_scaling():
     tasks = overlapping_cones()
     assert np.allclose(decode(tasks, CONFIG)[0].scores, (0.9, 0.8, 0.7, 0.6, 0.5))
     (found,) = decode(tasks, changed(scale_nms=ScaleNMSConfig()))
@@ -263,7 +263,7 @@ def test_scale_nms_uses_the_factor_of_each_class():
     assert np.allclose(found.scores, (0.9, 0.8, 0.7, 0.6, 0.5))
 
 
-def test_scale_nms_accepts_no_boxes():
+def test_scale_nms_accepts_an_empty_list_of_boxes():
     assert len(decode(empty_maps(), changed(scale_nms=ScaleNMSConfig()))[0].boxes) == 0
 
 

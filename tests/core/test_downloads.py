@@ -164,7 +164,9 @@ def test_an_interrupted_download_is_resumed_where_it_ended(server: FileServer, p
     assert server.range_headers == [None, 'bytes=100000-']
 
 
-def test_a_server_that_ignores_the_range_sends_the_whole_file(server: FileServer, part: Path):
+def test_a_download_is_complete_if_the_server_ignores_the_range_and_sends_the_whole_file(
+    server: FileServer, part: Path
+):
     part.write_bytes(b'x' * 100)
     server.supports_ranges = False
     get(server, part)
@@ -194,7 +196,7 @@ def test_progress_names_the_size_and_reaches_the_end(server: FileServer, part: P
     assert lines[-1] == '100 %, 0.3 MB'
 
 
-def test_a_hash_other_than_the_recorded_one_is_reported_and_the_file_removed(
+def test_a_file_whose_hash_differs_from_the_recorded_hash_is_reported_and_removed(
     server: FileServer, folder: Path, part: Path
 ):
     known = {'bytes': len(CONTENT), 'sha256': 'old'}
@@ -241,7 +243,7 @@ def test_a_failed_write_is_reported_with_its_remedy(server: FileServer, part: Pa
     ('status', 'remedy'),
     [(407, 'password in https_proxy'), (503, 'command again later'), (404, 'check the URL')],
 )
-def test_each_refusal_of_a_server_is_reported_with_its_remedy(
+def test_each_error_status_of_a_server_is_reported_with_its_remedy(
     server: FileServer, part: Path, status: int, remedy: str
 ):
     server.error_status = status

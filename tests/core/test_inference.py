@@ -148,7 +148,7 @@ def test_a_past_camera_absent_from_the_current_frame_uses_the_pose_nearest_the_m
         assert np.allclose(found[camera], pose)
 
 
-def test_cameras_are_matched_by_name_and_not_by_place(tiny_model):
+def test_cameras_of_two_frames_are_matched_by_name_and_not_by_index(tiny_model):
     rig = make_rig(3)
     reversed_rig = CameraRig(rig.names[::-1], rig.intrinsics[::-1], rig.ego_from_camera[::-1])
     past, frame = make_frame(0.0, rig), make_frame(0.5, rig, seed=1)
@@ -264,7 +264,9 @@ def test_the_number_of_threads_is_set_where_the_detector_runs(tiny_model, thread
 
 
 @pytest.mark.parametrize(('cores', 'expected'), [(1, 1), (2, 1), (3, 1), (4, 2), (16, 8)])
-def test_half_of_the_cores_are_used_by_default(monkeypatch, tiny_model, cores, expected):
+def test_the_default_number_of_threads_is_half_of_the_cores(
+    monkeypatch, tiny_model, cores, expected
+):
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
     monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
     monkeypatch.setattr('os.sched_getaffinity', lambda _: set(range(cores)))
@@ -273,7 +275,9 @@ def test_half_of_the_cores_are_used_by_default(monkeypatch, tiny_model, cores, e
 
 
 @pytest.mark.parametrize(('cores', 'expected'), [(1, 1), (2, 2), (3, 2), (4, 2), (16, 8)])
-def test_two_of_two_or_three_cores_are_used_if_waiting_threads_sleep(monkeypatch, cores, expected):
+def test_with_two_or_three_cores_two_threads_are_used_if_waiting_threads_sleep(
+    monkeypatch, cores, expected
+):
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
     monkeypatch.setenv('OMP_WAIT_POLICY', 'passive')
     monkeypatch.setattr('os.sched_getaffinity', lambda _: set(range(cores)))

@@ -48,13 +48,13 @@ def test_a_contained_square_overlaps_by_the_ratio_of_the_areas():
     assert overlap(SQUARE / 2, SQUARE) == pytest.approx(0.25)
 
 
-def test_the_better_box_stays_and_a_dropped_box_does_not_drop_others():
+def test_the_better_box_is_kept_and_a_dropped_box_does_not_suppress_others():
     line = boxes(*((x, 0.0, 4.0, 2.0, 0.0) for x in (0.0, 2.0, 4.0, 9.0)))
     assert scale_nms(line, np.ones(4), 0.2).tolist() == [0, 2, 3]  # neighbors overlap by 1/3
     assert scale_nms(line, np.ones(4), 0.34).tolist() == [0, 1, 2, 3]
 
 
-def test_a_box_whose_overlap_equals_the_limit_stays():
+def test_a_box_whose_overlap_equals_the_limit_is_kept():
     pair = boxes((0.0, 0.0, 1.0, 1.0, 0.0), (0.0, 0.0, 2.0, 2.0, 0.0))
     assert scale_nms(pair, np.ones(2), 0.25).tolist() == [0, 1]
     assert scale_nms(pair, np.ones(2), 0.249).tolist() == [0]

@@ -59,7 +59,7 @@ def test_streaming_equals_the_two_frame_forward(
     assert_same_maps(streamed, expected.tasks)
 
 
-def test_the_past_frame_is_encoded_once_and_compared_again(
+def test_the_images_of_a_past_frame_are_encoded_only_once_and_its_depth_is_computed_again(
     model: BEVDepth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector = Detector(model)
@@ -128,7 +128,7 @@ def test_a_past_frame_of_other_cameras_is_not_compared(model: BEVDepth) -> None:
     assert detector(make_frame(1.0, remaining)).past_stamp_ns == partial.stamp_ns
 
 
-def test_a_camera_that_returns_is_compared_once_a_past_frame_has_it(
+def test_a_camera_that_returns_is_compared_as_soon_as_a_past_frame_contains_it(
     model: BEVDepth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = make_rig(3)

@@ -189,7 +189,7 @@ def test_detections_reject_unknown_labels_and_wrong_counts():
         Detections3D(boxes(2), [0.5], [0, 0], ('car',), 0)
 
 
-def test_detections_above_a_score_keep_everything_else():
+def test_detections_above_a_score_keep_all_other_values():
     found = Detections3D(
         boxes(3), [0.9, 0.5, 0.1], [0, 1, 0], ('car', 'bus'), 7, 3, {'decode': 0.1}
     )

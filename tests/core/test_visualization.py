@@ -60,7 +60,7 @@ def draw(found: Boxes3D, **options) -> np.ndarray:
     )
 
 
-def test_every_nuscenes_class_has_its_own_color_and_an_unknown_class_has_one() -> None:
+def test_every_nuscenes_class_has_its_own_color_and_unknown_classes_also_have_a_color() -> None:
     assert set(CLASS_COLORS) == set(NUSCENES_CLASSES)
     colors = np.array(list(CLASS_COLORS.values()))
     apart = np.abs(colors[:, None] - colors[None]).sum(axis=-1)

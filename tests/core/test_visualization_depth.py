@@ -57,7 +57,7 @@ def test_a_certain_depth_is_the_center_of_its_bin() -> None:
         assert depth.shape == (1, ROWS, COLUMNS)
 
 
-def test_between_two_depths_only_the_expected_depth_lies_in_the_gap() -> None:
+def test_with_two_probable_depths_only_the_expected_depth_lies_between_them() -> None:
     bimodal = distribution(bin10=0.6, bin90=0.4)
     np.testing.assert_allclose(expected_depth(bimodal, BINS), 0.6 * 7.25 + 0.4 * 47.25, rtol=1e-5)
     np.testing.assert_allclose(likely_depth(bimodal, BINS), 7.25, rtol=1e-5)

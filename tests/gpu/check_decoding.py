@@ -32,7 +32,7 @@ def on_host(image) -> np.ndarray:
     return image.pixels.cpu().numpy()
 
 
-def test_raw_images_equal_those_of_the_cpu_and_jpegs_differ_little(
+def test_raw_images_equal_those_of_the_cpu_and_jpegs_are_nearly_equal(
     decoder: ImageDecoder,
 ):
     messages = [raw('bgr8', noise(), 40), compressed(encoded(smooth(), 'JPEG'))]
@@ -68,7 +68,9 @@ def test_a_damaged_jpeg_only_removes_its_camera_from_the_set(decoder: ImageDecod
     assert np.abs(difference).mean() < JPEG_DIFFERENCE
 
 
-def test_jpegs_that_arrive_together_have_the_pixels_of_single_ones(decoder: ImageDecoder):
+def test_jpegs_that_are_decoded_together_equal_jpegs_that_are_decoded_one_by_one(
+    decoder: ImageDecoder,
+):
     cameras = [f'camera_{index}' for index in range(6)]
     messages = [compressed(encoded(smooth() // (1 + index), 'JPEG')) for index in range(6)]
     alone = [
@@ -84,7 +86,7 @@ def test_jpegs_that_arrive_together_have_the_pixels_of_single_ones(decoder: Imag
             assert np.array_equal(on_host(image), pixels)
 
 
-def test_data_of_no_image_format_is_rejected(decoder: ImageDecoder):
+def test_data_that_is_not_an_image_is_rejected(decoder: ImageDecoder):
     left, right = decoder(
         CAMERAS, [compressed(b'noise'), raw('rgb8', noise(), 40)], LIMIT, TIMEOUT_S
     )

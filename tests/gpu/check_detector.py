@@ -133,7 +133,7 @@ def require_matching_boxes(what, found, wanted, left_over) -> None:
     assert len(pairs) > 50 and unmatched <= left_over * len(wanted)
 
 
-def test_jpegs_decoded_on_the_gpu_give_most_boxes_that_pillow_gives(on_cpu):
+def test_most_boxes_from_jpegs_decoded_on_the_gpu_equal_those_with_pillow(on_cpu):
     frames, expected = on_cpu
     files = [path.read_bytes() for path in sample_paths(reference_path('nuscenes_sample'))]
     images = JpegDecoder('cuda')(files)

@@ -65,7 +65,7 @@ def test_the_kernel_equals_the_reference(dtype, sizes):
     assert error < TOLERANCE[dtype]
 
 
-def test_the_kernel_reads_nothing_outside_of_the_map():
+def test_the_kernel_does_not_read_memory_outside_the_map():
     case = CostCase.random().to('cuda', torch.float32)
     case.depths.abs_()
     case.source[:] = torch.inf

@@ -136,7 +136,7 @@ def test_indices_equal_the_reference_to_the_bit_on_random_geometry(sizes):
     )
 
 
-def test_indices_equal_the_reference_to_the_bit_on_real_cameras_and_on_the_gpu_reference_too():
+def test_on_real_cameras_gpu_indices_equal_cpu_indices_to_the_bit_with_and_without_kernel():
     geometry = surround_view_geometry()
     on_gpu = tuple(item.cuda() if isinstance(item, torch.Tensor) else item for item in geometry)
     expected = voxel_index(*geometry)
@@ -191,7 +191,7 @@ def test_empty_input_gives_zeros_and_empty_gradients(empty, memory):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize('channels', [7, 8])
-def test_strided_inputs_equal_contiguous_ones(dtype, channels):
+def test_strided_and_contiguous_inputs_give_equal_results(dtype, channels):
     case = random_case(6, channels=channels).to('cuda', dtype)
     strided = Case(
         case.depth.mT.contiguous().mT, case.context.mT.contiguous().mT, case.geometry, case.shape

@@ -55,7 +55,7 @@ def test_a_result_belongs_to_its_image_set_even_if_a_camera_is_missing(graph: Gr
     assert subscriber.result_stamp(START_NS + 1_000_000_000) is None
 
 
-def test_the_drive_has_a_past_frame_half_a_second_back_for_every_set_but_the_first() -> None:
+def test_each_set_of_the_drive_except_the_first_has_a_past_frame_half_a_second_earlier() -> None:
     snapshots = render_drive(make_scene(0, 1.5), 1.5, size=(160, 90))
     stamps = [snapshot.stamp_ns for snapshot in snapshots]
     assert np.diff(stamps).tolist() == pytest.approx([500_000_000] * 2, abs=1_000_000)

@@ -22,7 +22,7 @@ from tests.ros.sample_drive import drive, sample_bag
 __all__ = ['drive', 'sample_bag']
 
 
-def test_the_launch_ends_with_the_bag_after_its_last_set_was_processed_even_without_rviz(
+def test_the_launch_processes_the_last_set_of_the_bag_and_then_ends_even_without_rviz(
     domain_id: int, sample_bag: Path, tiny_checkpoint: Path
 ):
     process = launch(
@@ -67,7 +67,7 @@ def test_invalid_arguments_end_the_launch_with_one_message_before_a_process_star
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_every_process_of_a_live_launch_ends_on_a_signal_to_the_launch_alone(
+def test_every_process_of_a_live_launch_ends_if_only_the_launch_receives_a_signal(
     domain_id: int, number: int
 ):
     """Without autostart, the launch runs until the signal."""

@@ -24,22 +24,23 @@ class InterruptedRunError(Exception):
 
 
 class Noise:
-    """Samples of noise: boxes and depth depend on the position, images on the random generator.
+    """Samples of noise: boxes and depth depend on the index of the sample, and images on the
+    random generator.
 
     Args:
         count: number of samples.
-        interrupt_after: samples after which loading fails.
+        interrupt_after: number of samples after which loading fails.
     """
 
     def __init__(self, count: int = 10, interrupt_after: int | None = None) -> None:
-        self._count, self._left = count, interrupt_after
+        self._count, self._interrupt_after = count, interrupt_after
         self.seen: list[str] = []
 
     def __len__(self) -> int:
         return self._count
 
     def sample(self, place: int, rng: np.random.Generator) -> Sample:
-        if self._left is not None and self._left <= len(self.seen):
+        if self._interrupt_after is not None and self._interrupt_after <= len(self.seen):
             raise InterruptedRunError
         self.seen.append(f'sample {place}')
         return noise_sample(place, rng)

@@ -41,7 +41,7 @@ def settings_of(root: Path, rig: RigAugmentation | None = None, **changes) -> Da
     return DataSettings(str(root), VERSION, SPLIT, str(root.parent / 'cache'), **values)
 
 
-def test_heads_of_the_same_classes_are_kept_and_others_are_new(
+def test_heads_with_the_same_classes_are_loaded_and_others_keep_their_initial_weights(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tiny_checkpoint(tmp_path)
@@ -144,7 +144,7 @@ def test_depth_cannot_be_adapted_without_a_lidar(tmp_path: Path) -> None:
     assert len(open_nuscenes(settings_of(root), TINY)) == 3
 
 
-def test_fixed_parts_stay_in_evaluation_when_depth_is_adapted() -> None:
+def test_frozen_parts_stay_in_evaluation_mode_when_depth_is_adapted() -> None:
     module = BEVDepthModule(ModelSettings(network=TINY, pretrained='none', objective='depth'))
     for mode in (True, False, True):
         module.train(mode)
@@ -169,7 +169,9 @@ def test_fine_tuning_validates_each_epoch_and_writes_a_best_checkpoint(tmp_path:
     assert (output / 'best.ckpt').is_file()
 
 
-def test_a_checkpoint_keeps_its_class_list_in_a_run(tmp_path: Path) -> None:
+def test_weights_of_a_fine_tuned_run_have_the_class_list_of_the_initial_checkpoint(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / 'own.safetensors'
     save_checkpoint(BEVDepth(with_tasks(('truck',), ('car',))), path)
     root = write_own_dataset(tmp_path / 'data', cameras=('a', 'b', 'c'), lidar='vlp')

@@ -47,7 +47,7 @@ class Recorder(Callback):
         self.averages.append(copy.deepcopy(average.averaged.state_dict()))
 
 
-def test_the_average_includes_every_floating_point_entry_from_the_first_weights_on(
+def test_the_average_starts_with_the_initial_weights_and_includes_all_floating_point_entries(
     tmp_path: Path,
 ) -> None:
     recorder = Recorder()
@@ -76,12 +76,12 @@ def test_the_average_includes_every_floating_point_entry_from_the_first_weights_
 
 
 @pytest.mark.parametrize('update', [1, 5, 20])
-def test_a_ramp_approaches_the_decay(update: int) -> None:
+def test_the_decay_of_a_ramp_approaches_the_configured_decay(update: int) -> None:
     settings = AveragingSettings(decay=0.9, ramp_updates=10)
     assert settings.at(update) == pytest.approx(0.9 * (1 - math.exp(-update / 10)))
     assert AveragingSettings(decay=0.9).at(update) == 0.9
 
 
-def test_there_is_no_average_before_training() -> None:
+def test_reading_the_average_before_training_is_an_error() -> None:
     with pytest.raises(RuntimeError, match='before training'):
         _ = ExponentialAverage(AveragingSettings()).averaged

@@ -64,7 +64,7 @@ def test_the_first_sample_defines_how_many_cameras_a_batch_has() -> None:
     assert torch.equal(batch.images[1], second.images[:, :2])
 
 
-def test_boxes_that_no_remaining_camera_sees_are_excluded() -> None:
+def test_if_cameras_are_removed_boxes_that_no_other_camera_sees_are_excluded() -> None:
     sample = noise_sample(0, np.random.default_rng(0), cameras=4)  # forward, left, back, right
     centers = torch.tensor([[8.0, 0, 1.5], [0, 8, 1.5], [-8, 0, 1.5], [0, -8, 1.5], [8, 0, 60]])
     boxes = torch.cat((centers, torch.ones(5, 6)), dim=1)

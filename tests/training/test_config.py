@@ -207,7 +207,9 @@ def test_an_invalid_preset_is_reported_in_one_line(
     assert '\n' not in str(rejected.value)
 
 
-def test_a_file_of_a_section_that_is_no_mapping_is_named(tmp_path: Path) -> None:
+def test_a_file_for_a_section_that_does_not_contain_a_mapping_is_reported_by_name(
+    tmp_path: Path,
+) -> None:
     (tmp_path / 'network.yaml').write_text('[]')
     with pytest.raises(
         InvalidRunError, match=r'network\.yaml: a configuration must be a YAML map'

@@ -103,7 +103,7 @@ def test_the_loss_is_computed_in_float32_under_autocast() -> None:
     assert torch.equal(cast.total, plain.total)
 
 
-def test_the_mean_over_two_processes_is_the_loss_of_one_with_all_samples() -> None:
+def test_the_mean_loss_of_two_processes_equals_the_loss_of_one_process_with_all_samples() -> None:
     # A fork has imported everything already.
     context = multiprocessing.get_context('fork')
     results = context.SimpleQueue()
@@ -140,7 +140,7 @@ def test_scores_are_clamped_before_the_logarithm() -> None:
     assert loss == pytest.approx(-np.log(1e-4) * (1 - 1e-4) ** 2, rel=1e-5)
 
 
-def test_sums_are_divided_by_their_counts_and_weighted() -> None:
+def test_loss_sums_are_divided_by_their_counts_and_multiplied_by_their_weights() -> None:
     batch, outputs = noise_batch(range(3)), noise_outputs(range(3))
     losses = criterion(outputs, batch.tasks, batch.depth_bins, WEIGHTS)
     for number, (maps, targets) in enumerate(zip(outputs.tasks, batch.tasks, strict=True)):
@@ -164,7 +164,7 @@ def test_depth_training_has_the_same_depth_loss_as_full_training() -> None:
     assert alone.total == alone.depth
 
 
-def test_a_box_is_read_at_its_own_sample_and_cell() -> None:
+def test_the_loss_of_a_box_reads_the_maps_at_the_sample_and_cell_of_the_box() -> None:
     """All other cells have very different values."""
     batch, outputs = noise_batch(range(2)), noise_outputs(range(2))
     task = next(number for number, each in enumerate(batch.tasks) if 1 in each.sample)
@@ -176,7 +176,7 @@ def test_a_box_is_read_at_its_own_sample_and_cell() -> None:
     assert box_loss(exact, targets, WEIGHTS) == 0
 
 
-def test_a_score_weights_a_box_and_its_center_in_loss_and_count() -> None:
+def test_the_score_of_a_box_is_its_weight_in_the_losses_and_in_the_counts() -> None:
     """Two boxes: with scores 1 and 0.25 the loss is the weighted mean of their own losses."""
     boxes = torch.tensor([[4.0, 4, 0, 4, 2, 1, 0, 0, 0], [-6.0, -6, 0, 4, 2, 1, 0, 0, 0]])
     labels = torch.zeros(2, dtype=torch.int64)
@@ -206,7 +206,7 @@ def test_a_score_weights_a_box_and_its_center_in_loss_and_count() -> None:
     )
 
 
-def test_boxes_of_one_cell_count_once_with_the_higher_score() -> None:
+def test_two_boxes_in_one_cell_count_as_one_center_with_the_higher_score() -> None:
     boxes = torch.tensor([[4.0, 4, 0, 4, 2, 1, 0, 0, 0]] * 2)
     labels = torch.zeros(2, dtype=torch.int64)
     targets = center_targets(boxes, labels, TINY, torch.tensor([0.3, 0.7]))[0]

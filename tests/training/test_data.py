@@ -24,7 +24,7 @@ def test_an_epoch_contains_every_sample_once() -> None:
     assert sorted(places(SeededSampler(11, seed=0))) == list(range(11))
 
 
-def test_processes_share_an_epoch_without_overlap_and_equally() -> None:
+def test_each_process_loads_an_equal_part_of_an_epoch_without_overlap() -> None:
     shares = [
         places(SeededSampler(11, seed=0, process=process, processes=3)) for process in range(3)
     ]
@@ -32,7 +32,9 @@ def test_processes_share_an_epoch_without_overlap_and_equally() -> None:
     assert len({place for share in shares for place in share}) == 9
 
 
-def test_two_processes_together_load_the_batches_of_one_with_twice_the_size() -> None:
+def test_two_processes_together_load_the_batches_of_one_process_with_twice_the_batch_size() -> (
+    None
+):
     alone = BatchSampler(SeededSampler(12, seed=4), 4, drop_last=True)
     shared = [
         BatchSampler(SeededSampler(12, seed=4, process=process, processes=2), 2, drop_last=True)
@@ -80,7 +82,7 @@ def test_batches_are_the_same_with_and_without_worker_processes() -> None:
     assert torch.equal(images(0), images(2))
 
 
-def test_a_run_is_not_resumed_with_another_order() -> None:
+def test_a_loader_with_other_settings_does_not_load_the_stored_state() -> None:
     def loader(samples: int) -> ResumableLoader:
         return ResumableLoader(order={'samples': samples, 'seed': 0}, dataset=[1])
 

@@ -113,7 +113,7 @@ def test_two_processes_give_the_same_results_as_one(
 
 
 @pytest.mark.parametrize('age_us', [SECOND_US // 2, 3 * SECOND_US])
-def test_the_past_frame_is_the_previous_key_frame_of_the_scene_at_any_age(
+def test_the_past_frame_is_the_previous_key_frame_of_the_scene_even_if_it_is_old(
     tmp_path: Path, checkpoint: Path, age_us: int
 ) -> None:
     """The detector itself would not use a past frame that is three seconds old."""

@@ -56,7 +56,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_reports_the_batch(tmp_path:
     assert source.seen[-1] == 'sample 7' or source.seen[-2] == 'sample 7'
 
 
-def test_a_frozen_stem_does_not_change_in_any_mode() -> None:
+def test_a_frozen_stem_does_not_change_in_training_mode_or_evaluation_mode() -> None:
     frozen = module(freeze_stem=True)
     stem = (frozen.model.image_encoder.backbone.conv1, frozen.model.image_encoder.backbone.bn1)
     for mode in (True, False, True):
@@ -66,7 +66,7 @@ def test_a_frozen_stem_does_not_change_in_any_mode() -> None:
     assert not any(parameter.requires_grad for layer in stem for parameter in layer.parameters())
 
 
-def test_an_unfrozen_stem_trains() -> None:
+def test_the_weights_of_an_unfrozen_stem_change_in_training() -> None:
     backbone = module(freeze_stem=False).model.image_encoder.backbone
     assert backbone.bn1.training
     assert backbone.conv1.weight.requires_grad
@@ -116,7 +116,7 @@ def test_initial_weights_depend_on_the_seed_and_do_not_change_the_global_generat
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_only_the_key_frame_gives_gradients_while_norms_see_every_frame() -> None:
+def test_only_the_key_frame_has_gradients_and_all_frames_update_the_norms() -> None:
     trained = module()
     batch = collate(
         [noise_sample(place, np.random.default_rng(place)) for place in range(2)], TINY
@@ -159,7 +159,7 @@ def test_the_learning_rate_is_proportional_to_the_samples_per_step(tmp_path: Pat
     assert schedule['base_lrs'] == [pytest.approx(0.05 * 4 / 64)]
 
 
-def test_pretrained_weights_come_from_a_file(tmp_path: Path) -> None:
+def test_pretrained_weights_are_read_from_a_file(tmp_path: Path) -> None:
     source = models.resnet18()
     torch.save(source.state_dict(), tmp_path / 'resnet18.pth')
     backbone = ResNetStages(18)
@@ -276,7 +276,7 @@ def test_the_losses_of_a_stereo_network_decrease_when_one_batch_is_repeated() ->
         assert last < 0.8 * first, name
 
 
-def test_the_depth_loss_of_a_stereo_network_reads_the_depth_without_the_mask() -> None:
+def test_the_depth_loss_of_a_stereo_network_uses_the_depth_before_the_mask() -> None:
     module = BEVDepthModule(
         ModelSettings(network=STEREO, pretrained='none', objective='depth')
     ).eval()

@@ -30,14 +30,14 @@ def run_in_two_parts(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_parts_of_a_resumed_run_are_read_in_order(run_in_two_parts: Path) -> None:
+def test_the_logs_before_and_after_a_resume_are_read_in_order(run_in_two_parts: Path) -> None:
     assert [part['step'].tolist() for part in read_parts(run_in_two_parts)] == [
         [0, 1, 2, 3, 4, 5, 6],
         [4, 5, 6, 7, 8, 9],
     ]
 
 
-def test_steps_that_ran_twice_are_compared(run_in_two_parts: Path) -> None:
+def test_the_losses_of_steps_that_ran_twice_are_compared(run_in_two_parts: Path) -> None:
     count, difference = repeated_steps(read_parts(run_in_two_parts))
     assert count == 3
     assert difference == pytest.approx(1e-3, rel=1e-6)

@@ -21,7 +21,9 @@ BOX = {
 }  # fmt: skip
 
 
-def test_boxes_keep_score_and_velocity_and_low_scores_are_left_out(tmp_path: Path) -> None:
+def test_boxes_keep_score_and_velocity_and_boxes_with_low_scores_are_left_out(
+    tmp_path: Path,
+) -> None:
     root = write_own_dataset(tmp_path / 'data', [])
     low = BOX | {'detection_score': 0.29, 'detection_name': 'bus'}
     equal = BOX | {'detection_score': 0.3, 'detection_name': 'truck'}

@@ -70,7 +70,7 @@ def test_each_class_of_a_task_has_its_own_map() -> None:
 @pytest.mark.parametrize(
     ('x', 'cells'), [(-51.3, [0]), (-51.9, [0]), (-52.1, []), (51.1, [127]), (51.2, [])]
 )
-def test_centers_up_to_one_cell_below_the_grid_count_as_its_first_cell(
+def test_centers_up_to_one_cell_below_the_grid_belong_to_its_first_cell(
     x: float, cells: list[int]
 ) -> None:
     cars = targets_of([box(x, 0)], [CAR])[0]
@@ -86,7 +86,7 @@ def test_peaks_that_overlap_keep_the_higher_value() -> None:
     assert (joint == 1).sum() == 2
 
 
-def test_the_number_of_boxes_per_task_is_limited_in_order_of_classes() -> None:
+def test_if_a_task_has_too_many_boxes_those_of_its_first_classes_are_kept() -> None:
     many = [box(0, 0)] * MAX_BOXES_PER_TASK
     _, trucks, *_ = targets_of([*many, box(16.4, 16.4)], [2] * MAX_BOXES_PER_TASK + [TRUCK])
     assert len(trucks.box) == MAX_BOXES_PER_TASK
@@ -101,7 +101,7 @@ def test_the_radius_grows_with_the_box_and_is_at_least_two() -> None:
     assert 2 < radii[2] < radii[3]
 
 
-def test_a_batch_has_the_targets_that_its_samples_have() -> None:
+def test_the_targets_of_a_batch_equal_those_of_its_samples() -> None:
     first, second = targets_of([box(0, 0)], [CAR]), targets_of([box(8, 8), box(-8, 8)], [CAR, CAR])
     cars = join([first, second])[0]
     assert torch.equal(cars.heatmap, torch.cat((first[0].heatmap, second[0].heatmap)))
@@ -142,7 +142,9 @@ def test_targets_are_correct_on_a_grid_that_is_not_square() -> None:
 @pytest.mark.parametrize(
     ('x', 'y', 'count'), [(9.5, 0, 1), (9.7, 0, 0), (0, 2.3, 1), (0, 2.5, 0), (-10.5, 0, 0)]
 )
-def test_each_axis_has_its_own_bounds(x: float, y: float, count: int) -> None:
+def test_boxes_outside_the_bounds_of_an_axis_have_no_target(
+    x: float, y: float, count: int
+) -> None:
     cars = center_targets(torch.tensor([box(x, y)]), torch.tensor([CAR]), WIDE)[0]
     assert len(cars.box) == count
 
@@ -180,7 +182,9 @@ def test_the_radius_is_the_smallest_of_the_three_official_solutions(
 
 
 @pytest.mark.parametrize(('stride', 'shape'), [(8, (1, 4, 8)), (16, (1, 2, 4))])
-def test_depth_bins_have_the_size_of_the_features(stride: int, shape: tuple[int, ...]) -> None:
+def test_the_map_of_depth_bins_has_the_size_of_the_feature_map(
+    stride: int, shape: tuple[int, ...]
+) -> None:
     points = torch.zeros(1, 32, 64)
     points[0, 20, 50] = 7.0
     bins = depth_targets(points, DepthBins(1.0, 11.0, 2.0), stride)

@@ -84,7 +84,9 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize('change', ['size', 'moved', 'zoomed'])
-def test_after_a_change_centers_and_scores_equal_those_of_a_new_detector(model, change):
+def test_after_a_calibration_change_centers_and_scores_equal_those_of_a_new_detector(
+    model, change
+):
     detector = Detector(model)
     detector(make_frame(0.0, RIG, size=(180, 320)))
     rig = {'size': RIG, 'moved': moved(1), 'zoomed': zoomed(2)}[change]

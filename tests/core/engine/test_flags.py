@@ -40,7 +40,7 @@ def test_float32_switches_tf32_off_and_half_types_allow_it(before, dtype, tf32):
     assert flags() == (before, before, before)
 
 
-def test_search_switches_benchmark_mode_on(before):
+def test_the_option_search_switches_benchmark_mode_on(before):
     with convolution_flags(torch.float32, search=True):
         assert flags() == (False, True, False)
     assert flags() == (before, before, before)
@@ -52,7 +52,7 @@ def test_all_switches_are_restored_after_an_error(before):
     assert flags() == (before, before, before)
 
 
-def test_each_switch_gets_its_own_value_back():
+def test_the_previous_value_of_each_switch_is_restored():
     saved = flags()
     try:
         for values in ((True, False, False), (False, True, False), (False, False, True)):

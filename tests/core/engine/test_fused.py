@@ -57,7 +57,7 @@ def test_the_merged_head_agrees_with_the_head():
 
 
 @torch.inference_mode()
-def test_gates_and_gated_together_equal_the_forward_of_the_depth_net():
+def test_the_methods_gates_and_gated_together_equal_the_forward_pass_of_the_depth_net():
     net = random_model().depth_net
     features, cameras = torch.randn(2, 4 * 32, 8, 20), torch.randn(2, 27)
     depth, context = net(features, cameras)

@@ -136,14 +136,18 @@ def test_the_sampled_form_equals_the_deformable_convolution(model: BEVDepth) -> 
     )
 
 
-def test_the_native_form_is_the_operator(model: BEVDepth, tmp_path: Path) -> None:
+def test_the_native_form_of_deformable_convolution_is_the_operator_deformconv(
+    model: BEVDepth, tmp_path: Path
+) -> None:
     write_graph(network_parts(model, 'plain', False)[0], tmp_path / 'native.onnx')
     kinds = [node.op_type for node in nodes(tmp_path / 'native.onnx')]
     assert kinds.count('DeformConv') == 1
     assert 'GridSample' not in kinds
 
 
-def test_our_own_node_runs_in_onnx_runtime_with_a_kernel(model: BEVDepth, tmp_path: Path) -> None:
+def test_the_custom_pooling_node_runs_in_onnx_runtime_with_a_registered_kernel(
+    model: BEVDepth, tmp_path: Path
+) -> None:
     part = network_parts(model, 'custom', True)[1]
     write_graph(part, tmp_path / 'splat.onnx')
     (node,) = [node for node in nodes(tmp_path / 'splat.onnx') if node.domain == 'bevdepth']
@@ -197,7 +201,7 @@ def test_the_detector_runs_an_export_with_past_frames(model: BEVDepth, exported:
 
 
 @pytest.mark.parametrize(('pooling', 'expected'), [('plain', 2), ('scatter', 1)])
-def test_one_thread_runs_a_splat_with_a_scatter(
+def test_a_splat_graph_with_a_scatter_runs_on_one_thread(
     model: BEVDepth,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -255,7 +259,7 @@ def test_the_rows_in_the_manifest_give_the_matrix_of_the_splat(
     np.testing.assert_allclose(found[:, :3], expected[0].numpy(), atol=1e-9)
 
 
-def test_other_weights_than_those_of_the_export_are_an_error(
+def test_weights_that_differ_from_those_of_the_export_are_an_error(
     model: BEVDepth, exported: Path
 ) -> None:
     other = export_model()

@@ -93,7 +93,7 @@ def test_samples_are_the_inputs_of_the_graphs(model: BEVDepth, exported: Path) -
 
 
 @pytest.mark.parametrize('graph', GRAPHS)
-def test_half_graphs_have_float32_borders_and_stay_near(
+def test_half_precision_graphs_have_float32_inputs_and_outputs_and_nearly_equal_results(
     exported: Path, samples: Samples, tmp_path: Path, graph: str
 ) -> None:
     path = tmp_path / 'half.onnx'
@@ -138,7 +138,7 @@ def test_chosen_groups_are_quantized_and_others_are_not(quantized: Path) -> None
 
 
 @pytest.mark.parametrize('graph', GRAPHS)
-def test_quantized_graphs_stay_near_on_their_samples(
+def test_quantized_graphs_give_nearly_equal_results_for_their_samples(
     exported: Path, quantized: Path, samples: Samples, graph: str
 ) -> None:
     for inputs in samples.by_graph[graph]:
@@ -200,7 +200,7 @@ def test_only_convolutions_read_quantized_values(quantized: Path) -> None:
         assert not groups & {'depth_head', 'head_tasks'}
 
 
-def test_by_default_the_map_side_stays_in_float32_but_for_the_middle_of_its_trunk(
+def test_by_default_all_groups_are_quantized_except_four_groups_of_the_bev_part(
     exported: Path, samples: Samples, tmp_path: Path
 ) -> None:
     found = set()
@@ -212,7 +212,7 @@ def test_by_default_the_map_side_stays_in_float32_but_for_the_middle_of_its_trun
     assert found == set(GROUPS) - {'bev_stem', 'bev_neck', 'head_shared', 'head_tasks'}
 
 
-def test_the_groups_in_float32_can_be_chosen(
+def test_the_groups_that_stay_in_float32_can_be_chosen(
     model: BEVDepth, samples: Samples, tmp_path: Path
 ) -> None:
     others = [name for name in GROUPS if name != 'image_neck']

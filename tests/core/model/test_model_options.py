@@ -45,7 +45,7 @@ def cameras_of(zoom: float) -> torch.Tensor:
     return camera_vector(CameraMatrices(*matrices, torch.eye(4)[None]))
 
 
-def test_in_network_pixels_the_camera_vector_does_not_depend_on_the_source_image_size() -> None:
+def test_the_camera_vector_in_network_pixels_is_equal_for_all_source_image_sizes() -> None:
     assert torch.allclose(
         in_network_pixels(cameras_of(2.0)), in_network_pixels(cameras_of(1.0)), rtol=1e-5
     )

@@ -101,7 +101,9 @@ def test_a_nearer_point_moves_further() -> None:
 
 
 @pytest.mark.parametrize('depth', [-5.0, 0.0, 0.9e-3])
-def test_a_point_behind_or_at_the_camera_reads_a_sixteenth_of_the_last_pixel(depth: float) -> None:
+def test_the_warp_of_a_point_behind_the_camera_reads_a_small_part_of_the_last_pixel(
+    depth: float,
+) -> None:
     maps = torch.zeros(1, 1, 8, 16)
     maps[..., -1, -1] = 1.0
     warped = warp(maps, torch.full((1, 8, 16), depth), IDENTITY, IMAGE_SIZE)
@@ -116,7 +118,7 @@ def test_a_point_just_in_front_of_the_camera_has_a_pixel() -> None:
     assert warped[0, 0, 4, 8].item() == pytest.approx(1.0)
 
 
-def test_depth_maps_of_stride_16_are_read_at_four_times_their_pixel() -> None:
+def test_depth_maps_of_stride_16_are_read_with_the_pixel_positions_of_stride_4() -> None:
     ramp = torch.arange(4.0).expand(1, 1, 2, 4)
     warped = warp(ramp, torch.full((1, 2, 4), 7.0), IDENTITY, IMAGE_SIZE)
     # The four columns of pixels lie at 0, 21, 42 and 63 in the input. At stride 4, a map of four
@@ -170,7 +172,7 @@ def test_each_camera_is_compared_with_its_own_past(stereo: StereoDepth) -> None:
     assert torch.allclose(original.flip(1), swapped, atol=1e-6)
 
 
-def test_a_hypothesis_fills_the_bins_of_its_range_alone(stereo: StereoDepth) -> None:
+def test_a_hypothesis_fills_only_the_bins_of_its_range(stereo: StereoDepth) -> None:
     inputs = []
     stereo.downsample.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
     reference = features(1)
@@ -207,7 +209,7 @@ def test_the_clamp_keeps_means_in_their_range() -> None:
         assert torch.equal(clamped, free.clamp(low, high))
 
 
-def test_gradients_reach_hypotheses_and_logits_but_no_features(stereo: StereoDepth) -> None:
+def test_hypotheses_and_logits_get_gradients_and_features_do_not(stereo: StereoDepth) -> None:
     stereo.train()
     pair = [features(1), features(2)]
     for frame in pair:
@@ -224,7 +226,7 @@ def test_gradients_reach_hypotheses_and_logits_but_no_features(stereo: StereoDep
     assert without == []
 
 
-def test_training_updates_norms_as_often_as_the_official_code() -> None:
+def test_training_updates_each_norm_as_many_times_as_the_official_code() -> None:
     torch.manual_seed(0)
     model = BEVDepth(STEREO).train()
     encoded = [

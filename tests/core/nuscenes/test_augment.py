@@ -81,7 +81,7 @@ def test_random_numbers_of_the_image_are_sampled_in_the_official_order():
     assert transform.rotation_deg == pytest.approx(-5.4 + rotation * 10.8)
 
 
-def test_random_bev_transforms_stay_in_their_ranges_and_flip_half_the_time():
+def test_random_bev_transforms_stay_in_their_ranges_and_flip_each_axis_with_probability_0_5():
     transforms = [BevAugmentation().draw(np.random.default_rng(seed)) for seed in SEEDS]
     assert all(
         abs(transform.rotation_deg) <= 22.5 and 0.95 <= transform.scale <= 1.05

@@ -37,7 +37,7 @@ def test_a_category_maps_to_the_class_that_the_devkit_evaluates(category):
     )
 
 
-def test_all_ten_classes_come_from_some_category():
+def test_every_one_of_the_ten_classes_has_a_category():
     assert {ClassMap().label(category) for category in CATEGORIES} == {None, *range(10)}
 
 

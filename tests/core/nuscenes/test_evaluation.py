@@ -81,7 +81,7 @@ def test_ground_truth_as_detections_gets_full_scores_from_the_devkit(root, tmp_p
     assert capsys.readouterr().out == ''
 
 
-def test_no_detections_score_zero_without_an_error(root, tmp_path):
+def test_results_without_detections_have_the_score_zero(root, tmp_path):
     summary = run(root, tmp_path, {TOKEN: [], PREVIOUS: []})
     assert (summary['mean_ap'], summary['nd_score']) == (0, 0)
 

@@ -30,7 +30,7 @@ def image_path() -> Path:
 
 
 @pytest.mark.parametrize('transform', TRANSFORMS)
-def test_the_fast_crop_differs_little_from_the_exact_one(transform):
+def test_the_fast_crop_is_nearly_equal_to_the_exact_crop(transform):
     exact, fast = (
         read(image_path(), transform).astype(int) for read in (read_crop, read_crop_fast)
     )
@@ -39,7 +39,7 @@ def test_the_fast_crop_differs_little_from_the_exact_one(transform):
     assert difference.mean() < 2 and np.quantile(difference, 0.999) <= 40
 
 
-def test_a_crop_shifted_by_a_pixel_differs_more_than_the_fast_crop_may():
+def test_a_crop_shifted_by_one_pixel_exceeds_the_difference_allowed_for_the_fast_crop():
     exact = read_crop(image_path(), TRANSFORMS[0]).astype(int)
     assert np.abs(exact - np.roll(exact, 1, axis=1)).mean() > 2
 

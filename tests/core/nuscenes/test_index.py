@@ -74,7 +74,7 @@ def test_samples_come_scene_by_scene_in_order_of_time(root):
         index[6]
 
 
-def test_the_past_of_a_scenes_first_frame_is_itself(root):
+def test_the_first_frame_of_a_scene_is_its_own_past_frame(root):
     index = load(root)
     assert [index.position_in_past(position, 1) for position in range(6)] == [0, 0, 2, 2, 4, 4]
 

@@ -123,7 +123,7 @@ def test_results_on_an_own_dataset_are_scored_from_a_result_file(tmp_path):
         evaluate(*arguments)
 
 
-def test_an_index_is_official_only_where_the_devkit_reads_the_same_boxes(tmp_path):
+def test_an_index_counts_as_official_only_if_the_devkit_reads_the_same_boxes(tmp_path):
     def is_official(number: int, boxes: list[OwnBox], **sensors: str) -> bool:
         root = write_own_dataset(tmp_path / str(number), boxes, **sensors)
         return load(root).is_official

@@ -59,7 +59,7 @@ def test_one_cache_serves_every_class_list(tmp_path):
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / 'cache').rglob('*.npz')} == files
 
 
-def test_excluded_boxes_do_not_shift_those_of_later_samples(tmp_path):
+def test_excluded_boxes_do_not_shift_the_boxes_of_later_samples(tmp_path):
     boxes = [OwnBox('tram', 9, 0, SEEN), OwnBox('car', 8, 1, SEEN)]
     index = load(write_own_dataset(tmp_path / 'data', boxes, frames=3))
     for position in range(3):
@@ -118,13 +118,15 @@ def test_boxes_less_than_a_cell_below_the_grid_are_used(tmp_path, x, inside):
         ([OwnBox('car', counts={'num_lidar_pts': 0})], r'data\.min_points 0'),
     ],
 )
-def test_no_usable_box_is_an_error_with_the_reason_and_a_remedy(tmp_path, boxes, message):
+def test_a_dataset_without_a_usable_box_is_rejected_with_the_reason_and_a_remedy(
+    tmp_path, boxes, message
+):
     counts = count_boxes(load(write_own_dataset(tmp_path / 'data', boxes)))
     with pytest.raises(ValueError, match=message):
         counts.require_boxes('mine')
 
 
-def test_one_usable_box_is_enough(tmp_path):
+def test_a_dataset_with_one_usable_box_is_accepted(tmp_path):
     boxes = [OwnBox('car', counts=SEEN)]
     count_boxes(load(write_own_dataset(tmp_path / 'data', boxes, frames=1))).require_boxes('mine')
 
@@ -135,7 +137,9 @@ def test_one_usable_box_is_enough(tmp_path):
 @pytest.mark.parametrize(
     ('x', 'y', 'is_seen'), [(8, 0, True), (-8, 0, False), (4, 6, False), (5, 4.5, True)]
 )
-def test_a_box_that_no_camera_sees_is_counted_and_is_no_ground_truth(tmp_path, x, y, is_seen):
+def test_a_box_that_no_camera_sees_is_counted_and_is_left_out_of_the_ground_truth(
+    tmp_path, x, y, is_seen
+):
     """The cameras at (1, 0) see 38.7 degrees to both sides; the center of the last box is outside,
     but its corner at (7, 3.5) inside."""
     root = write_own_dataset(
@@ -222,7 +226,7 @@ def test_cameras_and_lidar_are_those_of_the_data(tmp_path):
     assert frame.rig.names == ('CAM_FRONT', 'CAM_BACK', 'rear')
 
 
-def test_selected_cameras_keep_the_order_of_the_selection(tmp_path):
+def test_cameras_have_the_order_in_which_they_are_selected(tmp_path):
     root = write_own_dataset(tmp_path / 'data', cameras=('a', 'b', 'c'))
     index = load(root, cameras=('c', 'a'))
     assert [camera.filename for camera in index[0].cameras] == [

@@ -57,19 +57,21 @@ POINTS = np.array([(11.0, 2, 0.5), (6, -1, 2.5), (41, 8, 1.5), (5, 1, 0)])
 @pytest.mark.parametrize(
     'change', [CameraChange(1.3), CameraChange(pitch_deg=4), CameraChange(0.8, -3)]
 )
-def test_focal_length_and_pitch_are_exact_for_every_point(change: CameraChange) -> None:
+def test_a_changed_focal_length_and_pitch_are_exact_for_every_point(change: CameraChange) -> None:
     expected = projected(change.applied(camera()), POINTS)
     np.testing.assert_allclose(moved(change, camera(), POINTS), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize('change', [CameraChange(height=0.6), CameraChange(1.2, 2, -0.5)])
-def test_height_is_exact_on_the_ground(change: CameraChange) -> None:
+def test_a_changed_camera_height_is_exact_for_points_on_the_ground(change: CameraChange) -> None:
     ground = POINTS * (1, 1, 0)
     expected = projected(change.applied(camera()), ground)
     np.testing.assert_allclose(moved(change, camera(), ground), expected, atol=1e-9)
 
 
-def test_height_keeps_the_horizon_and_stretches_what_is_above_the_ground() -> None:
+def test_a_changed_camera_height_keeps_the_horizon_and_stretches_objects_above_the_ground() -> (
+    None
+):
     change = CameraChange(height=0.6)
     point = np.array([(11.0, 2, 0.5)])
     # 10 m ahead and 1 m below the camera: row 60 + 100 * 1 / 10, then 2.1 / 1.5 times as far down.

@@ -35,7 +35,7 @@ def test_frames_without_any_box_give_an_empty_sample_list():
     assert len(class_balanced_positions([np.array([], np.int64)] * 3, 10)) == 0
 
 
-def test_every_class_gets_exactly_its_share_of_the_sample_list():
+def test_every_class_has_exactly_its_share_of_the_sample_list():
     labels = [np.array([0])] * 12 + [np.array([1])] * 4 + [np.array([0, 1])] * 4
     positions = class_balanced_positions(labels, 2)
     assert len(positions) == 24

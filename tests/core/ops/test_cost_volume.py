@@ -32,7 +32,7 @@ def cost_of_pixel(case: CostCase, image: int, depth: int, row: int, column: int)
     return product.view(case.groups, -1).mean(dim=1).tolist()
 
 
-def test_costs_are_mean_products_with_the_other_frame_where_the_pixel_appears() -> None:
+def test_the_cost_of_a_pixel_is_the_mean_product_with_its_position_in_the_other_frame() -> None:
     case = CostCase.random()
     costs = cost_volume(*case.arguments)
     assert costs.shape == (2, 4, 3, 9, 18) and costs.dtype == torch.float32
@@ -42,7 +42,7 @@ def test_costs_are_mean_products_with_the_other_frame_where_the_pixel_appears() 
         assert costs[image, :, depth, row, column].tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_case_has_more_than_30_percent_nonzero_costs() -> None:
+def test_more_than_30_percent_of_the_costs_in_the_test_case_are_not_zero() -> None:
     costs = cost_volume(*CostCase.random().arguments)
     assert (costs != 0).float().mean() > 0.3
 

@@ -103,13 +103,13 @@ def test_truncation_and_borders_are_alike_on_every_axis(axis):
     assert bev.sum() == kept
 
 
-def test_points_outside_nan_and_infinite_ones_add_nothing():
+def test_points_outside_the_grid_and_points_that_are_not_finite_add_nothing():
     outside = AXES[[2, 5, 6, 7, 8, 9]]
     ones = torch.ones(1, 1, 1, 1, len(outside))
     assert not voxel_pooling(ones, ones, *points_along_x(outside), (3, 1, 1)).any()
 
 
-def test_features_of_dropped_points_do_not_affect_the_map_even_if_nan():
+def test_features_of_dropped_points_do_not_affect_the_map_even_if_they_are_nan():
     geometry = points_along_x(torch.tensor([0.5, 7.0]))
     features = torch.tensor([2.0, math.nan]).view(1, 1, 1, 1, 2)
     assert voxel_pooling(features, features, *geometry, (3, 1, 1)).flatten().tolist() == [
@@ -132,7 +132,7 @@ def test_empty_input_gives_zeros_and_empty_gradients(empty):
     assert torch.equal(voxel_pooling_volume(lift(case), index, case.shape), bev)
 
 
-def test_batched_equals_single_to_the_bit():
+def test_pooling_a_batch_equals_pooling_its_samples_to_the_bit():
     case = random_case(4, batch=3)
     singles = [voxel_pooling(*case.sample(index).arguments) for index in range(3)]
     assert torch.equal(voxel_pooling(*case.arguments), torch.cat(singles))
@@ -195,7 +195,7 @@ def test_gradients_equal_those_of_the_lifted_volume():
         assert relative_error(value, expected) < 1e-6
 
 
-def test_full_size_bits_depend_neither_on_the_run_nor_on_the_number_of_threads():
+def test_full_size_results_have_the_same_bits_in_every_run_and_with_any_number_of_threads():
     case = surround_view_case().sample(0)
     threads = torch.get_num_threads()
     results = []
@@ -225,7 +225,7 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-def test_no_temporary_is_larger_than_inputs_and_outputs():
+def test_no_temporary_tensor_is_larger_than_the_largest_input_or_output():
     """The lifted volume of this case has 80 / 3 times the elements of the largest tensor that is
     allowed."""
     case = random_case(10, batch=1, bins=112, channels=80, height=4, width=8, shape=(8, 8, 1))

@@ -132,7 +132,7 @@ def test_an_actor_hidden_from_the_cameras_is_hidden_from_the_lidar() -> None:
     assert (world_points(scene_with(car), 0.0)[1] == 0).sum() > 20
 
 
-def test_an_actor_half_behind_another_is_visible_by_about_half() -> None:
+def test_about_half_of_an_actor_is_visible_if_another_actor_hides_half_of_it() -> None:
     empty = scene_with()
     wall, far = (
         actor_ahead(empty, 'truck', 14.0, aside=-1.25),

@@ -52,7 +52,7 @@ def hull_mask(
     return cv2.dilate(mask, np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)).astype(bool)
 
 
-def test_the_same_seed_gives_the_same_images_and_another_seed_others() -> None:
+def test_the_same_seed_gives_the_same_images_and_another_seed_gives_different_images() -> None:
     rig = nuscenes_like_rig(**SIZE)
     first, again, other = (render_frame(make_scene(seed), rig, 1.0, **SIZE) for seed in (3, 3, 4))
     assert all(np.array_equal(a, b) for a, b in zip(first.images, again.images, strict=True))
@@ -152,7 +152,7 @@ def test_a_camera_renders_the_world_at_its_own_time() -> None:
     np.testing.assert_array_equal(frame.images[index], alone)
 
 
-def test_the_rig_turns_once_around_in_the_order_of_exposure() -> None:
+def test_the_cameras_expose_in_clockwise_order_once_around_the_vehicle() -> None:
     rig = nuscenes_like_rig()
     expected = (
         'CAM_FRONT_LEFT',
@@ -201,7 +201,7 @@ def test_velocities_equal_the_motion_of_the_boxes() -> None:
 
 
 @pytest.mark.parametrize('seed', [0, 8])
-def test_neither_objects_nor_the_vehicle_overlap_during_a_drive(seed: int) -> None:
+def test_objects_and_the_vehicle_never_overlap_during_a_drive(seed: int) -> None:
     scene = make_scene(seed, duration_s=20.0)
     sizes = np.array([(5.2, 2.0), *(actor.size[:2] for actor in scene.actors)])
     reach = np.hypot(*sizes.T) / 2
@@ -243,7 +243,7 @@ def test_a_few_scenes_contain_all_ten_classes_with_plausible_sizes() -> None:
     assert min(counts.values()) >= 8
 
 
-def test_traffic_moves_waits_and_brakes() -> None:
+def test_some_cars_stop_some_drive_fast_and_none_accelerates_implausibly() -> None:
     stopped, sped = 0, 0
     for seed in range(6):
         scene = make_scene(seed, duration_s=10.0)

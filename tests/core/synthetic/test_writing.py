@@ -29,7 +29,7 @@ def test_a_dataset_written_by_one_process_equals_that_of_two_processes(drives_ro
     assert [path.name for path in tmp_path.iterdir()] == ['drives']
 
 
-def test_more_scenes_keep_the_existing_ones_and_no_world_is_in_both_splits():
+def test_a_larger_plan_keeps_the_existing_scenes_and_no_world_is_in_both_splits():
     few, many = PLAN.drives(), replace(PLAN, train_scenes=50, val_scenes=20).drives()
     for split in SPLITS:
         assert many[split][: len(few[split])] == few[split]

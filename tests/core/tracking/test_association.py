@@ -45,7 +45,7 @@ def test_equal_costs_keep_the_order_of_the_pairs():
     assert [column.tolist() for column in matched] == [[0], [0]]
 
 
-def test_a_detection_is_dropped_only_as_a_duplicate_of_a_kept_or_matched_one():
+def test_a_detection_is_dropped_only_if_it_is_near_a_kept_or_matched_detection():
     positions = np.array(((0.0, 0.9, 1.8, 9.0), (0, 0, 0, 0)))
     keep = without_duplicates(
         positions, np.zeros(4, int), np.ones(4), np.array(((9.5,), (0.0,))), np.zeros(1, int)

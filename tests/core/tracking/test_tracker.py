@@ -72,7 +72,7 @@ def test_a_detection_below_the_birth_score_continues_a_track_but_starts_no_track
     assert sorted(tracks.ids.tolist()) == [1, 2]
 
 
-def test_a_track_coasts_then_waits_unpublished_and_returns_with_its_id():
+def test_a_track_without_detections_coasts_then_is_not_published_and_later_returns_with_its_id():
     config = TrackerConfig(coast_s=0.5, keep_s=2.0)
     tracker = Tracker(config)
     moving = [detections([(10 + 5 * t, 0)], t, velocities=[(5, 0)]) for t in (0, 0.1, 0.2, 0.3)]
@@ -107,7 +107,7 @@ def test_a_backward_stamp_or_a_gap_ends_all_tracks(time_s):
     assert tracker.update(detections([(10, 0)], time_s), HERE).ids.tolist() == [2]
 
 
-def test_the_same_stamp_twice_ends_no_track():
+def test_a_repeated_stamp_does_not_end_tracks():
     tracker = Tracker()
     assert [t.ids.tolist() for t in run(tracker, [detections([(10, 0)])] * 2)] == [[1], [1]]
 
@@ -144,7 +144,7 @@ def test_pedestrians_may_be_closer_together_than_cars():
         assert len(tracks) == count
 
 
-def test_classes_are_tracked_apart():
+def test_objects_of_different_classes_are_tracked_separately():
     tracker = Tracker()
     run(tracker, [detections([(10, 0)], 0, labels=CAR)])
     tracks = tracker.update(detections([(10, 0)], 0.1, labels=BARRIER), HERE)

@@ -153,7 +153,7 @@ def converted(out: Path, *bags: Path) -> list[str]:
     return json.loads((out / VERSION / 'splits.json').read_text())['own_train']
 
 
-def test_each_of_several_bags_becomes_a_scene(tmp_path: Path) -> None:
+def test_if_several_bags_are_converted_each_bag_becomes_a_scene(tmp_path: Path) -> None:
     bags = [tmp_path / name for name in ('b 1', 'a')]
     for bag in bags:
         write_small_bag(bag)
@@ -187,7 +187,7 @@ def test_odometry_gives_the_ego_poses_in_its_own_frame(tmp_path: Path) -> None:
     assert positions == [[0, 0, 0], [3, 0, 0]]
 
 
-def test_annotations_below_the_lowest_score_are_left_out_and_others_keep_theirs(
+def test_annotations_below_min_score_are_left_out_and_others_keep_their_scores(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = convert_small(tmp_path, '--min-score', '0.5', scores=(0.49, 0.5, 0.9, float('nan')))
@@ -240,7 +240,9 @@ def test_an_interrupted_conversion_continues_and_leaves_no_partial_dataset(
         assert path.is_dir() or path.read_bytes() == (tmp_path / 'own' / name).read_bytes()
 
 
-def test_another_command_does_not_use_the_files_of_an_interrupted_one(tmp_path: Path) -> None:
+def test_a_command_with_other_options_does_not_use_the_files_of_an_interrupted_command(
+    tmp_path: Path,
+) -> None:
     unfinished = UnfinishedDataset(tmp_path / 'own', {'cameras': ['a']})
     unfinished.begin()
     file = unfinished.path / 'samples' / 'a' / 'file'

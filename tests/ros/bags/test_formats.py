@@ -110,7 +110,7 @@ def test_messages_compressed_with_lz4_are_read(tmp_path: Path) -> None:
     assert read(file) == (texts(0, 5), [])
 
 
-def test_files_are_read_in_order_of_time_not_of_their_names(tmp_path: Path) -> None:
+def test_files_are_read_in_order_of_time_and_not_of_their_names(tmp_path: Path) -> None:
     files = write_split_bag(tmp_path / 'bag', 'mcap')
     for file, name in zip(files, ('c.mcap', 'a.mcap', 'b.data'), strict=True):
         file.rename(tmp_path / 'bag' / name)

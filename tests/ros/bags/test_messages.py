@@ -121,7 +121,7 @@ def test_annotations_become_detections_of_score_1_with_the_ids_of_their_objects(
         assert not np.any(detection.results[0].pose.covariance)
 
 
-def test_markers_replace_earlier_ones_and_stay_for_a_little_longer_than_half_a_second() -> None:
+def test_markers_replace_earlier_ones_and_have_a_lifetime_between_0_5_and_1_s() -> None:
     message = messages.marker_array(STAMP_NS, 'map', BOXES)
     clear, *cubes = ros(message, 'visualization_msgs/msg/MarkerArray').markers
     assert (clear.action, stamped(clear)) == (Marker.DELETEALL, (STAMP_NS, 'map'))

@@ -84,7 +84,7 @@ def test_a_step_advances_by_its_length_at_the_rate_and_pauses(now: Now) -> None:
     assert since_ns(timeline, now) == 2 * SECOND_NS
 
 
-def test_a_step_while_playing_begins_with_the_present_time(now: Now) -> None:
+def test_a_step_that_is_requested_during_playback_starts_at_the_current_bag_time(now: Now) -> None:
     timeline = Timeline(1.0, FIRST_NS)
     now.s += 5.0
     timeline.step(1.0)
@@ -92,7 +92,7 @@ def test_a_step_while_playing_begins_with_the_present_time(now: Now) -> None:
     assert since_ns(timeline, now) == 6 * SECOND_NS
 
 
-def test_the_next_message_alone_is_due_at_once_and_bag_time_is_its_stamp(now: Now) -> None:
+def test_let_next_makes_only_the_next_message_due_and_bag_time_becomes_its_stamp(now: Now) -> None:
     timeline = Timeline(1.0, FIRST_NS)
     timeline.let_next()
     assert timeline.paused
@@ -117,7 +117,7 @@ def followed(now: Now, rate: float = 1.0) -> tuple[Follower, list[int]]:
     return follower, ticks
 
 
-def test_ticks_come_every_ten_milliseconds_while_a_message_is_awaited(now: Now) -> None:
+def test_during_the_wait_for_a_message_there_is_a_tick_every_ten_milliseconds(now: Now) -> None:
     follower, ticks = followed(now, rate=2.0)
     assert follower.wait_for(FIRST_NS + 90_000_000) == pytest.approx(100.045)
     assert now.s == pytest.approx(100.045)
@@ -125,7 +125,7 @@ def test_ticks_come_every_ten_milliseconds_while_a_message_is_awaited(now: Now) 
     assert TICK_S == 0.01
 
 
-def test_a_message_that_is_overdue_returns_at_once_with_the_time_when_it_was_due(now: Now) -> None:
+def test_wait_for_returns_immediately_with_the_due_time_if_a_message_is_overdue(now: Now) -> None:
     follower, ticks = followed(now)
     now.s += 0.035
     assert follower.wait_for(FIRST_NS + 5_000_000) == pytest.approx(100.005)
@@ -135,7 +135,7 @@ def test_a_message_that_is_overdue_returns_at_once_with_the_time_when_it_was_due
     assert ticks == [0, 10, 30, 40]  # ticks in the past are left out
 
 
-def test_waiting_ticks_until_its_end(now: Now) -> None:
+def test_ticks_continue_until_the_end_of_a_wait(now: Now) -> None:
     follower, ticks = followed(now)
     follower.wait(0.025)
     assert now.s == pytest.approx(100.025)

@@ -138,7 +138,7 @@ def test_the_clock_runs_from_the_start_to_the_end_of_the_bag_at_the_rate(
     assert all(abs(step - 40_000_000 * round(step / 40_000_000)) <= 1 for step in steps)
 
 
-def test_playing_a_part_of_a_bag_first_publishes_the_latched_messages_before_it(
+def test_before_a_part_of_a_bag_is_played_earlier_latched_messages_are_published(
     graph: Graph, tmp_path: Path
 ):
     bag = write_bag(
@@ -273,7 +273,7 @@ def test_the_summary_reports_the_number_of_messages_and_their_delay(graph: Graph
     assert player.summary().startswith('played 5 messages, late by ')
 
 
-def test_the_program_exits_at_the_end_of_the_bag_whose_topics_it_renames(
+def test_the_program_plays_a_bag_with_renamed_topics_and_exits_at_its_end(
     graph: Graph, tmp_path: Path
 ):
     bag = write_bag(tmp_path / 'bag', {'/a': qos(), '/b': qos()}, 3)

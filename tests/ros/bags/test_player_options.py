@@ -44,7 +44,7 @@ def test_without_options_the_whole_bag_is_played_at_its_rate() -> None:
         ('--clock --ros-args -r __ns:=/robot', Options(clock=True)),
     ],
 )
-def test_an_option_sets_its_value_only(words: str, expected: Options) -> None:
+def test_an_option_changes_only_its_own_value(words: str, expected: Options) -> None:
     assert parsed(*words.split()) == expected
 
 

@@ -144,7 +144,7 @@ def test_a_path_that_is_not_a_bag_is_rejected_by_name(tmp_path: Path, name: str)
         (b'', 'empty'),
     ],
 )
-def test_a_bag_of_ros_1_and_an_empty_file_are_named_as_such(
+def test_a_bag_of_ros_1_and_an_empty_file_are_rejected_with_this_reason(
     tmp_path: Path, content: bytes, reason: str
 ) -> None:
     (tmp_path / 'drive.bag').write_bytes(content)
@@ -176,7 +176,7 @@ def test_a_file_that_the_metadata_does_not_name_is_left_out_and_reported(
     assert read(copy) == (texts(0, 4), [])
 
 
-def test_in_a_list_of_files_those_that_are_no_bags_are_left_out(tmp_path: Path) -> None:
+def test_files_in_a_list_that_are_not_bags_are_left_out(tmp_path: Path) -> None:
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 4, 'sqlite3'))
     for end in ('-wal', '-shm'):
         file.with_name(file.name + end).touch()

@@ -70,7 +70,9 @@ def test_a_bag_that_exists_is_only_replaced_with_force(graph: Graph, tmp_path: P
 
 
 @pytest.mark.usefixtures('graph')
-def test_messages_of_a_replay_whose_clock_never_arrives_are_recorded_at_the_end(tmp_path: Path):
+def test_if_the_clock_of_a_replay_never_arrives_messages_are_recorded_when_recording_ends(
+    tmp_path: Path,
+):
     out = tmp_path / 'detections'
     with BagWriter(out, 'mcap') as bag:
         recorder = Recorder(bag, '/bevdepth_detector')

@@ -186,7 +186,7 @@ def test_humble_can_read_the_metadata(tmp_path: Path, storage: str) -> None:
         assert isinstance(topic['topic_metadata']['offered_qos_profiles'], str)
 
 
-def test_type_hashes_equal_those_of_the_installed_ros_which_humble_does_not_have(
+def test_type_hashes_equal_those_of_the_installed_ros_except_on_humble_which_has_none(
     tmp_path: Path,
 ) -> None:
     write_small_bag(tmp_path / 'bag')
@@ -206,7 +206,9 @@ def test_type_hashes_equal_those_of_the_installed_ros_which_humble_does_not_have
             assert digest == known[message_type]
 
 
-def test_late_messages_are_sorted_in_and_very_late_ones_rejected(tmp_path: Path) -> None:
+def test_late_messages_are_sorted_by_time_and_very_late_messages_are_rejected(
+    tmp_path: Path,
+) -> None:
     pose = np.eye(4)
     with BagWriter(tmp_path / 'bag') as bag:
         for offset_ns in (0, 900_000_000, 400_000_000, 2_000_000_000):

@@ -184,7 +184,7 @@ def test_an_invalid_or_out_of_range_number_is_reported_with_its_argument(
     assert problem(**{name: text}) == f'{name}:={text} is invalid: give a number {wanted}'
 
 
-def test_the_limits_of_numbers_are_valid():
+def test_numbers_equal_to_their_limits_are_valid():
     assert read(start='0').start == 0
     assert read(viewer_port='65535').viewer_port == 65535
 

@@ -61,7 +61,7 @@ def test_arguments_override_the_parameters_of_the_detector(
     ]
 
 
-def test_the_views_read_the_cameras_also_from_the_parameter_block_of_the_detector(tmp_path: Path):
+def test_the_views_also_use_cameras_from_the_parameter_block_of_the_detector(tmp_path: Path):
     params = tmp_path / 'own.yaml'
     params.write_text('/bevdepth_detector: {ros__parameters: {cameras: [a, b], device: cpu}}')
     context = launch_context(
@@ -100,7 +100,7 @@ def test_every_node_of_a_replay_has_the_same_time_source(
     assert ('--clock' in player(**arguments)) is value
 
 
-def test_recorded_outputs_of_the_detector_are_not_replayed_beside_those_of_the_running_one(
+def test_recorded_outputs_with_the_topic_names_of_the_running_detector_are_not_replayed(
     small_bag: Path,
 ):
     left_out = re.compile(after(player(bag=small_bag, namespace='robot'), '--exclude-regex'))
@@ -147,7 +147,7 @@ def test_without_autostart_and_bag_the_launch_file_does_not_change_the_state_of_
 
 
 @pytest.mark.parametrize('transition', ['configure', 'activate'])
-def test_the_remedy_of_a_failed_transition_is_to_request_the_same_one(
+def test_the_report_of_a_failed_transition_tells_the_user_to_request_it_again(
     caplog: pytest.LogCaptureFixture, transition: str
 ):
     context = launch_context()

@@ -190,7 +190,7 @@ def test_a_detector_that_cannot_be_configured_keeps_running_and_the_launch_logs_
     ('status', 'is_interrupted', 'is_error'),
     [(0, True, False), (0, False, True), (3, False, True)],
 )
-def test_a_detector_that_ends_before_an_interrupted_launch_is_no_error(
+def test_the_early_end_of_the_detector_is_an_error_only_if_the_launch_was_not_interrupted(
     domain_id: int, tmp_path: Path, status: int, is_interrupted: bool, is_error: bool
 ):
     """Ctrl-C reaches all processes; a busy launch handles its signal last."""
@@ -206,7 +206,7 @@ def test_a_detector_that_ends_before_an_interrupted_launch_is_no_error(
         assert 'bring-up failed' not in log
 
 
-def test_a_second_sigint_during_the_shutdown_does_not_keep_the_launch_running(
+def test_the_launch_ends_even_if_a_second_sigint_arrives_during_the_shutdown(
     domain_id: int, started: list[subprocess.Popen], tmp_path: Path
 ):
     """Launch handles events in the order of their handlers, the newest first: the second signal
@@ -221,7 +221,7 @@ def test_a_second_sigint_during_the_shutdown_does_not_keep_the_launch_running(
     assert 'Traceback' not in log
 
 
-def test_sigint_interrupts_the_process_again_after_a_launch():
+def test_after_a_launch_sigint_raises_a_keyboard_interrupt_as_before():
     before = signal.getsignal(signal.SIGINT)
     try:
         service = LaunchService(noninteractive=True)

@@ -49,7 +49,7 @@ def test_a_malformed_file_is_reported_with_its_path_and_the_remedy(
     assert words in str(caught.value)
 
 
-def test_a_file_that_is_not_text_or_absent_is_reported(path: Path):
+def test_a_file_that_does_not_exist_or_is_not_text_is_reported(path: Path):
     path.write_bytes(b'\xff\xfe\xfd')
     for candidate in (path, path.with_name('none')):
         with pytest.raises(ParametersError, match=r'is not a YAML file|cannot be read'):
@@ -124,6 +124,6 @@ def test_an_unknown_parameter_of_the_detector_is_reported(
     ],
     ids=['of another node', 'block of another node', 'nested', 'dotted', 'empty'],
 )
-def test_parameters_that_the_detector_does_not_need_to_know_are_valid(path: Path, text: str):
+def test_parameters_of_other_nodes_and_qos_overrides_are_valid(path: Path, text: str):
     path.write_text(text)
     check_names(str(path), NAMES[0], ['cameras', 'image_topics', 'qos_overrides'])

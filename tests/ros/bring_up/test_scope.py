@@ -165,7 +165,9 @@ def test_a_misspelled_parameter_is_reported_with_a_suggestion(domain_id: int, tm
         resolve(file)
 
 
-def test_parameters_of_the_views_and_of_every_node_are_valid(graph: Graph, tmp_path: Path):
+def test_a_section_of_the_detector_may_contain_parameters_of_the_views_and_of_every_ros_node(
+    graph: Graph, tmp_path: Path
+):
     declared = set()
     for node in (Visualizer(), Viewer(parameter_overrides=[Parameter('port', value=0)])):
         graph.add(node)

@@ -84,7 +84,7 @@ def test_compressed_images_are_republished_beside_their_calibration(
         )
 
 
-def test_raw_images_are_read_directly_unless_their_calibration_is_elsewhere(
+def test_raw_images_are_read_directly_unless_their_calibration_is_on_a_topic_of_another_name(
     own_rig: ResolvedDetector,
 ):
     assert [

@@ -29,18 +29,18 @@ def test_after_a_pause_at_most_two_results_are_published_in_a_burst() -> None:
     assert allowed(limit, 1.0, 0.0, 10.5, 10.6, 10.7, 10.8) == [True, True, True, False, False]
 
 
-def test_a_bag_that_starts_again_is_published_at_once() -> None:
+def test_results_of_a_bag_that_starts_again_are_published_at_once() -> None:
     limit = RateLimit()
     assert allowed(limit, 1.0, 50.0, 0.0, 0.5, 1.0) == [True, True, False, True]
 
 
-def test_a_limit_that_is_set_later_begins_with_the_next_result() -> None:
+def test_a_limit_that_is_set_later_applies_from_the_next_result_on() -> None:
     limit = RateLimit()
     assert allowed(limit, 1.0, 0.0, 0.1) == [True, False]
     assert allowed(limit, 0.0, 0.2) == [True]
     assert allowed(limit, 1.0, 0.3, 0.4, 1.3) == [True, False, True]
 
 
-def test_a_stamp_more_than_two_periods_early_went_backward_and_is_published():
+def test_a_result_is_published_if_its_stamp_goes_back_by_more_than_one_period():
     limit = RateLimit()
     assert allowed(limit, 1.0, 0.0, -1.0, -1.001, -1.0) == [True, False, True, False]

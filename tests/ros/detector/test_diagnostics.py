@@ -164,7 +164,7 @@ def test_after_a_pause_of_all_cameras_silence_is_measured_from_the_first_new_ima
     assert monitor.is_silent('b', 1.0)
 
 
-def test_the_worst_problem_of_an_area_comes_first_and_gives_the_level():
+def test_the_worst_problem_of_an_area_is_listed_first_and_determines_the_level():
     monitor = Monitor(Log())
     monitor.report('one', 'cameras', WARN, 'slow')
     monitor.report('two', 'cameras', ERROR, 'dead')
@@ -252,7 +252,7 @@ def test_in_a_slow_replay_silence_is_measured_in_replayed_time(
     assert monitor.silence_s('a') == 10.0
 
 
-def test_a_message_with_other_words_is_logged_at_once_and_one_with_only_other_numbers_is_not():
+def test_a_changed_message_is_logged_at_once_unless_only_its_numbers_changed():
     log = Log()
     monitor = Monitor(log)
     monitor.report('key', 'tf', ERROR, 'no tf for 1.1 s')
@@ -310,7 +310,7 @@ def test_the_status_of_sets_has_rate_and_delay_under_the_keys_of_diagnostic_upda
     assert float(found['Latest timestamp delay:']) == 0.5
 
 
-def test_values_of_an_area_are_cleared_at_activation():
+def test_values_of_all_areas_except_node_are_cleared_at_activation():
     monitor = Monitor(Log())
     monitor.fact('tf', temporal_fusion='on')
     monitor.fact('node', state='active')
@@ -375,7 +375,7 @@ def test_a_problem_that_ends_quietly_is_neither_logged_nor_published():
     assert statuses(monitor)['/node: tf'].message == 'ok'
 
 
-def test_a_new_activation_begins_without_the_problems_of_the_last_one():
+def test_a_new_activation_starts_without_the_problems_of_the_previous_activation():
     log = Log()
     monitor = Monitor(log)
     monitor.report('ended', 'tf', WARN, 'gone')

@@ -45,7 +45,9 @@ def test_tracks_have_the_header_of_the_detections_covariance_and_stable_ids(trac
     assert tracking.diagnostics.values('node')['covariance'] == 'default'
 
 
-def test_detections_carry_covariance_and_objects_track_ids_and_covariance_of_velocities(tracking):
+def test_detections_contain_covariance_and_objects_contain_track_ids_and_velocity_variance(
+    tracking,
+):
     follow(tracking, 0.0, 0.5)
     wait_until(lambda: len(tracking.detections) == 2, 'detections')
     first = tracking.detections[-1].detections[0].results[0].pose.covariance

@@ -149,7 +149,7 @@ def test_an_image_that_is_decoded_on_arrival_is_not_decoded_again_for_its_set(
     assert counting.count == 2
 
 
-def test_on_a_cpu_only_images_of_a_set_are_decoded(
+def test_on_a_cpu_images_are_decoded_only_when_their_set_is_processed(
     decoder: ImageDecoder, monkeypatch: pytest.MonkeyPatch
 ):
     counting = CountingDecoder()

@@ -82,7 +82,7 @@ def test_a_camera_that_restarts_is_used_again_within_three_seconds(rig: Simulate
     rigs(fewest=3, loss=(0.0, 0.02)),
     st.sampled_from((-0.05, -0.02, -0.01, -0.005, 0.002, 0.005, 0.01, 0.02, 0.05)),
 )
-def test_a_drifting_clock_is_left_out_before_its_images_are_taken_for_another_cycle(
+def test_a_camera_whose_clock_drifts_is_left_out_before_its_images_match_another_cycle(
     rig: SimulatedRig, drift: float
 ):
     rig.run(4.0)
@@ -95,7 +95,9 @@ def test_a_drifting_clock_is_left_out_before_its_images_are_taken_for_another_cy
 
 @BOUNDED
 @given(rigs(loss=(0.0,)), st.sampled_from((5.0, 10.0, 12.0, 16.0, 30.0)))
-def test_after_a_change_of_the_rate_sets_go_on_within_three_seconds(rig: SimulatedRig, hz: float):
+def test_after_a_rate_change_sets_are_formed_again_within_three_seconds(
+    rig: SimulatedRig, hz: float
+):
     rig.run(4.0)
     factor = 1 / hz / rig.period_s
     rig.period_s, rig.jitter_s = 1 / hz, rig.jitter_s * factor
@@ -113,7 +115,7 @@ def test_after_a_change_of_the_rate_sets_go_on_within_three_seconds(rig: Simulat
     st.integers(10, 60),
     st.sampled_from((-100, -30, -12, -5, -3, -2, -1, 1, 2, 12, 100)),
 )
-def test_clocks_that_all_jump_by_whole_cycles_mix_no_sets(
+def test_no_set_mixes_cycles_if_all_clocks_jump_by_whole_cycles(
     rig: SimulatedRig, after: int, cycles: int
 ):
     """From the tenth cycle on, also before the offsets are known."""

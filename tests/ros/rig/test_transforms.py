@@ -389,7 +389,7 @@ def test_a_long_list_of_known_frames_is_cut(tf: Tf):
         tf.transforms.latest('base_link', 'CAM_FRONT')
 
 
-def test_after_closing_nothing_is_subscribed(graph: Graph):
+def test_after_closing_there_are_no_subscriptions(graph: Graph):
     before = {subscription.topic_name for subscription in graph.node.subscriptions}
     transforms = Transforms(graph.node, 10.0, lambda *fault: None, '/odometry', 'base_link')
     topics = {subscription.topic_name for subscription in graph.node.subscriptions}

@@ -49,7 +49,9 @@ def test_intensity_is_found_by_the_names_of_drivers(name: str) -> None:
     assert cloud_columns(cloud(points)).tolist() == [[1, 2, 3, 200, 5]]
 
 
-def test_points_without_a_finite_position_are_left_out_and_without_intensity_are_not() -> None:
+def test_points_without_a_finite_position_are_left_out_and_points_without_intensity_are_kept() -> (
+    None
+):
     nan, inf = np.nan, np.inf
     layout = np.dtype([(name, '<f4') for name in ('x', 'y', 'z', 'intensity')])
     rows = [(nan, 1, 1, 1), (1, inf, 1, 1), (1, 1, -inf, 1), (0, 0, 0, 1), (0, 0, 2, nan)]

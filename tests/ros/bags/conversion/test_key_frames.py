@@ -27,18 +27,18 @@ def test_the_nearest_stamp_is_found_and_incomplete_times_are_left_out() -> None:
     assert (times.tolist(), chosen.tolist()) == ([0, 200], [[0, 0], [2, 1]])
 
 
-def test_of_two_equally_near_stamps_the_earlier_is_taken() -> None:
+def test_if_two_stamps_are_equally_near_the_earlier_one_is_chosen() -> None:
     assert nearest(np.array([0, 100]), np.array([50])).tolist() == [0]
 
 
-def test_a_measurement_at_the_largest_distance_belongs_to_the_time() -> None:
+def test_a_measurement_at_exactly_the_largest_time_difference_is_used() -> None:
     sensors = [np.array([10]), np.array([-10, 500])]
     times, chosen = complete_times(np.array([0, 100]), sensors, 10)
     assert (times.tolist(), chosen.tolist()) == ([0], [[0, 0]])
     assert complete_times(np.array([0, 100]), sensors, 9)[0].tolist() == []
 
 
-def test_without_a_measurement_of_one_sensor_no_time_is_complete() -> None:
+def test_no_time_is_complete_if_a_sensor_has_no_measurements() -> None:
     empty = np.array([], np.int64)
     times, chosen = complete_times(np.array([0, 100]), [np.array([0, 100]), empty], 10)
     assert (len(times), chosen.shape) == (0, (0, 2))
