@@ -145,6 +145,7 @@ def preset_parameters(preset: str, checkpoint: Path, calibration_folder: Path) -
         'ros__parameters'
     ]
     values |= {'checkpoint': str(checkpoint), 'device': 'cpu', 'score_threshold': 0.0}
+    values['min_cameras'] = len(CAMERAS)  # the offline detector receives all images of a set
     if values['camera_info_files'] != ['']:
         values['camera_info_files'] = [str(calibration_folder / '{camera}.yaml')]
     return [Parameter(name, value=value) for name, value in values.items()]

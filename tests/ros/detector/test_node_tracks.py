@@ -115,4 +115,5 @@ def test_markers_have_a_lifetime_of_two_frame_intervals_within_limits(tracking):
     wait_until(lambda: len(tracking.markers) == 4, 'markers')
     lifetimes = [message.markers[1].lifetime for message in tracking.markers]
     seconds = [one.sec + 1e-9 * one.nanosec for one in lifetimes]
-    np.testing.assert_allclose(seconds, [5.0, 0.8, 0.2, 5.0], atol=1e-6)
+    # If an image is not decoded in time, the stamp of its set changes by a few milliseconds.
+    np.testing.assert_allclose(seconds, [5.0, 0.8, 0.2, 5.0], atol=0.02)
