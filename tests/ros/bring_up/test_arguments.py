@@ -98,11 +98,11 @@ def test_a_recording_that_exists_is_not_replaced(tmp_path: Path):
 def test_numbers_and_strings_are_passed_on_unchanged():
     got = read(
         rate='0.5', start='2', duration='3.5', step='0.04', viewer='web', viewer_port='0',
-        viewer_host='::1', record='out', namespace='robot', foxglove_layout='a.json',
+        viewer_host='::1', record='recording', namespace='robot', foxglove_layout='a.json',
     )  # fmt: skip
     assert (got.rate, got.start, got.duration, got.step) == (0.5, 2.0, 3.5, 0.04)
     assert (got.viewer, got.viewer_port, got.viewer_host) == (True, 0, '::1')
-    assert (got.record, got.namespace, got.foxglove_layout) == ('out', 'robot', 'a.json')
+    assert (got.record, got.namespace, got.foxglove_layout) == ('recording', 'robot', 'a.json')
 
 
 def test_weights_device_and_precision_override_the_parameters_only_where_given():
