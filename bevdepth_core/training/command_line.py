@@ -116,14 +116,21 @@ def require_writable(folder: Path, option: str = '--output') -> None:
         raise OSError(f'{option} {folder}: {reason}; choose a folder that is writable') from error
 
 
-def parse(parser: ArgumentParser, arguments: list[str] | None) -> Namespace:
+def parse(
+    parser: ArgumentParser, arguments: list[str] | None, required: Namespace | None = None
+) -> Namespace:
     """Return the parsed command line.
+
+    Args:
+        parser: the parser.
+        arguments: the command line; None means that of the process.
+        required: defaults whose sections must not be null, if they are not those of the parser.
 
     Raises:
         InvalidRunError: the command line has an unknown key or an invalid value; the message
             suggests the most similar key.
     """
-    keys, defaults = option_keys(parser), parser.get_defaults()
+    keys, defaults = option_keys(parser), required or parser.get_defaults()
     for key, section in _given_sections(arguments, defaults):
         _check_empty(section, keys, defaults, '' if key == 'config' else f'{key}.')
     try:

@@ -117,12 +117,14 @@ def read_arguments(
     Raises:
         InvalidRunError: an unknown key, an invalid value or an unreadable checkpoint.
     """
+    required = parser.get_defaults()
     values = parse(parser, arguments)
     try:
         if values.model.init is not None:
             network = model_config_to_dict(load_checkpoint(values.model.init).config)
             parser.set_defaults(_flat('model.network', network, option_keys(parser)))
-            values = parse(parser, arguments)
+            # The checkpoint may have a section, such as stereo, that a preset sets to null.
+            values = parse(parser, arguments, required)
     except CheckpointError as error:
         raise InvalidRunError(str(error)) from error
     typed = instantiate(parser, values)

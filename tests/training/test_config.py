@@ -244,6 +244,11 @@ def test_a_checkpoint_with_every_optional_section_defines_the_network(tmp_path: 
     assert changed == replace(optional, stereo=StereoConfig((2.0, 8.0, 18.0), iterations=2))
     monocular = read(*preset, '--model.network.stereo=null').model.network
     assert monocular == replace(optional, stereo=None)
+    file = tmp_path / 'null.yaml'
+    file.write_text('model: {network: {stereo: null, decode: {scale_nms: null}}}')
+    without = read(*preset, '--config', str(file)).model.network
+    decode = replace(optional.decode, scale_nms=None)
+    assert without == replace(optional, stereo=None, decode=decode)
 
 
 def test_tasks_that_are_given_replace_those_of_the_checkpoint(tmp_path: Path) -> None:
