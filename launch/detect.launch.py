@@ -33,8 +33,8 @@ def _actions(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     arguments = read_arguments(context, __file__)
     detector = resolve_detector(context, arguments.namespace, arguments.params_files)
     if 'checkpoint' not in arguments.overrides:
-        is_useless_without = bool(arguments.bag) or arguments.is_direct
-        check_weights(detector, required=arguments.autostart and is_useless_without)
+        needs_weights = bool(arguments.bag) or arguments.is_direct
+        check_weights(detector, required=arguments.autostart and needs_weights)
     if get_node_name_count(context, detector.name):
         raise RuntimeError(
             f'this launch has another node {detector.name}: set a different namespace:= for each '

@@ -34,8 +34,8 @@ train() { # NAME OPTION...
 score() { # NAME SEED
     local weights
     weights=$(printf '%s\n' "$out/$1"/weights/epoch_*.safetensors | tail -n 1)
-    CUDA_VISIBLE_DEVICES=$(gpu_of "$1") python3 training/evaluate.py --checkpoint "$weights" --data.root "$data/held_out_$2" --data.version v1.0-synthetic \
-        --data.split synthetic_val --data.workers $((workers / 3 + 1)) --output "$out/$1/seed_$2" >"$out/$1_$2.log" 2>&1 ||
+    CUDA_VISIBLE_DEVICES=$(gpu_of "$1") python3 training/evaluate.py --checkpoint "$weights" \
+        --data.root "$data/held_out_$2" --data.version v1.0-synthetic --data.split synthetic_val --data.workers $((workers / 3 + 1)) --output "$out/$1/seed_$2" >"$out/$1_$2.log" 2>&1 ||
         { tail -n 30 "$out/$1_$2.log" && return 1; }
 }
 
