@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +15,7 @@ import yaml
 from launch import LaunchContext
 from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import PointCloud2
 from sensor_msgs_py.point_cloud2 import read_points_numpy
 from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
@@ -139,13 +141,40 @@ def test_the_subscriber_logs_each_box(graph: Graph, capfd: pytest.CaptureFixture
     node.destroy_node()
 
 
+def wait_until_spinning(graph: Graph, name: str) -> None:
+    """Wait until the node called ``name`` has answered a service request."""
+    client = AsyncParameterClient(graph.node, name)
+    requests = []
+
+    def has_answered() -> bool:
+        if client.services_are_ready():
+            requests.append(client.list_parameters())
+        return any(request.done() for request in requests)
+
+    wait_until(has_answered, f'an answer from {name}')
+
+
+def terminate(process: subprocess.Popen) -> None:
+    """Send SIGTERM until ``process`` ends.
+
+    rclpy.spin can miss a signal: a spinning thread that wakes before the context is shut down
+    waits again, until the next signal.
+    """
+
+    def has_ended() -> bool:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(30.0)
+        return process.returncode is not None
+
+    wait_until(has_ended, 'the end of the process')
+
+
 @pytest.mark.parametrize('name', ['boxes_subscriber', 'boxes_to_points'])
 def test_an_example_that_sigterm_ends_prints_no_traceback(graph: Graph, name: str):
     process = subprocess.Popen(
         [sys.executable, str(EXAMPLES / f'{name}.py')], stderr=subprocess.PIPE, text=True
     )
-    topic = '/bevdepth_detector/detections'
-    wait_until(lambda: graph.node.count_subscribers(topic), 'the subscription')
-    process.terminate()
-    _, errors = process.communicate()
-    assert (process.returncode, errors) == (0, '')
+    wait_until_spinning(graph, name)
+    terminate(process)
+    assert (process.returncode, process.stderr.read()) == (0, '')
