@@ -1,5 +1,6 @@
-// Python bindings of voxel_pooling.h, and the module of all bindings. Device pointers and streams
-// are passed as integers, so that the module works with every version of torch.
+// Defines the Python module _kernels: the bindings of voxel_pooling.h are in this file, and the
+// bindings of the other headers are added at its end. Device pointers and streams are passed as
+// integers, so that the module works with every version of torch.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -28,7 +29,7 @@ Geometry make_geometry(Address ego_from_frustum, Address frustum_u, Address frus
             {lower[0], lower[1], lower[2]},   {cell[0], cell[1], cell[2]}};
 }
 
-// Binds a structure that Python creates from its members in their order.
+// Binds a structure. Its Python constructor expects the members in the order of their declaration.
 template <class T, class Make>
 void bind(py::module_& module, const char* name, Make make) {
     py::class_<T>(module, name).def(py::init(make));

@@ -1,4 +1,5 @@
-// Number types of channels_last maps, and groups of channels that a thread reads at once.
+// Selects the number type of a channels_last map, and the number of channels that a thread reads
+// at once.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -22,7 +23,8 @@ struct alignas(sizeof(T) * V) Channels {
     T value[V];
 };
 
-// Calls `call` with the type T and the number of channels that one access reads or writes.
+// Calls `call` with a value of the number type, and with the number of channels that one access
+// reads or writes (as a std::integral_constant).
 template <class F>
 void for_type(const Launch& launch, std::int32_t channels,
               std::initializer_list<const void*> arrays, F call) {

@@ -9,8 +9,8 @@
 namespace bevdepth {
 namespace {
 
-// Throws std::runtime_error, whose message names the failed call `what`, unless the call
-// succeeded.
+// Throws std::runtime_error if `status` is an error. The message contains `what`, which describes
+// the failed call.
 void check(cudaError_t status, const char* what) {
     if (status == cudaSuccess) return;
     cudaGetLastError();  // clears the error; otherwise the next launch would report it again

@@ -16,7 +16,8 @@ constexpr int kThreads = 128;  // threads of a block that computes pixels
 constexpr int kNmsThreads = 512;
 // Sources are passed as a kernel argument, which is limited to 4 KiB.
 constexpr int kImagesPerLaunch = 16;
-// Pillow's fixed point: 32 bits, minus 8 for the pixel and 2 for sums above 1.
+// Fractional bits of a weight, as in Pillow: of 32 bits, 8 are for the pixel value, and 2 for sums
+// of weights above 1.
 constexpr int kWeightBits = 22;
 constexpr int kSharedBytes = 48 * 1024;
 
@@ -28,7 +29,8 @@ __device__ int rounded_pixel(int sum) {
     return min(max(sum >> kWeightBits, 0), 255);
 }
 
-// Resizes horizontally. Grid: columns of the output, rows that any source needs, images.
+// Resizes images horizontally. The axes of the grid are blocks of output columns, source rows (as
+// many as the largest row_count), and images.
 __global__ void __launch_bounds__(kThreads)
     resize_width(const __grid_constant__ Sources sources, int max_rows, int width,
                  uchar4* resized) {
@@ -52,8 +54,8 @@ __global__ void __launch_bounds__(kThreads)
         make_uchar4(rounded_pixel(sum[0]), rounded_pixel(sum[1]), rounded_pixel(sum[2]), 0);
 }
 
-// Resizes the result of resize_width vertically, and normalizes. Grid: columns, rows, images of
-// the output.
+// Resizes the result of resize_width vertically, and normalizes the pixels. The axes of the grid
+// are blocks of output columns, output rows, and images.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     resize_height(const __grid_constant__ Sources sources, int max_rows, const uchar4* resized,
@@ -87,21 +89,22 @@ __global__ void __launch_bounds__(kThreads)
         input[channel] = static_cast<T>(0.0f);
 }
 
-// A circle: center x, y; its radius is in limit. Each operation is rounded separately (no fused
-// multiply-add), as in the reference.
+// Returns true unless the squared distance between the centers (x, y) of the two boxes exceeds
+// `limit`. Each operation is rounded separately (no fused multiply-add), as in the reference.
 __device__ bool suppresses(const float2& best, const float2& box, float limit) {
     const float x = box.x - best.x, y = box.y - best.y;
     return !(__fadd_rn(__fmul_rn(x, x), __fmul_rn(y, y)) > limit);
 }
 
-// A rectangle: center x, y, and half of its extent along x and y.
+// Returns true if the two rectangles overlap or touch. A rectangle consists of its center (x, y),
+// half of its extent along x, and half of its extent along y.
 __device__ bool suppresses(const float4& best, const float4& box, float) {
     return fabsf(box.x - best.x) <= box.z + best.z && fabsf(box.y - best.y) <= box.w + best.w;
 }
 
-// One block per task processes the boxes, best first. For each box that is still alive, all
-// threads together mark the boxes that it suppresses. A round only changes boxes after the current
-// one, so all threads read the same alive[best].
+// One block per task processes the boxes in order of descending score. For each box that is not
+// suppressed, all threads together mark the boxes that this box suppresses. They only change
+// entries of `alive` after `best`, so all threads read the same alive[best].
 template <class Box>
 __global__ void __launch_bounds__(kNmsThreads)
     nms_kernel(int count, int max_boxes, const Box* all_boxes, const bool* valid,

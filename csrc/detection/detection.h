@@ -1,7 +1,7 @@
 // CUDA operations before and after the network: image resizing and NMS.
 // bevdepth_core/ops/image_resize.py and circle_nms.py specify the results.
-// All pointers are device pointers, also those inside of the structs, which are on the host. No
-// function allocates device memory, waits for the device, or reads device memory on the host.
+// The structs are on the host. All pointers are device pointers, also the pointers in the structs.
+// No function allocates device memory, waits for the device, or reads device memory on the host.
 #pragma once
 
 #include <cstdint>
@@ -11,16 +11,16 @@
 
 namespace bevdepth::detection {
 
-// The weights of a filter along one axis. Each row of the table belongs to one output pixel: index
-// of the first source pixel, then the weights of that pixel and of the following ones, scaled by
-// 2^22. Source pixels with weight 0 are not read.
+// The weights of a filter along one axis. Each row of the table belongs to one output pixel. It
+// contains the index of the first source pixel, and then one weight for this source pixel and for
+// each following source pixel, multiplied by 2^22. Source pixels with weight 0 are not read.
 struct Filter {
     const std::int32_t* table;  // (outputs, 1 + taps)
     std::int32_t taps;
 };
 
-// A source image (H, W, 3) uint8 RGB with any strides in bytes, and the rows of it that the
-// vertical filter reads.
+// A source image (H, W, 3), uint8 RGB. Its strides, in bytes, may have any value. The vertical
+// filter reads only row_count rows of the image, beginning with first_row.
 struct Source {
     const std::uint8_t* pixels;
     std::int64_t row_stride, column_stride, channel_stride;
@@ -28,30 +28,34 @@ struct Source {
     Filter horizontal, vertical;
 };
 
-// Network input (N, height, width, channels) of Launch::dtype, which must not be float64: B G R,
-// normalized; channels from the fourth on are 0.
+// Network input (N, height, width, channels). Its number type is Launch::dtype, which must not be
+// float64. The first three channels are normalized B, G, R; all other channels are 0. mean and
+// std_dev are in the order B, G, R, too.
 struct Inputs {
     void* pixels;
     std::int32_t height, width, channels;
     float mean[3], std_dev[3];
 };
 
-// Resizes sources as Pillow does: horizontally, rounded to uint8, then vertically; and normalizes
-// them. workspace: 4 bytes for each of sources x (largest row_count) x width.
+// Resizes the sources as Pillow does: first horizontally, then vertically, and each time with
+// rounding to uint8. Then normalizes them. workspace must have space for 4 * (number of sources) *
+// (largest row_count) * (width of the input) bytes.
 void resize_images(const Launch& launch, const std::vector<Source>& sources, void* workspace,
                    const Inputs& inputs);
 
-// kept (tasks, max_boxes) int32: indices of the boxes that no kept box with a better score
-// suppresses, best first, then -1. Boxes come best first: centers (tasks, boxes, 2), valid (tasks,
-// boxes); max_squared_distances (tasks): squared distances up to which a box is suppressed. Throws
+// Circle NMS. The boxes of each task must be in order of descending score: centers (tasks, boxes,
+// 2), valid (tasks, boxes). A kept box suppresses the boxes with lower scores whose squared center
+// distance from it is at most max_squared_distances (tasks). kept (tasks, max_boxes) int32
+// receives the indices of the kept boxes in the same order, and -1 in the remaining places. Throws
 // std::invalid_argument for more than 5,461 boxes per task, which exceed 48 KiB of shared memory.
 void circle_nms(const Launch& launch, std::int32_t tasks, std::int32_t boxes,
                 std::int32_t max_boxes, const float* centers, const bool* valid,
                 const float* max_squared_distances, std::int32_t* kept);
 
-// The same for rectangles (tasks, boxes, 4), whose extents the caller has scaled: center x and y,
-// half of the extent along x and y. A kept rectangle suppresses those that it touches. Throws for
-// more than 2,891 boxes per task.
+// Like circle_nms, but for rectangles (tasks, boxes, 4): center x, center y, half of the extent
+// along x, half of the extent along y. The caller has already scaled the extents. A kept rectangle
+// suppresses the rectangles with lower scores that overlap or touch it. Throws
+// std::invalid_argument for more than 2,891 boxes per task.
 void size_aware_nms(const Launch& launch, std::int32_t tasks, std::int32_t boxes,
                     std::int32_t max_boxes, const float* rectangles, const bool* valid,
                     std::int32_t* kept);

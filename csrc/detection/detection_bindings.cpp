@@ -15,7 +15,8 @@ namespace {
 
 using Address = std::uintptr_t;
 
-// strides: of rows, columns and channels, bytes. rows: first row and number of rows.
+// `strides` are the strides of rows, columns and channels, in bytes. `rows` are the first row that
+// the vertical filter reads, and the number of these rows.
 Source make_source(Address pixels, std::array<std::int64_t, 3> strides,
                    std::array<std::int32_t, 2> rows, const Filter& horizontal,
                    const Filter& vertical) {
@@ -29,7 +30,7 @@ Source make_source(Address pixels, std::array<std::int64_t, 3> strides,
             vertical};
 }
 
-// sizes: height, width and channels.
+// `sizes` are height, width and channels.
 Inputs make_inputs(Address pixels, std::array<std::int32_t, 3> sizes, std::array<float, 3> mean,
                    std::array<float, 3> std_dev) {
     return {reinterpret_cast<void*>(pixels),

@@ -2,12 +2,13 @@
 //
 //   detect EXPORT FRAME [PAST_FRAME]
 //
-// EXPORT is a folder of `python -m bevdepth_core.export --format pt2`. A FRAME is a text file with
-// numbers separated by spaces: the pose world_from_ego (12 numbers: the first three rows of the
-// matrix, meters), then for each camera its JPEG file, fx fy cx cy (pixels) and the pose
-// ego_from_camera (12 numbers). PAST_FRAME is half a second older; without it, velocities are not
-// valid. Each line of the output is a box: class, score, center x y z, length width height (m),
-// yaw (rad), velocity x y (m/s), in the ego frame.
+// EXPORT is a folder that `python -m bevdepth_core.export --format pt2` wrote. FRAME and
+// PAST_FRAME are text files with values separated by spaces: first the pose world_from_ego (12
+// numbers: the first three rows of the matrix, meters), then for each camera the path of its JPEG
+// file, fx fy cx cy (pixels) and the pose ego_from_camera (12 numbers). PAST_FRAME is half a
+// second older than FRAME; without PAST_FRAME, the velocities are not valid. Each line of the
+// output is a box in the ego frame: class, score, center x y z, length width height (m), yaw
+// (rad), velocity x y (m/s).
 
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 
@@ -36,7 +37,7 @@ struct Network {
 };
 
 struct Frame {
-    Tensor images, cameras, ego_from_frustum, world_from_ego;  // the last two in float64
+    Tensor images, cameras, ego_from_frustum, world_from_ego;  // float32, and float64 for matrices
 };
 
 Tensor pose(std::istream& file) {  // (4, 4)
@@ -80,7 +81,8 @@ Frame read_frame(const std::string& name, const Network& network) {
 }
 
 // Returns the BEV map of a frame in the ego frame of the key frame. A program that processes a
-// stream keeps depth and context of a frame instead of computing them again half a second later.
+// stream should store the depth and context of each frame, so that the image branch need not run
+// again when this frame becomes the past frame.
 Tensor bev_map(Network& network, const Frame& frame, const Frame& key) {
     auto features = network.image_branch.run({frame.images, frame.cameras});  // depth, context
     const Tensor key_from_frame = at::linalg_inv(key.world_from_ego).matmul(frame.world_from_ego);
@@ -94,7 +96,7 @@ struct Box {
     float score() const { return values[9]; }
 };
 
-// Applies circle NMS to the candidates (tasks, 11, boxes), whose scores descend.
+// Applies circle NMS to the candidates (tasks, 11, boxes), which are in order of descending score.
 std::vector<Box> suppress(const Tensor& candidates, const Network& network) {
     const auto limits = network.numbers("nms_distance_squared");
     const size_t most = network.numbers("boxes_per_task")[0];

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <ATen/ATen.h>
-#include <jpeglib.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>  // before jpeglib.h, which needs it
+#include <cstdio>
 #include <string>
+
+// jpeglib.h uses FILE, but does not include <cstdio>.
+#include <jpeglib.h>
 
 using at::Tensor;
 
@@ -15,7 +17,7 @@ inline Tensor read_jpeg(const std::string& name) {  // (H, W, 3) RGB in float64
     FILE* file = std::fopen(name.c_str(), "rb");
     TORCH_CHECK(file, "cannot open ", name);
     jpeg_decompress_struct jpeg;
-    jpeg_error_mgr errors;  // ends the program if the file is not a JPEG
+    jpeg_error_mgr errors;  // its default handler ends the program if the file is not a JPEG
     jpeg.err = jpeg_std_error(&errors);
     jpeg_create_decompress(&jpeg);
     jpeg_stdio_src(&jpeg, file);
@@ -39,9 +41,9 @@ inline double bicubic(double x) {
     return x < 2 ? (((x - 5) * x + 8) * x - 4) * -0.5 : 0;
 }
 
-// Resizes the columns of `lines` (n, m) from n to `resized` pixels and returns `count` rows of the
-// result, beginning with `first`. This is the filter of Pillow, whose weights are multiples of
-// 2^-22: float64 holds them exactly.
+// Resizes `lines` (n, m) along the first axis from n to `resized` pixels, and returns `count` rows
+// of the result, beginning with row `first`. This is the bicubic filter of Pillow. Its weights are
+// multiples of 2^-22, which float64 represents exactly.
 inline Tensor resize(const Tensor& lines, int64_t resized, int64_t first, int64_t count) {
     const int64_t source = lines.size(0);
     const double step = double(source) / resized, widening = std::max(step, 1.0);
@@ -55,7 +57,7 @@ inline Tensor resize(const Tensor& lines, int64_t resized, int64_t first, int64_
         for (auto x = low; x < high; ++x) {
             weight[x - low] = bicubic((x - center + 0.5) * (1 / widening));
         }
-        double total = 0;  // in this order, because the order of a sum changes its last bits
+        double total = 0;  // summed in the order of Pillow; another order changes the last bits
         for (auto x = low; x < high; ++x) total += weight[x - low];
         for (auto x = low; x < high; ++x) {
             weight[x - low] = std::round(weight[x - low] / total * (1 << 22));
@@ -65,8 +67,8 @@ inline Tensor resize(const Tensor& lines, int64_t resized, int64_t first, int64_
     return sums.add(1 << 21).div(1 << 22).floor().clamp(0, 255);
 }
 
-// An image that covers the input of the network: excess rows are cropped from the top, columns
-// from both sides.
+// An image that is scaled until it covers the input of the network. Excess rows are cropped from
+// the top, and excess columns from both sides.
 struct Image {
     Image(const Tensor& source, int64_t height, int64_t width) {
         const int64_t rows = source.size(0), columns = source.size(1);

@@ -12,8 +12,8 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kTaps = 9;
 
-// One thread per pixel, neighbor (tap) and vector of V channels; the index of the vector changes
-// fastest.
+// One thread per pixel, neighbor (tap) and vector of V channels. From thread to thread, the vector
+// changes fastest, then the tap, then the pixel.
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
     gather_columns(Map map, int groups, const Channels<T, V>* features, const T* offsets,

@@ -13,14 +13,16 @@ struct Map {
     std::int32_t images, height, width, channels;
 };
 
-// columns (groups, N * H * W, 9, C / groups) T: the features (N, H, W, C) T at the 3x3 neighbors
-// of each pixel, each moved by its offset (N, H, W, 18) T, y and x in pixels; interpolated
-// bilinearly, zero outside of the map.
+// Gathers the input of a deformable 3x3 convolution. For each pixel and each of its 3x3 neighbors,
+// columns (groups, N * H * W, 9, C / groups) T receives the features at the position of the
+// neighbor plus an offset. offsets (N, H, W, 18) T contains y and x of the offset of each
+// neighbor, in pixels. The features (N, H, W, C) T are interpolated bilinearly; outside of the map
+// they are zero.
 void deformable_columns(const Launch& launch, const Map& map, std::int32_t groups,
                         const void* features, const void* offsets, void* columns);
 
-// pooled (N, (H + 1) / 2, (W + 1) / 2, C) T: the largest value of each 3x3 window of the features,
-// stride 2, padding 1.
+// Max pooling: pooled (N, (H + 1) / 2, (W + 1) / 2, C) T receives the largest value of each 3x3
+// window of the features (N, H, W, C) T, with stride 2 and padding 1.
 void max_pool(const Launch& launch, const Map& map, const void* features, void* pooled);
 
 }  // namespace bevdepth::layers

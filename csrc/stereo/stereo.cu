@@ -7,9 +7,10 @@
 namespace bevdepth::stereo {
 namespace {
 
-// A block compares one tile of the reference map. It first projects every pixel and depth of the
-// tile into the source map and stores which four pixels to read there. Then teams of threads
-// compute the costs, each of one pixel and one group of channels, depth after depth.
+// A block compares one tile of the reference map with the source map. It first projects every
+// pixel of the tile at every depth into the source map, and stores the four pixels of the source
+// map to be read and their weights. Then each team of threads computes the costs of one pixel and
+// one group of channels, depth after depth.
 //
 //      tile                 a warp for 256 half-precision channels in 8 groups:
 //                           one pixel, 8 teams of 4 threads
@@ -19,8 +20,8 @@ namespace {
 //   +--------+ shared memory | sum: group 0      | sum: group 1    |      | sum: group 7        |
 //                            +-------------------+-----------------+- .. -+---------------------+
 //
-// Neighboring pixels read neighboring pixels of the source map, so a tile of several rows and
-// columns reads most of them from the L1 cache.
+// Neighboring pixels of the tile read neighboring pixels of the source map. Because the tile has
+// several rows and columns, the L1 cache already contains most of the pixels to be read.
 constexpr int kThreads = 256;
 constexpr int kTileWidth = 8, kTileHeight = 4, kTile = kTileWidth * kTileHeight;
 constexpr int kDepths = 12;  // depths that are projected at once; limits the shared memory
@@ -31,7 +32,7 @@ struct alignas(16) Sample {
 };
 
 struct Tile {
-    int image, row, column;  // of its first pixel
+    int image, row, column;  // image of the tile; row and column of its first pixel
     __device__ int row_of(int pixel) const { return row + pixel / kTileWidth; }
     __device__ int column_of(int pixel) const { return column + pixel % kTileWidth; }
 };
@@ -69,7 +70,7 @@ __device__ Sample project(const Maps& maps, const Projection& projection, int im
                      y * (maps.height / (height - 1)) - 0.5f);
 }
 
-// Stores the samples (count, kTile) of the depths from `first` on.
+// Stores the samples (count, kTile) of `count` depths, beginning with depth `first`.
 __device__ void project_tile(const Maps& maps, const Projection& projection, const Tile& tile,
                              const float* depths, int first, int count, Sample* samples) {
     for (int item = threadIdx.x; item < kTile * count; item += kThreads) {
@@ -82,7 +83,8 @@ __device__ void project_tile(const Maps& maps, const Projection& projection, con
     }
 }
 
-// Returns the dot product of `own` channels with those of the source map at the sample.
+// Returns the dot product of the channels `own` of the reference map and the same channels of the
+// source map, which are interpolated at the sample.
 template <class T, int V>
 __device__ float product(const Channels<T, V>& own, const Channels<T, V>* source, int parts,
                          const Sample& sample) {

@@ -10,10 +10,12 @@ namespace {
 constexpr int kDepthColumns = 4, kDepthBins = 4, kDepthRounds = 4;
 constexpr int kContextBins = 32;  // depth bins that gather_grad_context looks up at a time
 
-// grad_depth[point] = features of its pixel . gradient of its cell.
+// grad_depth[point] = dot product of the features of the point's pixel and the gradient of the
+// point's cell.
 // One block per view, kRows rows, and some columns and bins; each thread computes kDepthRounds
-// bins of one pixel. The features are in shared memory, one slice of the channels at a time. One
-// thread writes each result, and the order of its sum is fixed, so atomics are not needed.
+// bins of one pixel. Shared memory contains the features of one slice of the channels at a time.
+// Only one thread computes each result, so atomics are not needed, and the order of the sum is
+// fixed.
 template <class T, int V>
 __global__ void gather_grad_depth(Sizes sizes, Tiling tiling, GeometryCells cells,
                                   const T* context, const T* grad_map, T* grad_depth) {
@@ -74,7 +76,7 @@ __global__ void gather_grad_depth(Sizes sizes, Tiling tiling, GeometryCells cell
     }
 }
 
-// grad_context[pixel] = sum over its depth bins of depth * gradient of the cell.
+// grad_context[pixel] = sum of depth * gradient of the cell over the depth bins of the pixel.
 // One block per view, column, kRows rows and slice of the channels; one thread (x, y) per group of
 // V channels and row, which sums over the bins in order. One thread writes each result, and the
 // order of its sum is fixed, so atomics are not needed.

@@ -1,5 +1,6 @@
-// Exact sums, whose result does not depend on the order of their terms: the terms are bounded
-// first, then rounded to multiples of a common quantum.
+// Exact sums, whose result does not depend on the order of their terms. First an upper bound of
+// all terms is computed. Then each term is rounded to a multiple of a common quantum, which
+// depends on this bound. Additions of such multiples cause no rounding error.
 #pragma once
 
 #include "voxel_pooling/common.cuh"
@@ -7,16 +8,16 @@
 namespace bevdepth {
 namespace {
 
-// Blocks that compute one bound, each one for its part of an array.
+// Number of blocks that compute one bound. Each block processes its part of an array.
 constexpr unsigned kBoundParts = kSumBounds;
 
-// True if sums of type S of terms of type A are exact.
+// True if terms of type A are added to exact sums; S is the type of the sums.
 template <class S, class A>
 constexpr bool kExact = sizeof(S) > sizeof(A);
 
-// Two arrays with `groups` groups of channels per sample. Their largest finite |values| bound the
-// terms of exact sums. Without a second array, its bound is one. If `bounds` is null, no bound is
-// computed.
+// Two arrays with `groups` groups of channels per sample. The bound of an array is its largest
+// finite absolute value, and the product of both bounds is a bound of the terms of exact sums. If
+// the second array is null, its bound is 1. If `bounds` is null, no bound is computed.
 template <class T>
 struct Bounded {
     const T* values[2];
@@ -28,7 +29,8 @@ struct Bounded {
     }
 };
 
-// Each of several blocks computes the bound of its part of the array and writes it.
+// Computes and writes the bound of one part of one array. The number of the block selects the
+// sample, the array and the part.
 template <class T, int V>
 __device__ void find_bound(const Bounded<T>& bounded, unsigned block) {
     __shared__ float found[kThreads / kWarp];
@@ -56,16 +58,17 @@ __device__ void find_bound(const Bounded<T>& bounded, unsigned block) {
     bounded.bounds[block] = __float_as_uint(largest);
 }
 
-// The largest finite |depth| and |context| of a sample, as bits, in shared memory of a block that
-// adds terms.
+// The largest finite |depth| and |context| of a sample, in shared memory of a block that adds
+// terms. They are stored as the bits of a float, because atomicMax compares integers.
 class Bounds {
   public:
-    // Called first. The threads must be synchronized before they read the bounds.
+    // Must be called before `read`. The threads must be synchronized between the two calls.
     __device__ void clear() {
         if (thread() < 2) largest_[thread()] = 0;
     }
 
-    // Computes the maximum over all parts. The threads must be synchronized before they use it.
+    // Computes the largest bound of all parts of each array. The threads must be synchronized
+    // before they call `product`.
     __device__ void read(const std::uint32_t* bounds, unsigned sample) {
         const uint4* found = reinterpret_cast<const uint4*>(bounds) +
                              static_cast<std::int64_t>(sample) * 2 * kBoundParts / 4;
@@ -77,7 +80,7 @@ class Bounds {
         }
     }
 
-    // Upper bound of |term|.
+    // Returns an upper bound of the absolute values of the terms.
     __device__ double product() const {
         return static_cast<double>(__uint_as_float(largest_[0])) * __uint_as_float(largest_[1]);
     }
@@ -88,7 +91,8 @@ class Bounds {
     std::uint32_t largest_[2];
 };
 
-// Double sums of floats are exact if every term is a multiple of one quantum that is small enough.
+// A sum in double is exact if every term is a multiple of one quantum, and no sum exceeds 2^53
+// quanta. This class computes such a quantum and rounds terms to its multiples.
 class Quantum {
   public:
     __device__ Quantum(const Sizes& sizes, const Bounds& bounds) {

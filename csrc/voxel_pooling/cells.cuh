@@ -18,22 +18,25 @@ struct Place {
 
 struct GeometryCells {
     Geometry geometry;
-    float reciprocal[3];  // of geometry.cell, rounded to nearest
+    float reciprocal[3];  // 1 / geometry.cell, rounded to nearest
 };
 
-// a / b rounded to nearest. For quotients that are an index, it equals __fdiv_rn but is faster:
-// two corrections with exact remainders.
+// Returns a / b, rounded to nearest; `reciprocal` is 1 / b. The function corrects a * reciprocal
+// twice, each time with an exact remainder. This is faster than __fdiv_rn, and gives the same
+// result for every quotient that is small enough to be an index.
 __device__ float divide(float a, float b, float reciprocal) {
     float quotient = __fmul_rn(a, reciprocal);
     quotient = __fmaf_rn(__fmaf_rn(-b, quotient, a), reciprocal, quotient);
     return __fmaf_rn(__fmaf_rn(-b, quotient, a), reciprocal, quotient);
 }
 
-// Each operation is rounded separately, in the order of the reference: a fused multiply-add would
-// move points at the border of a cell.
+// Computes the cells of the points of one image column at one depth d. The point in a row has the
+// coordinates (across + down * v d) + along + offset on the axes x, y, z; v is frustum_v[row].
+// Each operation is rounded separately, in the order of the reference. A fused multiply-add would
+// move points at the border of a cell to another cell.
 struct GeometryColumn {
     const GeometryCells& cells;
-    float d, across[3], down[3], along[3], offset[3];  // of each axis; a row adds v d * down
+    float d, across[3], down[3], along[3], offset[3];
 
     __device__ GeometryColumn(const Sizes&, const GeometryCells& cells, const Place& place)
         : cells(cells) {
@@ -50,7 +53,8 @@ struct GeometryColumn {
         }
     }
 
-    // Meters from the low corner.
+    // Returns the distance of a point from the low corner of the grid along an axis, in meters;
+    // `vd` is scaled_row of its row.
     __device__ float meters(float vd, int axis) const {
         const float rotated =
             __fadd_rn(__fadd_rn(across[axis], __fmul_rn(down[axis], vd)), along[axis]);
@@ -65,8 +69,10 @@ struct GeometryColumn {
         return __fmul_rn(cells.geometry.frustum_v[row], d);
     }
 
-    // Truncation towards zero takes (-1, 0) to cell 0; NaN fails every comparison. |z| / cell
-    // rounds to less than 1 just where |z| < cell, so z needs no division.
+    // Returns the number of the cell in the map, or kOutside. Quotients are truncated towards
+    // zero, as in the reference, so a quotient between -1 and 0 has the index 0. NaN makes a
+    // comparison false, so the point is outside. The index of z must be 0. The rounded quotient
+    // |z| / cell is less than 1 if and only if |z| < cell, so z needs no division.
     __device__ int cell(const Sizes& sizes, int row) const {
         const float vd = scaled_row(row), x = quotient(vd, 0), y = quotient(vd, 1);
         const bool inside = (x > -1.0f) & (x < static_cast<float>(sizes.nx)) & (y > -1.0f) &
@@ -108,7 +114,7 @@ struct ColumnOf<IndexedCells> {
 template <class Cells>
 using Column = typename ColumnOf<Cells>::type;
 
-// One thread per point; each writes its own three numbers.
+// One thread per point writes the three indices of the point.
 __global__ void write_voxel_index(Sizes sizes, GeometryCells cells, std::int64_t points,
                                   std::int32_t* voxel_index) {
     const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -126,20 +132,20 @@ __global__ void write_voxel_index(Sizes sizes, GeometryCells cells, std::int64_t
     }
 }
 
-// Consecutive points of a column in the same cell; points outside of the grid between them are
-// ignored.
+// Consecutive points of a column that lie in the same cell. Points outside of the grid do not end
+// a run.
 struct Run {
     int cell;
     unsigned rows;  // bit r is set if row r belongs to the run
 };
 
-// The runs of `Count` columns in shared memory, kRows points each.
+// The runs of `Count` columns of kRows points, in shared memory.
 template <int Count>
 struct RunTile {
     Run run[Count][kRows + 1];  // one unused entry avoids bank conflicts between columns
     int runs[Count];
 
-    // Fills in column i, for the rows from `top` on.
+    // Finds the runs of column i in kRows rows, beginning with row `top`.
     template <class Cells>
     __device__ void find(int i, const Sizes& sizes, const Cells& cells, const Place& place,
                          int top) {

@@ -1,5 +1,5 @@
-// Types and functions of all voxel pooling kernels: number types, groups of channels, early launch
-// of kernels.
+// Types and functions that all kernels of voxel pooling use: number types, groups of channels, and
+// functions for kernels that start early.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -14,7 +14,7 @@ namespace {
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kThreads = 256;  // threads of a block whose kernel sets no other number
-constexpr int kRows = 16;      // rows that a thread processes
+constexpr int kRows = 16;      // rows of the feature map that a block processes
 
 template <class T>
 struct AccumulatorOf {
@@ -41,9 +41,9 @@ __device__ Group<Accumulator<T>, V> load_group(const T* source) {
     return group;
 }
 
-// Consecutive kernels are launched early (see run): the next kernel starts while the current one
-// still runs. It may read the inputs of the op at once, but must wait before it reads or writes
-// memory that an earlier kernel writes.
+// A kernel can be launched early (see Start::early): it starts while the previous kernel still
+// runs. It may read the inputs of the op at once, but must call wait_for_earlier_kernels before it
+// reads or writes memory that an earlier kernel writes.
 __device__ void let_next_kernel_start() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;");

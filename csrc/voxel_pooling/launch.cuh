@@ -27,8 +27,8 @@ std::int64_t checked_product(std::initializer_list<std::int64_t> factors) {
     return product;
 }
 
-// Throws for sizes that overflow in the kernels: int32 for a single size, the points of a camera
-// and the cells of the grid; int64 for an array.
+// Throws if sizes overflow the integers of the kernels. Numbers of channels, of points per camera
+// and of cells of the grid must fit into int32; sizes of arrays must fit into int64.
 void check_sizes(const Sizes& s) {
     constexpr std::int64_t limit = std::numeric_limits<std::int32_t>::max();
     checked_product(
@@ -55,11 +55,12 @@ std::int64_t multiprocessors() {
     return count;
 }
 
-// early: the kernel may start while the previous one runs (sm_90 and newer); only for kernels that
-// wait before they use its results.
+// early: the kernel may start while the previous kernel runs (sm_90 and newer). This is allowed
+// only for kernels that call wait_for_earlier_kernels before they use results of earlier kernels.
 enum class Start { after_previous, early };
 
-// The GPU generation that the kernel was compiled for on this device, such as 90.
+// Returns the GPU generation, such as 90, of the compiled code that this device uses for the
+// kernel.
 template <class... Parameters>
 int code_version(void (*kernel)(Parameters...)) {
     cudaFuncAttributes attributes;
@@ -67,7 +68,8 @@ int code_version(void (*kernel)(Parameters...)) {
     return attributes.ptxVersion;
 }
 
-// Launches the kernel, unless there is no work.
+// Launches the kernel, unless its grid is empty. The grid has `blocks` blocks along x; its sizes
+// along y and z are others.y and others.z.
 template <class... Parameters, class... Arguments>
 void run(const Launch& launch, Start start, void (*kernel)(Parameters...), std::int64_t blocks,
          dim3 others, dim3 threads, Arguments... arguments) {

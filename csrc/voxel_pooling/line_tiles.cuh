@@ -1,5 +1,6 @@
-// Loads float16 or bfloat16 depth and context for the tensor cores: reads them once and transposes
-// them, so that the rows of a line are adjacent in shared memory.
+// Loads float16 or bfloat16 depth and context for the tensor cores. Each number is read once. The
+// numbers are transposed, so that the rows of a line (depth bin or context channel) are adjacent
+// in shared memory.
 #pragma once
 
 #include <cstring>
@@ -30,7 +31,7 @@ using RowPair = typename RowPairOf<T>::type;
 
 using Half4 = Group<unsigned, 2>;  // four numbers of a half type
 
-// Returns number k of the four numbers in each of two rows.
+// Returns the pair of the k-th numbers of two rows, each of which has four numbers.
 template <class T>
 __device__ RowPair<T> row_pair(const Half4& first, const Half4& second, int k) {
     const unsigned bits =
@@ -40,8 +41,8 @@ __device__ RowPair<T> row_pair(const Half4& first, const Half4& second, int k) {
     return pair;
 }
 
-// Lines of kRows numbers in shared memory for each column of a block: its depth bins, or its
-// channels.
+// The lines (depth bins or channels) of each column of a block, in shared memory. A line has kRows
+// numbers.
 //
 //   line 0 | row 0 | row 1 | ... | row 15 | 8 unused |     kLinePitch = 24 numbers per line
 //   line 1 | row 0 | row 1 | ... | row 15 | 8 unused |
@@ -57,16 +58,17 @@ struct LineTile {
     }
 };
 
-// The line in which a channel is stored. Of each product of 8 channels, mma returns the columns 2t
-// and 2t + 1 to thread t of four. With this order, the results of two products are the adjacent
-// channels 4t to 4t + 3, which one 16-byte atomic adds:
+// Returns the line in which a channel is stored. A product of mma has 8 channels, and of each four
+// threads, thread t receives the columns 2t and 2t + 1 of the product. With the order below, the
+// columns that thread t receives from two products are the adjacent channels 4t to 4t + 3, which
+// one 16-byte atomic adds:
 //
 //            first product                || second product
 //   line     0  1 |  2  3 |  4  5 |  6  7 ||  8  9 | 10 11 | 12 13 | 14 15
 //   channel  0  1 |  4  5 |  8  9 | 12 13 ||  2  3 |  6  7 | 10 11 | 14 15
 //   thread   t = 0     1       2       3       0       1       2       3
 //
-// and so on for each 16 channels.
+// This pattern is repeated for every 16 channels.
 __device__ int channel_line(int channel) {
     return (channel & ~15) | (channel << 2 & 8) | (channel >> 1 & 6) | (channel & 1);
 }
@@ -78,9 +80,9 @@ struct LineSource {
                        // columns
 };
 
-// The part of the lines that a thread copies through registers from global to shared memory: four
-// adjacent numbers of two rows of every 16th line; zeros outside of the array. V is the number of
-// numbers per access, 4 or 1.
+// The numbers that one thread copies from global memory through registers to shared memory: four
+// adjacent numbers in each of two rows. The thread repeats this for every 16th line. Numbers
+// outside of the array are zero. V is the number of numbers per access, 4 or 1.
 template <class T, int Lines, int V>
 struct RegisterTile {
     static constexpr int kCount = Lines / 16, kPairs = kRows / 2;
@@ -131,7 +133,8 @@ struct RegisterTile {
         }
     }
 
-    // Returns true if all numbers are finite.
+    // Stores the numbers in the tile, line i of the array as line order(i) of the tile. Returns
+    // true if all numbers are finite.
     template <class Order>
     __device__ bool store(const LineSource& source, LineTile<T, Lines>& tile, Order order) const {
         RowPair<T> poisoned{};  // sum of zero times each number: NaN if one of them is not finite

@@ -7,14 +7,16 @@
 namespace bevdepth {
 namespace {
 
-// In shared memory; 16-byte accesses of adjacent columns then use different banks.
+// Distance between the weights of adjacent columns in shared memory, in numbers. With this
+// distance, 16-byte accesses of adjacent columns use different banks.
 constexpr int kRowStride = kRows + 4;
 constexpr int kMaxGroups = 32;    // channel groups of one block
 constexpr int kSplatColumns = 8;  // columns of one block of splat
 // Largest number of bins of one block.
 template <class S, class A>
 constexpr int kSplatBins = kExact<S, A> ? 11 : 14;
-// Blocks of the largest size per multiprocessor: limits a thread to 128 registers.
+// Number of blocks of the largest size that must fit on a multiprocessor. This limits a thread to
+// 128 registers.
 constexpr int kSplatBlocks = 2;
 constexpr int kSplatWarps = 16;  // resulting warps per multiprocessor
 
@@ -30,11 +32,11 @@ __device__ void copy_rows(const A* source, A* target) {
 }
 
 // One block per view, kRows rows, some columns, some depth bins and a slice of the channels; one
-// thread (x, y) per group of V channels and column. If the camera is level, the rows of a column
-// at one depth fall into very few cells, and so do adjacent bins. So the thread keeps the features
-// of its column in registers, processes the rows of each bin, and adds to memory only when the
-// cell changes. Other columns, cameras and blocks add to the same cells, so the thread uses
-// atomics.
+// thread (x, y) per group of V channels and column. If the camera is level, the points of a column
+// at one depth lie in very few cells, and the points of adjacent bins often lie in the same cells.
+// So the thread keeps the features of its column in registers, processes the rows of each bin, and
+// adds to memory only when the cell changes. Threads of other columns, cameras and blocks add to
+// the same cells, so the thread uses atomics.
 template <class T, class S, int V>
 __global__ void __launch_bounds__(kMaxGroups* kSplatColumns, kSplatBlocks)
     splat(Sizes sizes, Tiling tiling, GeometryCells cells, StridedArray depth, const T* context,

@@ -1,4 +1,4 @@
-// Sums of cells: functions that clear them, add to them and round them.
+// Clears the sums of cells, adds to them and rounds them; also transposes the context.
 #pragma once
 
 #include <type_traits>
@@ -13,8 +13,8 @@ constexpr int kTile = 32;        // side of the square that a block transposes i
 constexpr int kClearBytes = 64;  // bytes that one thread clears
 constexpr int kMapRounds = 2;    // groups of channels that a thread of write_map rounds
 
-// Adds a group of channels to the sums of a cell, of type S, with atomics, because other threads
-// add terms in any order.
+// Adds a group of V channels to the sums of a cell, which have type S. Other threads add to the
+// same sums at the same time, so the additions are atomic.
 template <class S, class A, int V>
 struct Adder {
     __device__ Adder(const Sizes&, const Bounds&) {}
@@ -36,15 +36,15 @@ __device__ void Adder<float, float, 4>::add(float* target, const Group<float, 4>
 #endif
 }
 
-// Memory order of the exact sums of a cell. One atomic adds only one double. So the first channels
-// of all groups of four are adjacent, then the second channels, and so on. Adjacent threads, which
-// have adjacent groups, then add to adjacent numbers.
+// Memory order of the exact sums of a cell. An atomic addition changes only one double. The first
+// channels of all groups of four are therefore adjacent, followed by the second channels of all
+// groups, and so on. Adjacent threads process adjacent groups, so they add to adjacent numbers.
 struct ExactOrder {
     int channels;
 
     __device__ int step() const {
         return channels % 4 == 0 ? channels / 4 : 1;
-    }  // to the next channel of a group
+    }  // distance between adjacent channels of a group
     __device__ int offset(int channel) const {
         return channels % 4 == 0 ? channel / 4 + channel % 4 * step() : channel;
     }
@@ -71,7 +71,7 @@ template <class S, class A, int V>
 struct OpenCell {
     int stride;
     Adder<S, A, V> adder;
-    S* cells;  // the group in cell 0
+    S* cells;  // sums of the group in cell 0
     int cell = kOutside;
     Group<A, V> sum = {};
 
@@ -92,8 +92,9 @@ struct OpenCell {
         cell = next;
     }
 
-    // Adds weight[row] * features[row] of the rows of column i that lie in the grid, cell by cell.
-    // Other rows are skipped and not weighted by zero, because they may contain NaN.
+    // Adds weight[row] * features[row] for the rows of column i that lie in the grid, cell by
+    // cell. Rows outside of the grid are skipped. A weight of zero instead would add NaN if their
+    // features are NaN or infinite.
     template <int Count, class F>
     __device__ void add(const RunTile<Count>& tile, int i, const Group<F, V> (&features)[kRows],
                         const A (&weight)[kRows]) {
@@ -156,7 +157,7 @@ __device__ void transpose_tile(const Planes& planes, unsigned tile, const T* sou
     }
 }
 
-// Zeros this thread's share of `bytes`, a multiple of 4.
+// Sets this thread's share of the sums to zero. The sums have `bytes` bytes, a multiple of 4.
 __device__ void clear_share(std::int64_t block, void* sums, std::int64_t bytes) {
     const std::int64_t vectors = bytes / sizeof(uint4);
     std::int64_t i = block * kThreads * (kClearBytes / sizeof(uint4)) + threadIdx.x;

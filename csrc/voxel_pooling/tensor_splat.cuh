@@ -5,8 +5,8 @@
 //   sums (16 bins x C) = weights (16 bins x 16 rows) x features (16 rows x C)
 // A bin may have points in several cells. Each pass selects the lowest remaining cell of every
 // bin, sets the weights of all other points to zero, multiplies, adds the result to the selected
-// cells, and marks their points as done. The lane (thread of the warp) that has each weight, as
-// mma requires (lane = 4 g + t; two rows per 32-bit register):
+// cells, and marks the added points as done. The diagram shows which lane (thread of the warp) has
+// each weight, as mma requires (lane = 4 g + t; a 32-bit register contains two rows):
 //
 //              row   0 1    2 3    4 5    6 7  |  8 9   10 11  12 13  14 15
 //   bin  0 (g = 0)  lane 0  lane 1 lane 2 lane 3 | lane 0 lane 1 lane 2 lane 3   pair[0] | pair[2]
@@ -35,7 +35,7 @@ constexpr int kTensorBins = 16;      // bins that a warp processes at a time
 constexpr int kTensorBlocks = 4;     // blocks per multiprocessor
 constexpr int kTensorChannels = 80;  // largest number of channels of one block
 constexpr int kTensorStep = 16;      // channels multiplied at a time
-// Cell of a point that is left out or done.
+// Cell of a point that lies outside of the grid or has already been added.
 constexpr int kNowhere = std::numeric_limits<int>::max();
 
 #if __CUDA_ARCH__ >= 800
@@ -60,8 +60,8 @@ __device__ void multiply(__nv_bfloat16, const unsigned (&a)[4], const unsigned* 
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// The points of a thread for the tensor cores: bins g and g + 8 of 16 bins of a column, rows 2t,
-// 2t + 1, 2t + 8, 2t + 9, where lane = 4 g + t.
+// The cells of the 8 points of a thread. The points are in the bins g and g + 8 of the 16 bins of
+// a column, and in the rows 2t, 2t + 1, 2t + 8 and 2t + 9, where lane = 4 g + t.
 struct PointCells {
     int cell[2][2][2];  // bin, half of the rows, row
 
@@ -87,8 +87,8 @@ __device__ bool next_cells(const PointCells& points, int (&cell)[2]) {
     return !__all_sync(kAllLanes, min(cell[0], cell[1]) == kNowhere);
 }
 
-// The weights of the points in the selected cells, zero for other points; they are multiplied by
-// features.
+// The weights of the points of a thread. `select` returns a copy in which the weights of all
+// points outside of the selected cells are zero; `times` multiplies the weights by features.
 template <class T>
 struct Weights {
     unsigned pair[4];  // [bin + 2 * half of the rows]
@@ -119,7 +119,7 @@ struct Weights {
         return static_cast<float>(row == 0 ? rows.x : rows.y);
     }
 
-    // Returns four adjacent channels of each of the two bins.
+    // Writes the products of four adjacent channels to `sum`, for each of the two bins.
     template <int Lines>
     __device__ void times(LineTile<T, Lines>& tile, int column, int channel,
                           float (&sum)[2][4]) const {
@@ -229,8 +229,8 @@ __device__ void add_products(PointCells& points, const Weights<T>& weights,
 #endif
 
 // One block per view, kRows rows, four columns, some depth bins and a slice of the channels; one
-// warp per column, 16 bins at a time, while the depth of the next 16 bins is being loaded. Other
-// blocks add to the same cells, so the kernel uses atomics.
+// warp per column. The warp processes 16 bins at a time, while the depth of the next 16 bins is
+// being loaded. Other blocks add to the same cells, so the kernel uses atomics.
 template <class T, int V>
 __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks)
     splat_half(Sizes sizes, Tiling tiling, GeometryCells cells, LineSource depth,
@@ -283,7 +283,8 @@ __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks)
 #endif
 }
 
-// Returns the number of depth bins of one block; it leaves a few blocks for each multiprocessor.
+// Returns the number of depth bins of one block. It is a multiple of kTensorBins, and small enough
+// for kTensorBlocks blocks per multiprocessor if there are enough bins.
 unsigned half_bins(const Sizes& sizes) {
     const std::int64_t tiles = sizes.batch * sizes.cameras * ceil_divide(sizes.height, kRows) *
                                ceil_divide(sizes.width, kTensorColumns);

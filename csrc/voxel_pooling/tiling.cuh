@@ -7,11 +7,11 @@ namespace bevdepth {
 namespace {
 
 // Divides the points of every view into blocks of `columns` columns, `bins` bins and kRows rows.
-// The number of a block counts the columns fastest, then the bins, the rows and the views.
+// From block to block, the columns change fastest, then the bins, the rows and the views.
 struct Tiling {
     unsigned columns, bins;  // in one block
     unsigned column_blocks, bin_blocks, row_blocks;
-    bool empty;  // no bins; bin_blocks is then 1, because it is a divisor
+    bool empty;  // true if there are no bins; bin_blocks is then 1, because Corner divides by it
 
     Tiling(const Sizes& sizes, unsigned columns, unsigned bins)
         : columns(columns),
@@ -46,8 +46,8 @@ __device__ const T* element(const StridedArray& array, std::int64_t view, std::i
            line * array.line_stride + row * array.row_stride + column * array.column_stride;
 }
 
-// Loads the weights of `rows` points of a column, at most kRows, and fills up to kRows with the
-// last one.
+// Loads the weights of `rows` points of a column, at most kRows. If there are fewer than kRows,
+// the last weight is repeated.
 template <class T>
 __device__ void load_weights(const T* source, std::int64_t stride, int rows,
                              Accumulator<T> (&weight)[kRows]) {
@@ -58,8 +58,8 @@ __device__ void load_weights(const T* source, std::int64_t stride, int rows,
     for (int row = 0; row < kRows; ++row) weight[row] = static_cast<Accumulator<T>>(stored[row]);
 }
 
-// Loads the features of `rows` pixels of a column, at most kRows, and fills up to kRows with
-// those of the last pixel.
+// Loads the features of `rows` pixels of a column, at most kRows. If there are fewer than kRows,
+// the features of the last pixel are repeated.
 template <class T, int V>
 __device__ void load_features(const T* source, std::int64_t stride, int rows,
                               Group<Accumulator<T>, V> (&features)[kRows]) {

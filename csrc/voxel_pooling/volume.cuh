@@ -1,4 +1,5 @@
-// Kernels for points that have features of their own: the map and the gradient of the features.
+// Kernels for a volume, in which every point has its own features. They compute the map, and the
+// gradient of the volume.
 #pragma once
 
 #include "voxel_pooling/sums.cuh"
@@ -9,9 +10,10 @@ namespace {
 
 constexpr int kVolumeColumns = 64;  // columns of one block of splat_volume
 
-// One block per view, depth bin, kRows rows and up to 64 columns; one thread (x, y) per column,
-// for every blockDim.y-th group of V channels. Adjacent threads read adjacent columns. Each thread
-// processes the rows as in splat, and uses atomics for the same reason.
+// One block per view, depth bin, kRows rows and up to 64 columns. Thread (x, y) processes column x
+// of the block, and every blockDim.y-th group of V channels, beginning with group y. Adjacent
+// threads read adjacent columns. As in splat, a thread adds to memory only when the cell changes,
+// and uses atomics because other threads add to the same cells.
 template <class T, class S, int V>
 __global__ void splat_volume(Sizes sizes, Tiling tiling, IndexedCells cells, const T* volume,
                              const std::uint32_t* bounds, S* sums) {
@@ -53,8 +55,8 @@ __global__ void splat_volume(Sizes sizes, Tiling tiling, IndexedCells cells, con
     }
 }
 
-// One thread per point copies the gradient of its cell channel by channel; adjacent threads write
-// adjacent points.
+// One thread per point copies the gradient of the point's cell, V channels at a time; a point
+// outside of the grid has the gradient 0. Adjacent threads write adjacent points.
 template <class T, int V>
 __global__ void gather_grad_volume(Sizes sizes, IndexedCells cells, std::int64_t points,
                                    const T* grad_map, T* grad_volume) {

@@ -22,9 +22,10 @@ GeometryCells geometry_cells(const Geometry& geometry) {
     return cells;
 }
 
-// Division of the channels of a map into blocks with equal numbers of groups of V.
+// Divides the channels of a map into groups of `group` channels, and the groups evenly into
+// slices. A block processes one slice.
 struct Slices {
-    unsigned groups, slices;  // in one block; blocks
+    unsigned groups, slices;  // groups per slice; number of slices
 
     Slices(const Sizes& sizes, int group) {
         const std::int64_t all = ceil_divide(sizes.channels, group);
@@ -33,8 +34,8 @@ struct Slices {
     }
 };
 
-// Returns the number of depth bins of one block of splat: `most`, or fewer if multiprocessors
-// would have no blocks otherwise.
+// Returns the number of depth bins of one block of splat: `most`, or fewer if some multiprocessors
+// would otherwise have too few blocks.
 unsigned splat_bins(const Sizes& sizes, const Slices& slices, int most) {
     const std::int64_t warps =
         std::max<std::int64_t>(ceil_divide(slices.groups * kSplatColumns, kWarp), 1);
@@ -50,8 +51,8 @@ Planes context_planes(const Sizes& s) {
     return {s.batch * s.cameras, s.channels, s.height * s.width};
 }
 
-// Computes the bounds of exact sums, transposes the context if its channels are first, and clears
-// `bytes` of sums.
+// Computes the bounds of exact sums, transposes the context if its channels are first, and sets
+// `bytes` bytes of `sums` to zero.
 template <class T>
 void prepare_arrays(const Launch& launch, const Sizes& sizes, Bounded<T> bounded,
                     const Context& context, void* sums, std::int64_t bytes) {
@@ -59,7 +60,8 @@ void prepare_arrays(const Launch& launch, const Sizes& sizes, Bounded<T> bounded
     const std::int64_t tiles = context.channels_first == nullptr ? 0 : planes.tiles();
     Sizes counts = sizes;
     counts.channels =
-        bounded.groups[0] % 4 + bounded.groups[1] % 4;  // groups of 4 if both are multiples of 4
+        bounded.groups[0] % 4 + bounded.groups[1] % 4;  // for_group then uses 4 only if both are
+                                                        // multiples of 4
     for_group<T>(counts, {bounded.values[0], bounded.values[1]}, [&](auto group) {
         constexpr int V = decltype(group)::value;
         for (std::int64_t& groups : bounded.groups) groups /= V;
@@ -135,7 +137,8 @@ void splat_half_points(const Launch& launch, const Sizes& sizes, const GeometryC
           : launch_for(std::integral_constant<int, 1>{});
 }
 
-// float16 and bfloat16 are multiplied on tensor cores, unless sums must be exact.
+// Returns true if tensor cores multiply depth and context: T is float16 or bfloat16, the GPU is
+// sm_80 or newer, and sums need not be exact.
 template <class T>
 bool on_tensor_cores(bool exact) {
     if constexpr (sizeof(T) == 2) return !exact && code_version(splat_half<T, 4>) >= 80;

@@ -7,8 +7,8 @@
 //
 // Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells. T is
 // the type of the features (Launch::dtype). Arrays are contiguous unless a comment says otherwise.
-// "Row" and "column" always mean those of the feature map. "Channels last" means that the C
-// channels of a pixel or cell lie side by side, as in torch's memory format of that name.
+// "Row" and "column" always refer to the feature map, not to the grid. "Channels last" means that
+// the C channels of a pixel or cell are adjacent in memory, as in torch.channels_last.
 #pragma once
 
 #include <cstdint>
