@@ -21,8 +21,8 @@ def module_name(path: Path) -> str:
 
 
 def imported_names(source: str, path: Path) -> set[str]:
-    """Return everything ``source`` imports as absolute dotted names, ``from a import b`` as
-    ``a.b``."""
+    """Return the absolute dotted name of everything that ``source`` imports; for
+    ``from a import b``, this is ``a.b``."""
     package = module_name(path).split('.')
     if path.name != '__init__.py':
         package = package[:-1]
@@ -38,6 +38,6 @@ def imported_names(source: str, path: Path) -> set[str]:
 
 
 def is_ros(name: str) -> bool:
-    """Return True if ``name`` belongs to ROS: one of its libraries, or a package of messages."""
+    """Return True if ``name`` is in a ROS library or in a package of ROS messages."""
     top = name.split('.')[0]
     return top in ROS_LIBRARIES or top.endswith(('_msgs', '_interfaces'))

@@ -20,7 +20,7 @@ _FENCE = re.compile(r'^```.*?^```', re.MULTILINE | re.DOTALL)
 
 
 def page(name: str) -> str:
-    """Return the text of a page, named by its path below the root."""
+    """Return the text of the page whose path relative to the repository is ``name``."""
     return (ROOT / name).read_text()
 
 
@@ -38,8 +38,8 @@ def commands(text: str, start: str) -> set[str]:
 
 
 def table_rows(text: str, first_column: str) -> dict[str, list[str]]:
-    """Return the rows of all tables whose first heading is ``first_column``: each name in
-    backticks in the first cell -> the other cells of its row.
+    """Return the rows of all tables whose first column has the heading ``first_column``. The
+    result maps each name in backticks in the first column to the other cells of the row.
     """
     rows: dict[str, list[str]] = {}
     inside = False
@@ -62,8 +62,8 @@ def anchors(text: str) -> set[str]:
 
 
 def links(path: Path) -> list[tuple[Path, str]]:
-    """Return file and anchor of every link to a page or file of the project; links with a URL are
-    left out, and an empty anchor means the whole file.
+    """Return file and anchor of every link to a page or file of the project. Links with a URL are
+    left out. A link to a whole file has an empty anchor.
     """
     found = re.findall(
         r'\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)', _FENCE.sub('', path.read_text())

@@ -42,14 +42,14 @@ TINY_WITH_BOXES = replace(
     depth_net=DepthNetConfig(mid_channels=8, context_channels=4, refinement=False),
     decode=DecodeConfig(candidates=20, boxes_per_task=3),
 )
-"""A smaller network with few boxes, for tests that run the node."""
+"""A network without depth refinement that gives few boxes, for tests that run the node."""
 
 
 def random_model(
     preset: str = 'small', refinement: bool = False, key_frames: int = 2, stereo: bool = False
 ) -> BEVDepth:
-    """Return a preset at a small input size with random weights and batch norm statistics; it
-    gives many boxes."""
+    """Return the model of a preset with a small input size, random weights and random batch norm
+    statistics. Its score threshold is 0, so that it gives many boxes."""
     torch.manual_seed(0)
     config = load_model_config(ROOT / 'config' / 'models' / f'{preset}.yaml')
     if stereo:
@@ -80,14 +80,16 @@ def _with_random_statistics(model: BEVDepth) -> BEVDepth:
 
 
 def write_tiny_checkpoint(path: Path) -> Path:
-    """Write random weights of TINY_WITH_BOXES, the same on every run; scores nearly agree."""
+    """Write random weights of TINY_WITH_BOXES, which are the same on every run. The scores of all
+    boxes are nearly equal."""
     torch.manual_seed(0)
     save_checkpoint(BEVDepth(TINY_WITH_BOXES), path)
     return path
 
 
 def write_varied_checkpoint(path: Path) -> Path:
-    """Write random weights of TINY_WITH_BOXES whose scores differ, the same on every run."""
+    """Write random weights of TINY_WITH_BOXES, which are the same on every run. The scores of the
+    boxes differ."""
     torch.manual_seed(0)
     save_checkpoint(_with_random_statistics(BEVDepth(TINY_WITH_BOXES)), path)
     return path

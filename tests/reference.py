@@ -1,8 +1,8 @@
-"""Reads the recorded numbers of the official code, and the deterministic weights they were
-computed with.
+"""Reads the recorded numbers of the official code, and computes the deterministic weights that the
+official code used for them.
 
-tests/data contains the numbers that need no image of nuScenes; only tests/golden reads the
-others, from the reference folder.
+tests/data contains the numbers that were computed without images of nuScenes. All other numbers
+are in the reference folder; only tests/golden, tests/gpu and tests/benchmarks need this folder.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ _CONSTRUCTED = (*FRUSTUM_AXES, 'stereo.candidate_factors', 'stereo.bin_numbers')
 
 
 def reference_path(name: str) -> Path:
-    """Return a file of the reference folder: ``$BEVDEPTH_REFERENCE``, else ``../shared/reference``
-    beside the project.
+    """Return the path of a file in the reference folder. ``$BEVDEPTH_REFERENCE`` names this
+    folder; by default, it is ``../shared/reference`` relative to the repository.
 
     Raises:
         FileNotFoundError: the folder or file does not exist.
@@ -117,20 +117,24 @@ def _read_case(folder: Path, case: str) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def float32_steps(size: float, steps: int = 8) -> float:
-    """Return ``steps`` distances between neighboring float32 numbers of ``size``, what a chain of
-    that many roundings may differ by."""
+    """Return ``steps`` times the distance between neighboring float32 numbers near ``size``.
+
+    If two computations round at most ``steps`` numbers of up to this size, their results differ by
+    at most this value.
+    """
     return steps * float(np.spacing(np.float32(size))) if size else 0.0
 
 
 def uniform(name: str, shape: tuple[int, ...], offset: int = 0) -> np.ndarray:
-    """Return the reference's float64 numbers in [-1, 1) for a name."""
+    """Return the pseudo-random float64 numbers in [-1, 1) that the official run used under this
+    name. ``offset`` changes the seed."""
     seed = (zlib.crc32(name.encode()) + offset) % 2**32
     return 2 * np.random.Generator(np.random.PCG64(seed)).random(tuple(shape)) - 1
 
 
 def fill_value(name: str, shape: tuple[int, ...], stereo: bool = False) -> np.ndarray:
-    """Return the deterministic weights of one official tensor (name without ``model.``) in
-    float64; a stereo model has different values."""
+    """Return the deterministic float64 values of the official tensor ``name`` (without the prefix
+    ``model.``). Some tensors have other values in a stereo model."""
     u = uniform(name, shape)
     value = _base_value(name, u)
     for pattern, exception in _STEREO_EXCEPTIONS if stereo else _EXCEPTIONS:
@@ -156,14 +160,14 @@ def _base_value(name: str, u: np.ndarray) -> np.ndarray:
 
 
 def filled_model(case: str) -> BEVDepth:
-    """Return the model of a key of PRESETS with the deterministic weights, in evaluation mode."""
+    """Return the model preset ``PRESETS[case]`` with deterministic weights, in evaluation mode."""
     model = BEVDepth(load_model_config(ROOT / 'config' / 'models' / f'{PRESETS[case]}.yaml'))
     fill(model)
     return model.eval()
 
 
 def fill(model: BEVDepth) -> None:
-    """Give every weight of ``model`` its deterministic value."""
+    """Set all weights and batch norm statistics of ``model`` to their deterministic values."""
     stereo = model.config.stereo is not None
     for name, tensor in model.state_dict().items():
         if name not in _CONSTRUCTED:
@@ -172,7 +176,7 @@ def fill(model: BEVDepth) -> None:
 
 
 def synthetic_images() -> torch.Tensor:
-    """Return the (1, 2, 6, 3, 256, 704) float32 images of the synth cases."""
+    """Return the (1, 2, 6, 3, 256, 704) float32 images of the golden cases ``synth_*``."""
     coarse = (
         uniform('synthetic_image:coarse', (1, 2, 6, 3, 16, 44))
         .repeat(16, axis=-2)

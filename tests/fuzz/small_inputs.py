@@ -22,8 +22,8 @@ CALIBRATION = {
 
 
 def make_tables(root: Path) -> dict[str, list | dict]:
-    """Write a nuScenes-format dataset of one scene with two frames and one object, and return its
-    tables."""
+    """Write a dataset in nuScenes format with one scene, two frames and one object. Return the
+    tables of the dataset."""
     tables: dict[str, list | dict] = {name: [] for name in TABLES}
     tables['category'] = [{'token': 'car', 'name': 'vehicle.car', 'description': ''}]
     tables['attribute'] = [{'token': 'moving', 'name': 'vehicle.moving', 'description': ''}]

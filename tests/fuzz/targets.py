@@ -1,7 +1,9 @@
-"""The fuzzing targets. A target creates a valid input once and returns a function that damages it,
-reads it and checks the outcome.
+"""The fuzzing targets. A target prepares valid input and returns a function. Each call of this
+function is an execution: it makes damaged input, lets the code under test read it, and checks the
+result.
 
-An execution returns whether the input was accepted. Anything that it raises is a finding.
+An execution returns whether the code under test accepted the damaged input. Every exception that
+an execution raises is a finding.
 """
 
 from __future__ import annotations
@@ -32,4 +34,4 @@ TARGETS: dict[str, Callable[[Path], Execute]] = {
     'bag_sqlite': bag_targets.sqlite,
     'bag_metadata': bag_targets.metadata,
 }
-"""By name; each takes a folder for its files."""
+"""Maps names to targets. The argument of a target is the folder in which it writes its files."""

@@ -66,7 +66,7 @@ def official_state(tmp_path_factory):
     return torch.load(path, weights_only=True)['state_dict']
 
 
-def test_a_tensor_that_repeats_one_stored_number_is_rejected(official_state, tmp_path):
+def test_a_checkpoint_whose_tensor_expands_one_stored_number_is_rejected(official_state, tmp_path):
     name = 'model.backbone.frustum'
     torch.save(
         official_state | {name: torch.zeros(1).expand(10**4, 10**4, 10**4, 4)},
@@ -76,7 +76,7 @@ def test_a_tensor_that_repeats_one_stored_number_is_rejected(official_state, tmp
         load_checkpoint(tmp_path / 'bomb.pth')
 
 
-def test_compressed_weights_are_rejected(official_state, tmp_path):
+def test_a_checkpoint_with_compressed_weights_is_rejected(official_state, tmp_path):
     torch.save(official_state, tmp_path / 'plain.pth')
     with (
         zipfile.ZipFile(tmp_path / 'plain.pth') as plain,
@@ -88,7 +88,7 @@ def test_compressed_weights_are_rejected(official_state, tmp_path):
         load_checkpoint(tmp_path / 'packed.pth')
 
 
-def test_a_pickle_without_its_archive_is_rejected(tmp_path):
+def test_a_pickle_file_outside_of_a_zip_archive_is_rejected(tmp_path):
     (tmp_path / 'bare.pth').write_bytes(pickle.dumps({'state_dict': {}}))
     with pytest.raises(CheckpointError, match='not a PyTorch checkpoint'):
         load_checkpoint(tmp_path / 'bare.pth')
@@ -119,7 +119,7 @@ def test_a_stored_config_that_is_invalid_or_needs_too_much_memory_is_rejected(co
 
 
 @pytest.mark.parametrize('kind', [torch.complex64, torch.float8_e4m3fn, torch.int64, torch.bool])
-def test_weights_of_another_data_type_are_rejected_by_name(kind, tmp_path):
+def test_the_message_about_a_weight_of_an_invalid_data_type_names_weight_and_type(kind, tmp_path):
     path, model = tmp_path / 'odd.safetensors', BEVDepth(TINY)
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     name = 'image_encoder.backbone.conv1.weight'
@@ -133,7 +133,7 @@ def test_weights_of_another_data_type_are_rejected_by_name(kind, tmp_path):
         load_checkpoint(path)
 
 
-def test_a_header_that_claims_more_than_the_file_holds_is_rejected(tmp_path):
+def test_a_checkpoint_with_a_header_length_beyond_the_end_of_the_file_is_rejected(tmp_path):
     path = tmp_path / 'weights.safetensors'
     save_checkpoint(BEVDepth(TINY), path)
     content = path.read_bytes()
@@ -167,7 +167,7 @@ def test_an_invalid_model_preset_raises_a_value_error(text, tmp_path):
 
 
 @pytest.mark.parametrize('width', ['.inf', '1e400', '[]', '2001-99-99', "!!int ''"])
-def test_a_calibration_file_of_an_impossible_size_is_rejected(width, tmp_path):
+def test_a_calibration_file_with_an_invalid_image_width_is_rejected(width, tmp_path):
     (tmp_path / 'front.yaml').write_text(
         f'image_width: {width}\nimage_height: 96\ncamera_matrix: {{data: [{{}}]}}\n'
     )
@@ -184,7 +184,7 @@ def test_an_image_that_is_too_thin_to_be_resized_is_rejected():
 
 
 @pytest.mark.parametrize('side', [20_000, 11_000])
-def test_an_image_that_claims_too_many_pixels_is_rejected_with_this_reason(side, tmp_path):
+def test_the_message_about_an_image_with_too_many_pixels_says_that_it_is_too_large(side, tmp_path):
     buffer = io.BytesIO()
     Image.new('L', (8, 8)).save(buffer, 'PNG')
     content = buffer.getvalue()
@@ -195,7 +195,7 @@ def test_an_image_that_claims_too_many_pixels_is_rejected_with_this_reason(side,
         read_image(tmp_path / 'bomb.png')
 
 
-def test_images_in_other_formats_are_rejected(tmp_path):
+def test_an_image_that_is_neither_jpeg_nor_png_is_rejected(tmp_path):
     Image.new('RGB', (8, 8)).save(tmp_path / 'image.tiff')
     with pytest.raises(OSError, match='cannot be read as an image'):
         read_image(tmp_path / 'image.tiff')
@@ -217,7 +217,7 @@ def test_a_dataset_that_names_files_outside_its_folder_is_rejected(dataroot, fil
 
 
 @pytest.mark.parametrize('name', ['../evil', '/tmp/evil', 'a/b', '', '.hidden', 'x' * 300, 7])
-def test_a_scene_name_that_leads_outside_the_output_folder_is_rejected(dataroot, name):
+def test_a_scene_name_that_is_unsafe_as_a_folder_name_is_rejected(dataroot, name):
     root, tables = dataroot
     tables['scene'][0]['name'] = name
     rewrite(root, 'scene', tables['scene'])
@@ -228,7 +228,7 @@ def test_a_scene_name_that_leads_outside_the_output_folder_is_rejected(dataroot,
         chosen_scenes(root, 'v1.0-mini', None)
 
 
-def test_a_cycle_of_samples_is_rejected(dataroot):
+def test_samples_that_refer_to_each_other_in_a_cycle_are_rejected(dataroot):
     root, tables = dataroot
     tables['sample'][1]['next'] = 'sample0'
     rewrite(root, 'sample', tables['sample'])
@@ -239,7 +239,7 @@ def test_a_cycle_of_samples_is_rejected(dataroot):
 
 
 @pytest.mark.parametrize('link', ['prev', 'next'])
-def test_a_cycle_of_sensor_files_is_rejected(dataroot, link):
+def test_a_cycle_of_prev_links_is_rejected_and_a_cycle_of_next_links_is_ignored(dataroot, link):
     root, tables = dataroot
     first = next(row for row in tables['sample_data'] if row['token'] == 'data-CAM_FRONT-0')
     first[link] = first['token']
@@ -258,7 +258,7 @@ def test_a_cycle_of_sensor_files_is_rejected(dataroot, link):
      ('splits', ['all']), ('splits', {'all': 7}),
      ('scene', [{}]), ('attribute', [7]), ('category', None)],
 )  # fmt: skip
-def test_tables_that_contradict_each_other_are_rejected_with_a_message(dataroot, table, records):
+def test_tables_with_invalid_or_missing_rows_are_rejected_with_a_message(dataroot, table, records):
     root, _ = dataroot
     rewrite(root, table, records)
     with pytest.raises(ValueError, match=r'tables|splits|split|names the file'):
@@ -294,7 +294,9 @@ def test_invalid_quality_of_service_in_a_bag_is_ignored(tmp_path, storage):
     assert (topic.name, topic.profiles, topic.count) == ('/a', (), 4)
 
 
-def test_decompression_of_a_chunk_is_limited(tmp_path, monkeypatch):
+def test_a_chunk_that_is_too_large_after_decompression_is_skipped_and_reported(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr('bevdepth_ros.bags.mcap_records.MAX_CONTENT_BYTES', 10_000)
     file = storage_file(
         write_bag(tmp_path / 'bag', {'/a': qos()}, 4, 'mcap', padding=100_000, compressed=True)
@@ -362,7 +364,7 @@ def test_metadata_that_lists_files_outside_the_bag_is_ignored(tmp_path):
         'sensor_msgs/srv/SetCameraInfo',
     ],
 )
-def test_a_type_name_in_a_bag_cannot_import_other_python_modules(name):
+def test_a_type_name_in_a_bag_that_is_not_an_installed_message_is_rejected(name):
     with pytest.raises(ValueError, match=r'is not (installed|the name)|has no attribute|Nothing'):
         message_class(name)
 
@@ -370,7 +372,7 @@ def test_a_type_name_in_a_bag_cannot_import_other_python_modules(name):
 # Files that are written
 
 
-def test_a_failed_write_leaves_the_previous_file(tmp_path):
+def test_an_interrupted_write_keeps_the_previous_file(tmp_path):
     path = tmp_path / 'folder' / 'file'
     write_atomically(path, lambda target: Path(target).write_bytes(b'complete') and None)
 

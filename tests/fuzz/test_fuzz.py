@@ -12,7 +12,8 @@ from tests.fuzz.targets import TARGETS
 from tests.reference import ROOT
 
 EXECUTIONS = 20
-"""Executions of each target. A number, not a time, so that every machine runs the same inputs."""
+"""Number of executions of each target. With a limit of time instead, the inputs would differ
+between machines."""
 
 
 def test_every_damaged_input_is_accepted_or_rejected_with_the_expected_error():
@@ -50,7 +51,7 @@ _SECTIONS = st.sampled_from(
 
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(_SECTIONS, _PLAIN, max_size=3))
-def test_any_mapping_is_either_accepted_as_model_config_or_rejected(values):
+def test_any_mapping_is_a_valid_model_config_or_raises_a_value_error(values):
     try:
         config = model_config_from_dict(values)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The reference folder that every test here reads."""
+"""Provides the reference folder, which contains the numbers of the official code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.reference import reference_path
 
 
 def pytest_configure() -> None:
-    """End the run with one message if the folder is missing."""
+    """End the run with one message if the reference folder is missing."""
     try:
         reference_path('golden')
     except FileNotFoundError as error:
@@ -19,5 +19,5 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope='session')
 def real_sample() -> Path:
-    """The folder of the real nuScenes sample."""
+    """Return the folder of the real nuScenes sample."""
     return reference_path('nuscenes_sample')

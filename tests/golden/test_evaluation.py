@@ -1,4 +1,4 @@
-"""The result file of the real sample equals that of the official evaluator."""
+"""Compares the result file of the real sample with the file of the official evaluator."""
 
 from __future__ import annotations
 

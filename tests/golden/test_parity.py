@@ -1,4 +1,4 @@
-"""The whole network equals the official code, stage by stage."""
+"""Compares the output of every stage of the network with the official code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Samples of the nuScenes loader equal those of the official pipeline on the real sample."""
+"""Compares samples that ``NuScenesDataset`` loads with samples of the official pipeline. Both are
+made from the real nuScenes sample."""
 
 from __future__ import annotations
 
@@ -30,14 +31,16 @@ TRANSFORMS = [
     for camera in OFFICIAL['train_aug']['per_cam']
 ]
 WORLD_M = 1011.0
-"""Largest world coordinate of the sample; float32 pose differences have its step."""
+"""Largest world coordinate of the real sample in m. The official code subtracts coordinates of
+this size in float32, so that its results have the rounding error of this size."""
 MATRICES = {
     'key_ego_from_camera': ('sensor2ego', WORLD_M),
     'intrinsics': ('intrin', 0.0),
     'image_aug': ('ida', 1600.0),
     'bev_aug': ('bda', 1.0),
 }
-"""Our name: the official one, and the size of the numbers that float32 rounds on the way."""
+"""Maps our name of a matrix to its official name, and to the size of the largest numbers that are
+rounded to float32 while the matrix is computed."""
 
 
 def dataset(root: Path) -> NuScenesDataset:
@@ -53,16 +56,16 @@ def two_frames(tmp_path_factory: pytest.TempPathFactory, real_sample: Path) -> N
 
 @pytest.fixture(scope='module')
 def validation(tmp_path_factory: pytest.TempPathFactory, real_sample: Path) -> Sample:
-    """Our sample from the inputs of the official validation sample: a scene of one real frame,
-    which is its own past frame."""
+    """Return the sample that our code loads from the inputs of the official validation sample. The
+    scene has one real frame, which is also used as past frame."""
     folder = tmp_path_factory.mktemp('one_frame') / 'dataset'
     return dataset(make_dataroot(folder, frames=1, sample=real_sample))[0]
 
 
 @pytest.fixture(scope='module')
 def training(two_frames: NuScenesDataset) -> Sample:
-    """Our sample from the inputs of the official training sample: the stored augmentation, and the
-    shifted frame as past frame."""
+    """Return the sample that our code loads from the inputs of the official training sample, with
+    the stored augmentation and with two different frames."""
     bda = OFFICIAL['train_aug']['bda']
     bev = BevTransform(bda['rotate'], bda['scale'], bda['flip_dx'], bda['flip_dy'])
     return two_frames.load(1, TRANSFORMS, bev, read_crop)
@@ -111,7 +114,7 @@ def test_lidar_depth_equals_the_official_one_in_every_pixel(
     assert np.allclose(depth, expected, atol=1e-4)
 
 
-def test_ground_truth_equals_the_official_one(
+def test_ground_truth_boxes_and_labels_equal_the_official_ones(
     two_frames: NuScenesDataset, training: Sample
 ) -> None:
     for sample, name in ((two_frames[1], 'gt/'), (training, 'train/gt_')):
@@ -120,7 +123,9 @@ def test_ground_truth_equals_the_official_one(
         assert np.array_equal(sample.labels.numpy(), ARRAYS[f'{name}labels'])
 
 
-def test_the_mean_pose_is_the_official_one(real_sample: Path, tmp_path: Path) -> None:
+def test_the_mean_ego_pose_over_the_cameras_equals_the_official_one(
+    real_sample: Path, tmp_path: Path
+) -> None:
     root = make_dataroot(tmp_path / 'dataset', sample=real_sample)
     pose = load_index(root, VERSION, SPLIT, tmp_path / 'cache')[1].world_from_ego()
     official = OFFICIAL['val_img_metas']
@@ -147,5 +152,5 @@ def test_network_input_equals_the_official_one() -> None:
     expected = OFFICIAL['val_image']
     images = real_images().double()
     assert images.mean().item() == pytest.approx(expected['mean'], rel=1e-6)
-    # The official numbers are of two equal frames.
+    # The official numbers were computed from two equal frames.
     assert images.norm().item() * np.sqrt(2) == pytest.approx(expected['l2'], rel=1e-6)

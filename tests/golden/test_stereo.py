@@ -1,4 +1,4 @@
-"""A stereo network equals the official code, stage by stage."""
+"""Compares the output of every stage of a stereo network with the official code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_every_stage_equals_the_official_code(case: str) -> None:
 
 
 @pytest.mark.parametrize('case', ['stereo_2key', 'stereo_2key_da'])
-def test_deterministic_weights_equal_those_of_the_reference(case: str) -> None:
+def test_deterministic_weights_have_the_absolute_sums_of_the_official_run(case: str) -> None:
     expected = json.loads(reference_path(f'stereo/fill_check_{case}.json').read_text())
     state = official_state_dict(filled_model(case))
     assert state.keys() == expected.keys()
@@ -34,7 +34,7 @@ def test_deterministic_weights_equal_those_of_the_reference(case: str) -> None:
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_the_official_candidates_give_the_official_boxes(case: str) -> None:
+def test_size_aware_nms_of_the_official_candidates_keeps_the_official_boxes(case: str) -> None:
     arrays = stereo_golden(case)[1]
     factors = filled_model('stereo_2key').config.decode.size_aware_nms.factors
     kept = []

@@ -1,5 +1,5 @@
-"""Compares losses, gradients and statistics of a stereo model with those of the official code,
-with the official voxel indices."""
+"""Compares losses, gradients and batch norm statistics of a stereo model with the numbers of the
+official code. Our model uses the official voxel indices here."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from bevdepth_core.types import ModelOutputs
 from tests.core.stereo_parity import official_poses, stored_cells
 from tests.golden.training_parity import (
     Case,
-    forward_with_fixed_norms,
-    forward_with_moving_norms,
+    forward_with_norms_in_eval_mode,
+    forward_with_norms_in_training_mode,
     gradient_distances,
     require_losses,
     statistics_distances,
@@ -20,23 +20,26 @@ from tests.golden.training_parity import (
 )
 from tests.reference import stereo_golden
 
-LOSSES = 1e-5
-"""Relative tolerance with fixed batch norms; the official float32 and float64 runs differ by
-3e-6."""
-MOVING_LOSSES = 5e-3
-"""Relative tolerance with moving batch norms. The heatmap loss of a task deviates by up to
-1.7e-3. A change of the images by less than a rounding changes it by up to 5e-4 (docs/PARITY.md);
-the reference has no float64 run of this step to compare with."""
+EVAL_LOSSES = 1e-5
+"""Relative tolerance of losses with batch norms in evaluation mode. The official float32 and
+float64 runs differ by 3e-6."""
+TRAINING_LOSSES = 5e-3
+"""Relative tolerance of losses with batch norms in training mode. The heatmap losses of the tasks
+deviate by up to 1.7e-3. Changes of the images that are smaller than a float32 rounding change them
+by up to 5e-4 (docs/PARITY.md). The reference contains no float64 run of this step."""
 TOLERANCE = 1e-3
-"""Relative tolerance of gradients, and of statistics after a step with moving batch norms; as
-without stereo."""
+"""Relative tolerance of gradients, and of the running statistics after a forward pass with batch
+norms in training mode. Models without stereo have the same tolerance."""
 NOISE_FACTOR = 3
-"""Gradients may differ by this many times the distance of the official float32 and float64 runs,
-which is up to 1.8e-2: the refinement steps amplify rounding."""
+"""A gradient may differ from the official gradient by this factor times the relative difference
+between the official float32 and float64 runs. This difference is up to 1.8e-2, because the
+refinement steps amplify rounding errors."""
 STORED_NOISE_FACTOR = 4
-"""The same for stored elements. Reached: 2.7 with AVX-512, 3.1 with AVX2 instructions."""
+"""Same as ``NOISE_FACTOR``, for the stored elements of gradients. The measured factor is 2.7 with
+AVX-512 instructions and 3.1 with AVX2 instructions."""
 NO_GRADIENT = 'backbone.similarity_net.2.bias'
-"""A softmax follows, so that its gradient is 0 but for rounding."""
+"""Parameter that is not compared. A softmax follows this bias, so that its gradient consists only
+of rounding errors."""
 
 
 @pytest.fixture(scope='module')
@@ -45,30 +48,36 @@ def case() -> Case:
 
 
 @pytest.fixture(scope='module')
-def fixed_norms(case: Case) -> ModelOutputs:
+def eval_outputs(case: Case) -> ModelOutputs:
     with official_poses(case.arrays), stored_cells():
-        return forward_with_fixed_norms(case)
+        return forward_with_norms_in_eval_mode(case)
 
 
 @pytest.fixture(scope='module')
-def moving_norms(case: Case) -> tuple[ModelOutputs, dict[str, torch.Tensor]]:
+def training_results(case: Case) -> tuple[ModelOutputs, dict[str, torch.Tensor]]:
     with official_poses(case.arrays), stored_cells():
-        return forward_with_moving_norms(case)
+        return forward_with_norms_in_training_mode(case)
 
 
 @pytest.mark.parametrize('boxes', ['real', 'made'])
-def test_losses_with_fixed_norms_are_the_official_ones(
-    case: Case, fixed_norms: ModelOutputs, boxes: str
+def test_losses_with_batch_norms_in_eval_mode_equal_the_official_losses(
+    case: Case, eval_outputs: ModelOutputs, boxes: str
 ) -> None:
-    require_losses(case.losses(fixed_norms, boxes), case.reference['bn_eval'][boxes], LOSSES)
+    require_losses(case.losses(eval_outputs, boxes), case.reference['bn_eval'][boxes], EVAL_LOSSES)
 
 
-def test_losses_with_moving_norms_are_the_official_ones(case: Case, moving_norms) -> None:
-    require_losses(case.losses(moving_norms[0], 'made'), case.reference['bn_train'], MOVING_LOSSES)
+def test_losses_with_batch_norms_in_training_mode_equal_the_official_losses(
+    case: Case, training_results
+) -> None:
+    require_losses(
+        case.losses(training_results[0], 'made'), case.reference['bn_train'], TRAINING_LOSSES
+    )
 
 
-def test_running_statistics_after_a_step_are_the_official_ones(case: Case, moving_norms) -> None:
-    distances = statistics_distances(case, moving_norms[1])
+def test_running_statistics_after_a_forward_pass_equal_the_official_statistics(
+    case: Case, training_results
+) -> None:
+    distances = statistics_distances(case, training_results[1])
     assert {name: far for name, far in distances.items() if far > TOLERANCE} == {}
 
 
@@ -77,7 +86,7 @@ def gradient_tolerance(case: Case, name: str, factor: float = NOISE_FACTOR) -> f
     return max(TOLERANCE, factor * noise)
 
 
-def test_gradients_are_the_official_ones(case: Case, fixed_norms: ModelOutputs) -> None:
+def test_gradients_equal_the_official_gradients(case: Case, eval_outputs: ModelOutputs) -> None:
     distances = gradient_distances(case)
     assert {
         name: far
@@ -88,8 +97,8 @@ def test_gradients_are_the_official_ones(case: Case, fixed_norms: ModelOutputs) 
     assert total_gradient(case) == pytest.approx(expected, rel=TOLERANCE)
 
 
-def test_the_stereo_networks_have_the_official_gradients(
-    case: Case, fixed_norms: ModelOutputs
+def test_stored_gradient_elements_of_the_stereo_networks_equal_the_official_elements(
+    case: Case, eval_outputs: ModelOutputs
 ) -> None:
     gradients = {
         case.official_name(name): parameter.grad

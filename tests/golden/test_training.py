@@ -1,4 +1,4 @@
-"""Compares targets, losses and gradients with those of the official code."""
+"""Compares targets, losses and gradients with the numbers of the official code."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bevdepth_core.training.targets import depth_targets
 from bevdepth_core.types import ModelOutputs
 from tests.golden.training_parity import (
     Case,
-    forward_with_fixed_norms,
-    forward_with_moving_norms,
+    forward_with_norms_in_eval_mode,
+    forward_with_norms_in_training_mode,
     gradient_distances,
     official_targets,
     require_losses,
@@ -43,13 +43,13 @@ def case(variant: str) -> Case:
 
 
 @pytest.fixture(scope='module')
-def fixed_norms(case: Case) -> ModelOutputs:
-    return forward_with_fixed_norms(case)
+def eval_outputs(case: Case) -> ModelOutputs:
+    return forward_with_norms_in_eval_mode(case)
 
 
 @pytest.fixture(scope='module')
-def moving_norms(case: Case) -> tuple[ModelOutputs, dict[str, torch.Tensor]]:
-    return forward_with_moving_norms(case)
+def training_results(case: Case) -> tuple[ModelOutputs, dict[str, torch.Tensor]]:
+    return forward_with_norms_in_training_mode(case)
 
 
 def test_depth_bins_equal_the_official_ones() -> None:
@@ -59,7 +59,7 @@ def test_depth_bins_equal_the_official_ones() -> None:
 
 
 @pytest.mark.parametrize('boxes', ['real', 'made'])
-def test_head_targets_are_the_official_ones(boxes: str) -> None:
+def test_head_targets_equal_the_official_targets(boxes: str) -> None:
     _, arrays = golden('train_2key')
     for task, targets in enumerate(official_targets(arrays, boxes)):
         stored = f'targets/{boxes}/task{task}'
@@ -77,20 +77,20 @@ def test_head_targets_are_the_official_ones(boxes: str) -> None:
 
 
 @pytest.mark.parametrize('boxes', ['real', 'made'])
-def test_losses_with_fixed_norms_are_the_official_ones(
-    case: Case, fixed_norms: ModelOutputs, tolerance: float, boxes: str
+def test_losses_with_batch_norms_in_eval_mode_equal_the_official_losses(
+    case: Case, eval_outputs: ModelOutputs, tolerance: float, boxes: str
 ) -> None:
-    require_losses(case.losses(fixed_norms, boxes), case.reference['bn_eval'][boxes], tolerance)
+    require_losses(case.losses(eval_outputs, boxes), case.reference['bn_eval'][boxes], tolerance)
 
 
-def test_losses_with_moving_norms_are_the_official_ones(
-    case: Case, moving_norms, tolerance: float
+def test_losses_with_batch_norms_in_training_mode_equal_the_official_losses(
+    case: Case, training_results, tolerance: float
 ) -> None:
-    require_losses(case.losses(moving_norms[0], 'made'), case.reference['bn_train'], tolerance)
+    require_losses(case.losses(training_results[0], 'made'), case.reference['bn_train'], tolerance)
 
 
-def test_gradients_are_the_official_ones(
-    case: Case, fixed_norms: ModelOutputs, tolerance: float
+def test_gradients_equal_the_official_gradients(
+    case: Case, eval_outputs: ModelOutputs, tolerance: float
 ) -> None:
     distances = gradient_distances(case)
     assert {name: far for name, far in distances.items() if far > tolerance} == {}
@@ -98,27 +98,29 @@ def test_gradients_are_the_official_ones(
     assert total_gradient(case) == pytest.approx(expected, rel=tolerance)
 
 
-def test_running_statistics_after_a_step_are_the_official_ones(
-    case: Case, moving_norms, tolerance: float
+def test_running_statistics_after_a_forward_pass_equal_the_official_statistics(
+    case: Case, training_results, tolerance: float
 ) -> None:
-    distances = statistics_distances(case, moving_norms[1])
+    distances = statistics_distances(case, training_results[1])
     assert {name: far for name, far in distances.items() if far > tolerance} == {}
 
 
-def test_the_frozen_layers_are_those_of_the_official_code(case: Case) -> None:
+def test_frozen_parameters_and_batch_norms_are_the_same_as_in_the_official_code(
+    case: Case,
+) -> None:
     case.module.train()
     frozen = [
         to_official_name(name)
         for name, parameter in case.module.model.named_parameters()
         if not parameter.requires_grad
     ]
-    resting = [
+    in_eval_mode = [
         name
         for name, layer in case.module.model.named_modules()
         if isinstance(layer, nn.BatchNorm2d) and not layer.training
     ]
     assert frozen == case.reference['trainable']['frozen']
-    assert [to_official_name(name + '.')[:-1] for name in resting] == case.reference[
+    assert [to_official_name(name + '.')[:-1] for name in in_eval_mode] == case.reference[
         'bn_train_modules_in_eval_after_train_call'
     ]
     trained = sum(

@@ -1,4 +1,5 @@
-"""Compares losses, gradients and statistics of a training step with those of the official code."""
+"""Compares losses, gradients and batch norm statistics of a training step with the numbers of the
+official code."""
 
 from __future__ import annotations
 
@@ -18,14 +19,14 @@ from tests.core.parity import real_images
 from tests.reference import PRESETS, ROOT, fill, uniform
 
 CANCELLED = 1e-4
-"""Smallest denominator of the relative distance of gradients: a bias whose errors cancel has a
-gradient of exactly 0 in the official code and of about 1e-8 here."""
+"""Lower limit of the denominators of relative differences of gradients. If the terms of the
+gradient of a bias cancel, the gradient is exactly 0 in the official code and about 1e-8 here."""
 BOX_MAPS = ('reg', 'height', 'dim', 'rot', 'vel')
 
 
 @dataclass
 class Case:
-    """One golden case and what this code computes for it."""
+    """The official numbers of a golden case, and our module, inputs and depth targets for it."""
 
     reference: dict
     arrays: dict[str, np.ndarray]
@@ -35,7 +36,7 @@ class Case:
 
     @classmethod
     def of(cls, variant: str, reference: dict, arrays: dict[str, np.ndarray]) -> Case:
-        """Return the case with the network of a key of ``PRESETS``."""
+        """Return the case whose network is the model preset ``PRESETS[variant]``."""
         network = load_model_config(ROOT / 'config' / 'models' / f'{PRESETS[variant]}.yaml')
         module = BEVDepthModule(ModelSettings(network=network, pretrained='none'))
         fill(module.model)
@@ -59,7 +60,7 @@ class Case:
         return to_official_name(name, self.module.model.stereo is not None)
 
 
-def forward_with_fixed_norms(case: Case) -> ModelOutputs:
+def forward_with_norms_in_eval_mode(case: Case) -> ModelOutputs:
     """Run one forward and backward pass with every batch norm in evaluation mode and without
     dropout; the parameters of the module keep their gradients."""
     fill(case.module.model)
@@ -79,7 +80,9 @@ def forward_with_fixed_norms(case: Case) -> ModelOutputs:
 
 
 @torch.no_grad()
-def forward_with_moving_norms(case: Case) -> tuple[ModelOutputs, dict[str, torch.Tensor]]:
+def forward_with_norms_in_training_mode(
+    case: Case,
+) -> tuple[ModelOutputs, dict[str, torch.Tensor]]:
     """Run one forward pass in training mode without dropout; return its outputs and the state
     after it."""
     fill(case.module.model)
@@ -115,11 +118,11 @@ def require_losses(ours: Losses, official: dict, tolerance: float) -> None:
 
 
 def gradient_distances(case: Case) -> dict[str, float]:
-    """Return the relative distance of norm, sum and absolute sum, the worst, per parameter that
-    has a gradient.
+    """Return a relative difference from the official gradient for each parameter that has a
+    gradient: the largest of the differences in norm, sum and absolute sum.
 
     Raises:
-        AssertionError: other parameters than the official ones have a gradient.
+        AssertionError: the set of parameters with a gradient differs from the official one.
     """
     official = case.reference['bn_eval']['grad']
     ours = {
@@ -143,14 +146,15 @@ def _distance(values: torch.Tensor, expected: dict) -> float:
 
 
 def total_gradient(case: Case) -> float:
-    """Return the norm of all gradients together."""
+    """Return the L2 norm of the vector of all gradients."""
     gradients = [p.grad.double() for p in case.module.parameters() if p.grad is not None]
     return sum(gradient.square().sum().item() for gradient in gradients) ** 0.5
 
 
 def statistics_distances(case: Case, state: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Return the distance of every batch norm statistic after a step: relative for the norms of
-    running means and variances, the difference for the numbers of batches."""
+    """Return how much every batch norm statistic after the forward pass differs from the official
+    one: the relative difference of the norms of running means and variances, and the absolute
+    difference of ``num_batches_tracked``."""
     found = {case.official_name(name): tensor.double() for name, tensor in state.items()}
     distances = {}
     for name, expected in case.reference['bn_train']['running_stats_after_one_forward'].items():

@@ -1,4 +1,5 @@
-"""The decoder of the node on a GPU: pixels of raw and compressed images; needs ROS 2.
+"""Compares images that ``ImageDecoder`` decodes on a GPU with images decoded on the CPU; needs ROS
+2.
 
 python -m pytest tests/gpu/check_decoding.py
 """
@@ -17,7 +18,7 @@ from tests.ros.rig.image_messages import LIMIT, noise, raw, smooth
 CAMERAS = ('left', 'right')
 TIMEOUT_S = 30.0
 JPEG_DIFFERENCE = 3.0
-"""Largest mean difference of nvJPEG from Pillow, gray levels."""
+"""Largest mean absolute difference between nvJPEG and Pillow, in gray levels."""
 
 
 @pytest.fixture
@@ -53,12 +54,12 @@ def test_images_that_arrive_while_the_gpu_computes_equal_those_of_the_cpu(
         busy = torch.tanh(busy @ busy)
         images = [image() for image in decoder(CAMERAS, messages, LIMIT, TIMEOUT_S)]
         copies = [image.pixels.clone() for image in images]
-        del images  # their memory may be used for the next ones
+        del images  # so that the decoder may use their memory for the next images
         for pixels, message in zip(copies, messages, strict=True):
             assert np.array_equal(pixels.cpu().numpy(), decoded_image(message, LIMIT).pixels)
 
 
-def test_a_damaged_jpeg_only_removes_its_camera_from_the_set(decoder: ImageDecoder):
+def test_a_damaged_jpeg_raises_an_error_only_for_its_own_camera(decoder: ImageDecoder):
     complete = encoded(smooth(), 'JPEG')
     messages = [compressed(complete[: len(complete) // 2]), compressed(complete)]
     left, right = decoder(CAMERAS, messages, LIMIT, TIMEOUT_S)

@@ -26,7 +26,7 @@ from tests.reference import ROOT, filled_model, golden, reference_path
 from tests.sample import sample_frames, sample_paths
 
 LARGEST_ERROR = {'fp32': 2e-3, 'fp16': 1e-2, 'bf16': 8e-2}
-"""Largest relative L2 error of BEV and head maps; the official ones are float32."""
+"""Largest relative L2 error of BEV map and head maps; the official maps are float32."""
 
 
 @pytest.mark.parametrize('case', ['synth_2key', 'synth_2key_da'])
@@ -65,8 +65,8 @@ def test_graphs_give_the_official_maps(case, precision):
 
 
 def run_official_inputs(network, inputs) -> None:
-    """Encode the earlier frame, then the key frame, both with the key frame's cameras, as the
-    official code does.
+    """Encode the past frame, then the key frame. Both use the camera parameters of the key frame,
+    as in the official code.
     """
     cameras = camera_vector(inputs.matrices.frame(0))
     cameras_per_frame = inputs.images.shape[2]
@@ -111,8 +111,8 @@ def on_cpu():
     ('precision', 'left_over'), [('fp32', 0.0), ('fp16', 0.03), ('bf16', 0.5)]
 )
 def test_streaming_on_the_gpu_gives_the_boxes_of_the_cpu(on_cpu, precision, left_over):
-    # These weights are random, so that scores lie close together and rounding decides which boxes
-    # are the best ones.
+    # The weights are random and the scores of the boxes nearly equal. Rounding therefore changes
+    # which boxes have the highest scores.
     frames, expected = on_cpu
     detector = Detector(filled_model('2key'), 'cuda', precision, cuda_graphs=True)
     for frame, wanted in zip(frames, expected, strict=True):
@@ -133,7 +133,7 @@ def require_matching_boxes(what, found, wanted, left_over) -> None:
     assert len(pairs) > 50 and unmatched <= left_over * len(wanted)
 
 
-def test_most_boxes_from_jpegs_decoded_on_the_gpu_equal_those_with_pillow(on_cpu):
+def test_most_boxes_are_equal_if_jpegs_are_decoded_on_the_gpu_instead_of_with_pillow(on_cpu):
     frames, expected = on_cpu
     files = [path.read_bytes() for path in sample_paths(reference_path('nuscenes_sample'))]
     images = JpegDecoder('cuda')(files)
@@ -143,7 +143,8 @@ def test_most_boxes_from_jpegs_decoded_on_the_gpu_equal_those_with_pillow(on_cpu
         for image, theirs in zip(images, JpegDecoder('cpu')(files), strict=True)
     ]
     print(
-        f'\nnvJPEG beside Pillow: mean {np.mean(differences):.3f}, largest {np.max(differences)}'
+        f'\ndifference of nvJPEG from Pillow: mean {np.mean(differences):.3f}, '
+        f'largest {np.max(differences)}'
     )
     detector = Detector(filled_model('2key'), 'cuda', 'fp32', cuda_graphs=True)
     found = detector(dataclasses.replace(frames[0], images=images))
@@ -151,7 +152,7 @@ def test_most_boxes_from_jpegs_decoded_on_the_gpu_equal_those_with_pillow(on_cpu
     assert np.mean(differences) < 1.5
 
 
-def test_damaged_jpegs_are_rejected_as_on_the_cpu_and_later_ones_are_decoded():
+def test_damaged_jpegs_are_rejected_as_on_the_cpu_and_later_jpegs_are_decoded():
     files = [path.read_bytes() for path in sample_paths(reference_path('nuscenes_sample'))]
     decoder, plain = JpegDecoder('cuda'), JpegDecoder('cpu')
     rng = np.random.default_rng(0)
@@ -173,7 +174,7 @@ def test_damaged_jpegs_are_rejected_as_on_the_cpu_and_later_ones_are_decoded():
 
 @pytest.mark.parametrize('size', [(1600, 900), (640, 480), (1601, 903), (100, 700), (3000, 100)])
 @pytest.mark.parametrize('spec', [ImageSpec(), ImageSpec(640, 1600)])
-def test_network_input_equals_that_of_pillow_exactly(size, spec):
+def test_images_resized_on_the_gpu_equal_images_resized_with_pillow_exactly(size, spec):
     images = np.random.default_rng(0).integers(0, 256, (2, size[1], size[0], 3), dtype=np.uint8)
     expected = normalize(torch.from_numpy(preprocess(images, spec)[0]), spec)
     config = dataclasses.replace(ModelConfig(), image=spec)
@@ -184,7 +185,7 @@ def test_network_input_equals_that_of_pillow_exactly(size, spec):
     assert torch.equal(out[:, :3].cpu(), expected) and not out[:, 3].any()
 
 
-def test_nms_equals_its_reference():
+def test_circle_nms_on_the_gpu_equals_circle_nms_on_the_cpu():
     generator = torch.Generator().manual_seed(0)
     for boxes in (1, 37, 500, 1500):
         centers = 30 * torch.rand(6, boxes, 2, generator=generator)
@@ -198,7 +199,7 @@ def test_nms_equals_its_reference():
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize('channels', [64, 12, 512])
-def test_deformable_columns_and_pooling_equal_their_references(dtype, channels):
+def test_deformable_columns_and_max_pooling_on_the_gpu_equal_those_on_the_cpu(dtype, channels):
     generator = torch.Generator().manual_seed(channels)
     features = (
         torch.randn(3, channels, 15, 22, generator=generator)
@@ -216,7 +217,7 @@ def test_deformable_columns_and_pooling_equal_their_references(dtype, channels):
     assert torch.equal(max_pool(features.cuda()).cpu(), max_pool(features))
 
 
-def test_cameras_can_leave_and_return():
+def test_boxes_equal_those_of_the_cpu_when_cameras_leave_and_return():
     torch.manual_seed(0)
     model = BEVDepth(load_model_config(ROOT / 'config' / 'models' / 'small.yaml')).eval()
     on_cpu, on_gpu = Detector(model), Detector(model, 'cuda', cuda_graphs=True)

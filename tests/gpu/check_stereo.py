@@ -1,4 +1,6 @@
-"""Compares stereo on a GPU with its references: the kernel, training, the engine."""
+"""Compares stereo models on a GPU with references: the cost volume kernel with its reference
+implementation, training with and without the kernels, and the engine with the official numbers and
+with the CPU."""
 
 from __future__ import annotations
 
@@ -24,10 +26,11 @@ from tests.networks import random_model
 from tests.reference import stereo_golden
 
 TOLERANCE = {torch.float32: 5e-5, torch.float16: 5e-4, torch.bfloat16: 4e-3}
-"""Largest relative L2 error. For half types it is the rounding of the result. In float32, each
-operation rounds a position of up to 176 cells by 8e-6 cells. Kernel and reference take about six
-operations, in different order, and the features are noise, which changes entirely from cell to
-cell."""
+"""Largest relative L2 error by type. For float16 and bfloat16, it is the rounding of the result.
+In float32, positions in the feature map are up to 176 cells, so that each operation rounds them by
+up to 8e-6 cells. Kernel and reference compute a position in about six operations, in different
+order. The features are random, so that neighboring cells have unrelated values and a small error
+of the position changes the result."""
 SIZES = {
     'official': {
         'images': 6, 'channels': 256, 'height': 64, 'width': 176, 'depths': 3, 'groups': 8,
@@ -42,8 +45,8 @@ SIZES = {
     'one_column': {'width': 1},
 }  # fmt: skip
 LARGEST_ERROR = {'fp32': 1e-2, 'fp16': 5e-2}
-"""Largest relative L2 error of BEV and head maps; the official ones are float32. Points that
-change their cell account for 1e-2, see docs/PARITY.md."""
+"""Largest relative L2 error of depth, BEV map and head maps; the official ones are float32. Points
+that rounding moves to another BEV cell cause errors of up to 1e-2 (docs/PARITY.md)."""
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -53,7 +56,7 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.mark.parametrize('sizes', SIZES.values(), ids=SIZES.keys())
 @pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
-def test_the_kernel_equals_the_reference(dtype, sizes):
+def test_the_cost_volume_kernel_equals_the_reference(dtype, sizes):
     assert kernels_in_use()
     case = CostCase.random(**sizes).to('cuda', dtype)
     found = cost_volume(*case.arguments)
@@ -73,14 +76,14 @@ def test_the_kernel_does_not_read_memory_outside_the_map():
     assert (cost_volume(*case.arguments) == 0).all()
 
 
-def test_a_depth_that_is_not_a_number_affects_no_other_cost():
+def test_a_nan_depth_gives_nan_only_in_its_own_costs():
     case = CostCase.random().to('cuda', torch.float16)
     case.depths[0, 0, 0, 0] = torch.nan
     costs = cost_volume(*case.arguments)
     assert costs[0, :, 0, 0, 0].isnan().all() and costs.isnan().sum() == case.groups
 
 
-def test_size_aware_nms_equals_its_reference():
+def test_size_aware_nms_on_the_gpu_equals_size_aware_nms_on_the_cpu():
     generator = torch.Generator().manual_seed(0)
     for boxes in (1, 37, 500, 1500):
         centers = 60 * torch.rand(6, boxes, 2, generator=generator)
@@ -93,7 +96,7 @@ def test_size_aware_nms_equals_its_reference():
         assert torch.equal(found.cpu(), expected)
 
 
-def test_the_op_passes_opcheck():
+def test_the_cost_volume_op_passes_opcheck():
     case = CostCase.random().to('cuda', torch.float16)
     arguments = (*case.arguments[:4], list(case.image_size), case.groups)
     torch.library.opcheck(torch.ops.bevdepth.cost_volume.default, arguments)
@@ -169,7 +172,8 @@ def test_graphs_give_the_official_depth_and_head_maps(case, precision):
 
 
 def run_official_inputs(network, inputs, pairs):
-    """Run both frames with the key frame's cameras and the official poses between the frames."""
+    """Run both frames with the camera parameters of the key frame. ``pairs`` are the official
+    stereo matrices between the two frames."""
     cameras, count = camera_vector(inputs.matrices.frame(0)), inputs.images.shape[2]
     network.prepare(count)
     steps = network._steps_for(count)

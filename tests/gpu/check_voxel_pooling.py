@@ -22,7 +22,7 @@ from tests.core.ops.cases import (
 )
 
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 5e-4, torch.bfloat16: 4e-3}
-"""Relative L2 tolerance by type; for half types it is the rounding of the result."""
+"""Relative L2 tolerance by type; for float16 and bfloat16, it is the rounding of the result."""
 
 SIZES = {
     'small': {},
@@ -43,7 +43,8 @@ def test_kernels_are_built():
 
 @pytest.fixture(params=['clean', 'poisoned'])
 def memory(request, monkeypatch):
-    """With 'poisoned', every output array is filled with NaN before a kernel writes it."""
+    """With 'poisoned', fill every output tensor before a kernel writes it: floating-point tensors
+    with NaN, integer tensors with 7."""
     if request.param == 'poisoned':
         for owner, name in ((torch.Tensor, 'new_empty'), (torch, 'empty_like')):
             monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
@@ -58,7 +59,8 @@ def poisoned(allocate):
 
 
 def expected_results(case: Case) -> tuple[torch.Tensor, ...]:
-    """Return map and gradients of depth, context and volume, computed in float64 on the CPU."""
+    """Return the BEV map and the gradients of depth, context and volume, computed in float64 on
+    the CPU."""
     case = case.to('cpu', torch.float64)
     index = reference.voxel_index(*case.geometry)
     bev = reference.voxel_pooling(case.depth, case.context, index, case.shape)
@@ -75,7 +77,7 @@ def expected_results(case: Case) -> tuple[torch.Tensor, ...]:
 
 
 def grad_bev(bev: torch.Tensor) -> torch.Tensor:
-    """Return a gradient whose values every type represents exactly."""
+    """Return a gradient of the BEV map; all its values are exact in every type."""
     return (
         (torch.arange(bev.numel(), device=bev.device).remainder(7) - 3)
         .view(bev.shape)
@@ -84,7 +86,7 @@ def grad_bev(bev: torch.Tensor) -> torch.Tensor:
 
 
 def results(case: Case, pool) -> tuple[torch.Tensor, ...]:
-    """Return map and gradients of depth and context."""
+    """Return the BEV map and the gradients of depth and context."""
     depth, context = case.depth.clone().requires_grad_(), case.context.clone().requires_grad_()
     bev = pool(depth, context)
     bev.backward(grad_bev(bev))
@@ -122,7 +124,7 @@ def test_map_and_gradient_of_a_volume_equal_the_float64_reference(sizes, dtype, 
 
 
 @every_dtype
-def test_full_size_on_real_cameras_equals_the_float64_reference(dtype):
+def test_map_and_gradients_of_a_full_size_case_equal_the_float64_reference(dtype):
     case = surround_view_case().to('cuda', dtype)
     assert_close(results(case, main_form(case)), expected_results(case)[:3], dtype)
 
@@ -155,7 +157,7 @@ def test_indices_equal_the_official_ones_except_for_at_most_16_points():
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf'), 1e30, -1e30])
-def test_points_that_are_not_finite_or_far_away_add_nothing_and_receive_nothing(value, memory):
+def test_points_that_are_not_finite_or_far_away_add_nothing_and_have_zero_gradients(value, memory):
     case = random_case(4).to('cuda', torch.float32)
     case.geometry[0][..., 3] = value
     assert not any(result.any() for result in results(case, main_form(case)))
@@ -165,7 +167,7 @@ def test_points_that_are_not_finite_or_far_away_add_nothing_and_receive_nothing(
     )
 
 
-def test_truncation_takes_points_a_cell_below_the_grid_to_cell_zero():
+def test_points_less_than_one_cell_below_the_grid_are_added_to_cell_zero():
     u = torch.tensor([-0.9, -1.0, 0.0, 2.99, 3.0], device='cuda')
     matrix = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0.5], [0, 0, 0, 0.5]], device='cuda')[
         None, None
@@ -260,7 +262,7 @@ def test_deterministic_sums_equal_the_float64_reference(sizes, dtype, determinis
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 @pytest.mark.parametrize('exact', [False, True])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_values_that_are_not_finite_reach_only_their_own_cells(value, exact, dtype):
+def test_features_that_are_not_finite_change_only_the_cells_of_their_points(value, exact, dtype):
     case = random_case(11, cameras=3, bins=9, channels=8, height=17).to('cuda', dtype)
     case.context[0, 1, 3, 2, 1] = value
     torch.use_deterministic_algorithms(exact)
@@ -268,13 +270,13 @@ def test_values_that_are_not_finite_reach_only_their_own_cells(value, exact, dty
     torch.use_deterministic_algorithms(False)
     expected = voxel_pooling(*case.to('cpu', torch.float32).arguments)
     assert not expected.isfinite().all()
-    tolerance = 1e-4 if dtype == torch.float32 else 5e-3  # half types round the result
+    tolerance = 1e-4 if dtype == torch.float32 else 5e-3  # float16 and bfloat16 round the result
     torch.testing.assert_close(
         bev.float(), expected, equal_nan=True, rtol=tolerance, atol=tolerance
     )
 
 
-def test_channels_last_inputs_equal_contiguous_ones_and_so_do_maps():
+def test_channels_last_and_contiguous_inputs_give_equal_results_and_maps_are_channels_last():
     case = random_case(12, channels=8).to('cuda', torch.float16)
     depth, context = (
         tensor.movedim(2, -1).contiguous().movedim(-1, 2) for tensor in (case.depth, case.context)
@@ -294,7 +296,7 @@ def test_the_tensor_core_path_does_not_copy_context_planes(dtype):
     assert torch.cuda.max_memory_allocated() - before < context_bytes / 2
 
 
-def test_captured_graph_follows_moving_cameras():
+def test_a_replayed_graph_uses_the_current_matrices_and_depths():
     case = surround_view_case().to('cuda', torch.float16)
     pool = main_form(case)
     pool(case.depth, case.context)

@@ -1,5 +1,5 @@
-"""Compares the losses of each step between training on one GPU and on two with the same global
-batches.
+"""Compares the loss of each training step on one GPU with the loss on two GPUs. Both runs use the
+same global batches.
 
 Dropout and TF32 are disabled.
 
@@ -67,7 +67,8 @@ def configure(options: argparse.Namespace, output: str) -> TrainingConfig:
 
 
 def main() -> None:
-    """Train a few steps; with one device write the losses, with more compare them."""
+    """Train a few steps. With one device, write the losses to OUT.json; with more devices, compare
+    the losses with this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('data', type=Path)
     parser.add_argument('out', type=Path)
@@ -98,7 +99,7 @@ def main() -> None:
         )
     print(
         f'largest relative difference {max(differences):.1e}: '
-        f'{"equal" if max(differences) <= TOLERANCE else "NOT equal"} to {TOLERANCE:g}'
+        f'{"within" if max(differences) <= TOLERANCE else "ABOVE"} the tolerance of {TOLERANCE:g}'
     )
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Measures step times and loader throughput, and compares two GPUs with one. Generates the synthetic data in WORK first; the larger
-# dataset, that of tools/train_small.sh, is generated in the background during the first measurements.
+# Measures step times and loader throughput, and compares training losses on two GPUs with losses on one GPU. Generates two synthetic
+# datasets in WORK: a small one before the measurements, and in the background, during the first measurements, a dataset as large as
+# the training data of tools/train_small.sh.
 # Run from the repository root on a machine with two NVIDIA GPUs: tests/gpu/measure_training.sh WORK
 set -uo pipefail
 

@@ -13,8 +13,8 @@ from tests.packaging.shell import ROOT
 
 @pytest.fixture(scope='session')
 def clean_clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of this tree as a clone has it: tracked and new files, without build
-    output.
+    """Return a copy of this tree with all tracked files and all new files that git does not
+    ignore, and therefore without build output.
     """
     listing = subprocess.run(
         ['git', 'ls-files', '-coz', '--exclude-standard'],

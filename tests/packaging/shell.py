@@ -10,11 +10,12 @@ from bevdepth_ros.launching import domain_variables
 
 ROOT = Path(__file__).parents[2]
 ROS_MODE = (ROOT / '.venv/made_for').read_text().split()[0]
-"""ROS 2 of `make setup`: the name of the sourced distribution, or pip."""
+"""ROS 2 that `make setup` used: the name of the sourced distribution, or ``pip`` if set-up
+installed ROS 2 with pip."""
 PIP_ONLY = ROS_MODE == 'pip'
 DISTRIBUTIONS = ['jazzy', 'humble'] if PIP_ONLY else [ROS_MODE]
-"""ROS 2 distributions that this environment can run: both of the pip-only ones, or the sourced
-one."""
+"""ROS 2 distributions that this environment can run: both pip-only distributions, or the sourced
+distribution."""
 
 KEPT = (
     ('HOME', 'TMPDIR')
@@ -25,8 +26,8 @@ SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 
 def fresh_environment(distribution: str) -> dict[str, str]:
-    """Return the environment of a new terminal in the ROS domain of this process, with the sourced
-    ROS 2, if any."""
+    """Return the environment of a new terminal in the ROS domain of this process. If a ROS 2 was
+    sourced for this process, it is also sourced in the returned environment."""
     variables = {name: os.environ[name] for name in KEPT if name in os.environ}
     variables.setdefault('PATH', SYSTEM_PATH)
     return {
@@ -39,8 +40,8 @@ def fresh_environment(distribution: str) -> dict[str, str]:
 def bash(
     script: str, environment: dict[str, str], folder: Path | str = '/', strict: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``script``, in ``strict`` mode ending at the first failing command and unset variable,
-    and return its outcome."""
+    """Run ``script`` and return its outcome. In ``strict`` mode, the script ends at the first
+    command that fails and at the first unset variable."""
     options = ['-euo', 'pipefail'] if strict else []
     return subprocess.run(
         ['bash', *options, '-c', script],
@@ -52,8 +53,10 @@ def bash(
 
 
 def output(script: str, environment: dict[str, str], folder: Path | str = '/') -> str:
-    """Run ``script`` strictly and return what it printed; raise an error with its error output
-    if it fails.
+    """Run ``script`` in strict mode and return its standard output.
+
+    Raises:
+        AssertionError: the script failed; the message contains everything that it printed.
     """
     outcome = bash(script, environment, folder)
     assert outcome.returncode == 0, f'{script}\n{outcome.stdout}\n{outcome.stderr}'

@@ -17,7 +17,7 @@ PACKAGES = ('bevdepth_core', 'bevdepth_ros')
 
 @pytest.fixture(scope='module')
 def install(clean_clone: Path) -> Path:
-    """The install folder of a colcon build; the CUDA module has its own tests."""
+    """Return the install folder of a colcon build without the CUDA module."""
     output(
         f'. {ROOT}/env.sh; BEVDEPTH_CUDA=0 colcon build',
         fresh_environment(DISTRIBUTIONS[0]),
@@ -27,8 +27,8 @@ def install(clean_clone: Path) -> Path:
 
 
 def in_overlay(command: str, install: Path, distribution: str = DISTRIBUTIONS[0]) -> str:
-    """Run ``command`` in a fresh shell with the build's local_setup sourced and return what it
-    printed."""
+    """Run ``command`` in a new shell after sourcing ``local_setup.bash`` of the build, and return
+    what the command printed."""
     sourced = f'. {ROOT}/env.sh; set +u; . {install}/local_setup.bash; set -u'
     return output(f'{sourced}; {command}', fresh_environment(distribution))
 

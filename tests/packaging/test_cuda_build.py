@@ -18,7 +18,7 @@ FAILS = 'echo "unsupported host compiler" >&2; exit 1'
 
 
 def add_command(folder: Path, name: str, body: str) -> None:
-    """Put a command on the PATH of ``build(folder, ...)``."""
+    """Add a command to the folder that ``build(folder, ...)`` uses as PATH."""
     (folder / 'commands').mkdir(exist_ok=True)
     path = folder / 'commands' / name
     path.write_text(f'#!/bin/sh\n{body}\n')
@@ -88,7 +88,7 @@ def test_without_a_usable_gpu_the_module_is_built_for_the_default_generations(tm
     assert 'code=sm_75' in build(tmp_path, COMPILES)[2]
 
 
-def test_the_gpu_generations_can_be_selected(tmp_path):
+def test_bevdepth_cuda_archs_selects_the_gpu_generations(tmp_path):
     add_command(tmp_path, 'nvidia-smi', 'echo 8.6')
     _, _, words = build(tmp_path, COMPILES, BEVDEPTH_CUDA_ARCHS='90 120')
     assert [word for word in words.split() if word.startswith('-gencode')] == [
@@ -135,13 +135,13 @@ def test_cuda_home_is_used_if_nvcc_is_not_on_path(tmp_path):
     assert (outcome.returncode, len(modules)) == (0, 1)
 
 
-def test_another_value_of_bevdepth_cuda_is_rejected(tmp_path):
+def test_a_value_of_bevdepth_cuda_other_than_auto_0_and_1_is_rejected(tmp_path):
     outcome, _, _ = build(tmp_path, COMPILES, BEVDEPTH_CUDA='yes')
     assert outcome.returncode != 0
     assert "BEVDEPTH_CUDA must be auto, 1 or 0, got 'yes'" in outcome.stderr
 
 
-def test_setup_builds_the_module_if_and_only_if_nvcc_exists():
+def test_this_environment_contains_the_module_if_and_only_if_nvcc_exists():
     toolkit = os.environ.get('CUDA_HOME')
     nvcc = shutil.which('nvcc') or (
         shutil.which('nvcc', path=f'{toolkit}/bin') if toolkit else None

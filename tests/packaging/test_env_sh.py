@@ -1,4 +1,4 @@
-"""env.sh in fresh shells, and programs outside of its environment."""
+"""Sources env.sh in new shells, and starts a program without the environment of env.sh."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def test_sourcing_env_sh_in_another_folder_provides_ros_2_and_the_package(distri
 
 
 @pytest.mark.parametrize('distribution', DISTRIBUTIONS)
-def test_sourcing_again_changes_no_path(distribution):
+def test_sourcing_env_sh_again_changes_no_path(distribution):
     environment = fresh_environment(distribution)
     assert output(f'{SOURCE}; {PATHS}', environment) == output(
         f"{SOURCE}; bash -euc '{SOURCE}; {SOURCE}'; {PATHS}", environment
     )
 
 
-def test_switching_the_ros_distribution_removes_all_paths_of_the_first():
+def test_switching_the_ros_distribution_removes_all_paths_of_the_previous_one():
     first, last = fresh_environment(DISTRIBUTIONS[0]), fresh_environment(DISTRIBUTIONS[-1])
     script = f'{SOURCE}; BEVDEPTH_ROS_PREFIX={DISTRIBUTIONS[-1]}; {SOURCE}; {PATHS}'
     assert output(script, first) == output(f'{SOURCE}; {PATHS}', last)
 
 
-def test_paths_that_the_user_set_are_kept():
+def test_env_sh_keeps_a_pythonpath_that_the_user_set():
     environment = fresh_environment(DISTRIBUTIONS[0])
     environment['PYTHONPATH'] = f'{environment.get("PYTHONPATH", "")}:/own/python'
     assert output(f'{SOURCE}; {PATHS}', environment).splitlines()[2].endswith(':/own/python')
@@ -63,7 +63,7 @@ def test_an_interrupted_setup_is_reported_with_the_remedy(tmp_path, existing):
     )
 
 
-def test_an_unknown_ros_distribution_is_reported_with_the_known_ones():
+def test_the_message_about_an_unknown_ros_distribution_lists_the_known_distributions():
     environment = {**fresh_environment(DISTRIBUTIONS[0]), 'BEVDEPTH_ROS_PREFIX': 'jazy'}
     ended = bash(SOURCE, environment, strict=False)
     assert "BEVDEPTH_ROS_PREFIX must be jazzy or humble, got 'jazy'" in ended.stderr
@@ -84,7 +84,7 @@ def test_a_virtual_environment_made_for_another_ros_is_rejected_with_the_remedy(
     assert "run 'make setup'" in outcome.stderr
 
 
-def test_a_shell_other_than_bash_and_zsh_gets_the_remedy():
+def test_in_a_shell_other_than_bash_and_zsh_env_sh_prints_the_remedy():
     outcome = subprocess.run(
         ['dash', '-c', f'. {ROOT}/env.sh || exit 7'], capture_output=True, text=True
     )
@@ -93,7 +93,7 @@ def test_a_shell_other_than_bash_and_zsh_gets_the_remedy():
     assert len(outcome.stderr.splitlines()) == 1
 
 
-def test_without_the_environment_the_error_names_the_command_to_run():
+def test_without_env_sh_the_error_of_the_node_names_the_command_to_run():
     outcome = subprocess.run(
         [f'{ROOT}/.venv/bin/python', '-m', 'bevdepth_ros.detector'],
         cwd=ROOT,

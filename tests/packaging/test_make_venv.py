@@ -1,4 +1,4 @@
-"""``make setup`` selects a Python and a ROS 2."""
+"""Tests how ``make setup`` selects Python and ROS 2, and which messages it prints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.packaging.shell import ROOT, bash
 
 @pytest.fixture
 def bare_machine(tmp_path: Path) -> dict[str, str]:
-    """Environment variables of a machine with the basic commands and without Python."""
+    """Return the environment variables of a machine with a few basic commands and no Python."""
     commands = tmp_path / 'bin'
     commands.mkdir()
     for name in ('bash', 'cat', 'dirname', 'rm', 'sed', 'tail'):
@@ -68,7 +68,7 @@ def test_a_python_without_venv_is_rejected_with_the_package_to_install(bare_mach
     assert 'install python3.12-venv' in outcome.stderr
 
 
-def test_an_interrupted_setup_says_in_one_line_how_to_continue(tmp_path: Path, clean_clone):
+def test_an_interrupted_setup_prints_in_one_line_how_to_continue(tmp_path: Path, clean_clone):
     python = tmp_path / 'python'
     python.write_text("""#!/bin/bash
         case "$*" in

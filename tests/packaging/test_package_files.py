@@ -1,4 +1,4 @@
-"""package.xml and setup.py agree with the tree."""
+"""Compares package.xml with setup.py and with the imports of the source files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_package_xml_declares_every_ros_package_that_is_imported():
     assert {name.split('.')[0] for name in names} - declared == set()
 
 
-def test_every_console_script_leads_to_an_existing_function():
+def test_every_console_script_calls_a_function_that_exists():
     scripts = importlib.metadata.distribution('bevdepth_ros').entry_points.select(
         group='console_scripts'
     )

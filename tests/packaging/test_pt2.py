@@ -20,7 +20,7 @@ from bevdepth_core.types import Boxes3D, Detections3D, Frame
 from tests.networks import export_model
 from tests.packaging.shell import ROOT
 
-# Compiling takes about 80 s of one core, and several times as long beside other programs.
+# Compiling takes about 80 s on a free core, and several times as long while other programs run.
 pytestmark = pytest.mark.timeout(3600)
 
 
@@ -39,7 +39,7 @@ def exported(model: BEVDepth, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the example as docs/EXPORT.md says."""
+    """Build the C++ example as docs/EXPORT.md describes, and return the program."""
     folder = tmp_path_factory.mktemp('build')
     torch_folder = Path(torch.__file__).parent
     source = str(ROOT / 'csrc' / 'examples')
@@ -51,8 +51,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_frame(folder: Path, frame: Frame) -> tuple[Path, Frame]:
-    """Write ``frame`` for the example; return its file, and the frame with the images as JPEG
-    files store them."""
+    """Write ``frame`` as input of the example, with images of different sizes. Return the input
+    file, and the frame with the images as they are decoded from the JPEG files."""
     folder.mkdir()
     lines = [words(frame.world_from_ego[0])]
     images = []
@@ -77,8 +77,9 @@ def run(program: Path, *arguments: Path) -> subprocess.CompletedProcess[str]:
 
 
 def require_equal(text: str, expected: Detections3D) -> None:
-    """Compare the lines of the example with the boxes of the Detector, one to one. As in the
-    check, boxes of nearly equal scores may change places, and the last ones of a task with them.
+    """Compare the boxes that the example printed with the boxes of the Detector. As in
+    ``--check``, boxes with nearly equal scores may have another order. The last boxes of a task
+    may therefore be different boxes.
     """
     rows = [line.split() for line in text.splitlines()]
     numbers = np.array([row[1:] for row in rows], np.float32)
@@ -96,14 +97,15 @@ def require_equal(text: str, expected: Detections3D) -> None:
         (expected.boxes.velocity, boxes.velocity),
     ):
         np.testing.assert_allclose(one[pairs[:, 0]], other[pairs[:, 1]], rtol=1e-3, atol=1e-3)
-    # The network gives a direction as a vector of any length; a short one amplifies rounding.
+    # The network predicts yaw as a vector of any length. If the vector is short, rounding errors
+    # have a large effect on yaw.
     turned = expected.boxes.yaw[pairs[:, 0]] - boxes.yaw[pairs[:, 1]]
     distances = np.abs(np.exp(1j * turned) - 1)
     assert (distances < 1e-3).mean() > 0.98
     assert distances.max() < 0.02
 
 
-def test_the_check_accepts_the_packages_for_any_calibration(
+def test_the_check_accepts_the_packages_with_one_and_with_six_cameras(
     model: BEVDepth, exported: Path
 ) -> None:
     report = compare(model, exported, (1, 6))

@@ -1,4 +1,4 @@
-"""The lock files agree with their inputs and with the installed packages."""
+"""Compares the lock files with the requirement files (.in) and with the installed packages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOCKS = ['python3.10.txt', 'python3.12.txt']
 
 
 def read(name: str) -> dict[str, Requirement]:
-    """Return the requirements of a file by name."""
+    """Return the requirements in the file ``requirements/<name>``, by name of the package."""
     lines = [
         line.split('#')[0].strip()
         for line in (ROOT / 'requirements' / name).read_text().splitlines()
@@ -53,7 +53,7 @@ def test_every_line_of_a_lock_pins_one_version(lock):
     ] == []
 
 
-def test_the_installed_packages_are_those_of_the_lock():
+def test_the_installed_packages_have_the_versions_of_the_lock_file():
     pins = read('python{}.{}.txt'.format(*sys.version_info)) | (
         read('pip_ros.txt') if PIP_ONLY else {}
     )

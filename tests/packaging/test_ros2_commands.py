@@ -1,4 +1,5 @@
-"""``ros2 lifecycle``, ``interface`` and ``bag``; in the pip-only ROS 2 they are this project's."""
+"""Runs ``ros2 lifecycle``, ``ros2 interface`` and ``ros2 bag``. In the pip-only ROS 2, this
+project implements these commands."""
 
 from __future__ import annotations
 
@@ -45,10 +46,10 @@ def test_ros2_bag_info_prints_the_content_of_a_bag(environment: dict[str, str], 
     assert 'Traceback' not in missing.stderr
 
 
-def test_the_pip_only_ros2_bag_names_its_verbs_and_the_way_to_record(
+def test_ros2_bag_record_of_the_pip_only_ros_2_fails_and_names_the_alternatives(
     environment: dict[str, str], tmp_path: Path
 ):
-    """An installed ROS 2 records."""
+    """With an installed ROS 2, nothing is tested, because its ``ros2 bag`` can record."""
     commands = ('', 'record -a', f'record -o {tmp_path}/bag /tf') if PIP_ONLY else ()
     for words in commands:
         outcome = ros2(f'bag {words}', environment)

@@ -1,4 +1,5 @@
-"""``ros2 launch`` as a user types it; in the pip-only ROS 2 the command is this project's."""
+"""Runs ``ros2 launch`` as a user types it. In the pip-only ROS 2, this project implements this
+command."""
 
 from __future__ import annotations
 
@@ -98,7 +99,7 @@ def test_a_log_folder_that_cannot_be_written_is_reported_with_the_remedy(launch_
     assert 'Traceback' not in outcome.stderr
 
 
-def test_a_replay_ends_with_the_bag_or_with_an_error_that_names_the_checkpoint(
+def test_a_replay_returns_0_at_the_end_of_the_bag_and_1_if_the_checkpoint_is_missing(
     environment, tmp_path
 ):
     bag, size = tmp_path / 'bag', (400, 225)

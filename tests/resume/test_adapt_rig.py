@@ -23,7 +23,7 @@ def test_every_step_of_the_adaptation_to_another_rig_works(tmp_path: Path) -> No
     ]  # fmt: skip
 
 
-def test_an_unknown_rig_is_an_error_with_the_usage() -> None:
+def test_an_unknown_rig_is_rejected_and_the_usage_is_printed() -> None:
     done = subprocess.run(
         ['tools/adapt_rig.sh', 'e'], cwd=ROOT, capture_output=True, text=True, check=False
     )

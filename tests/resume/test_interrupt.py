@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training."""
+"""Interrupts training with Ctrl-C (SIGINT) and SIGTERM."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tests.training.runs import Noise, run, tiny_config
 
 
 class Interrupt(Callback):
-    """Sends signals at the start of a batch, counted over all epochs."""
+    """Sends signals to this process at the start of batch number ``batch``, counted from 0 over
+    all epochs."""
 
     def __init__(self, batch: int, *numbers: int) -> None:
         self._left, self._numbers = batch, numbers or (signal.SIGINT,)
@@ -35,8 +36,8 @@ class Interrupt(Callback):
 
 
 class InterruptAll(Interrupt):
-    """Sends signals to the loader processes, too, and from another process, as a scheduler does:
-    PyTorch's loader processes end without an error if their parent sends SIGTERM.
+    """Sends the signals also to the loader processes. Another process sends them, as a scheduler
+    does, because PyTorch's loader processes end without an error if their parent sends SIGTERM.
     """
 
     def _send(self, number: int) -> None:
@@ -57,7 +58,7 @@ def state(output: Path) -> dict:
         (1, 2, signal.SIGTERM, 'terminated'),
     ],
 )
-def test_an_interrupted_step_is_finished_and_the_resumed_run_ends_like_an_uninterrupted_one(
+def test_an_interrupted_step_is_finished_and_the_resumed_run_gives_the_uninterrupted_weights(
     tmp_path: Path, batch: int, step: int, number: int, text: str
 ) -> None:
     run(tiny_config(tmp_path / 'uninterrupted'))
@@ -88,13 +89,13 @@ def test_an_interrupt_during_gradient_accumulation_finishes_the_step_first(
     assert state(tmp_path)['global_step'] == 1
 
 
-def test_a_second_interrupt_stops_at_once_without_a_checkpoint(tmp_path: Path) -> None:
+def test_a_second_interrupt_stops_training_at_once_without_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(RunInterruptedError, match='stopped at once'):
         run(tiny_config(tmp_path), watchers=[Interrupt(1, signal.SIGINT, signal.SIGINT)])
     assert not (tmp_path / 'last.ckpt').exists()
 
 
-def test_sigterm_saves_the_run_even_if_the_loader_also_gets_it_and_it_is_sent_twice(
+def test_a_checkpoint_is_written_if_training_and_loader_processes_receive_sigterm_twice(
     tmp_path: Path,
 ) -> None:
     config = tiny_config(tmp_path)
@@ -105,7 +106,9 @@ def test_sigterm_saves_the_run_even_if_the_loader_also_gets_it_and_it_is_sent_tw
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_before_the_first_step_stops_at_once(tmp_path: Path, number: int) -> None:
+def test_an_interrupt_before_the_first_step_stops_training_at_once(
+    tmp_path: Path, number: int
+) -> None:
     stop = StopOnInterrupt(ResumeCheckpoint(tmp_path / 'last.ckpt', 3))
     before = signal.getsignal(number)
     with (

@@ -1,4 +1,4 @@
-"""Checkpoints that cannot be resumed, and checkpoints that cannot be written."""
+"""Resumes training from checkpoints that do not fit the run, and writes to a full disk."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def with_wider_head(config: TrainingConfig) -> TrainingConfig:
         ),
     ],
 )
-def test_other_settings_than_those_of_the_start_are_named_and_no_file_is_written(
+def test_the_error_about_changed_settings_of_a_resumed_run_names_them_and_no_file_is_written(
     output: Path, change: Callable[[TrainingConfig], TrainingConfig], expected: str
 ) -> None:
     before = files(output)
@@ -82,21 +82,23 @@ def test_other_settings_than_those_of_the_start_are_named_and_no_file_is_written
     assert files(output) == before
 
 
-def test_another_number_of_samples_writes_no_file(output: Path) -> None:
+def test_resuming_with_another_number_of_samples_writes_no_file(output: Path) -> None:
     before = files(output)
     with pytest.raises(InvalidRunError, match='samples was 10 and is 12'):
         run(tiny_config(output), Noise(12), resume=True)
     assert files(output) == before
 
 
-def test_settings_that_do_not_define_the_optimization_may_change(tmp_path: Path) -> None:
+def test_a_run_is_resumed_if_only_settings_outside_the_optimization_changed(
+    tmp_path: Path,
+) -> None:
     run(tiny_config(tmp_path, max_steps=2))
     config = tiny_config(tmp_path, max_epochs=1, log_every_n_steps=2, checkpoint_every_n_steps=4)
     run(with_model(config, pretrained='none', init=None), resume=True)
     assert torch.load(tmp_path / 'last.ckpt', weights_only=True)['global_step'] == 5
 
 
-def test_a_checkpoint_of_a_version_that_stored_no_settings_is_resumed(tmp_path: Path) -> None:
+def test_a_run_is_resumed_from_a_checkpoint_without_stored_settings(tmp_path: Path) -> None:
     run(tiny_config(tmp_path, max_steps=2))
     path = tmp_path / 'last.ckpt'
     content = torch.load(path, weights_only=True)
@@ -106,7 +108,9 @@ def test_a_checkpoint_of_a_version_that_stored_no_settings_is_resumed(tmp_path: 
     assert torch.load(path, weights_only=True)['global_step'] == 5
 
 
-def test_a_truncated_checkpoint_is_reported_with_the_remedies_of_a_run(tmp_path: Path) -> None:
+def test_the_message_about_a_truncated_checkpoint_suggests_a_copy_or_a_new_run(
+    tmp_path: Path,
+) -> None:
     (tmp_path / 'last.ckpt').write_bytes(b'PK')
     with pytest.raises(InvalidRunError) as rejected:
         run(tiny_config(tmp_path), resume=True)
@@ -120,7 +124,7 @@ def test_a_truncated_checkpoint_is_reported_with_the_remedies_of_a_run(tmp_path:
 
 @contextmanager
 def files_limited_to(size: int) -> Iterator[None]:
-    """Let writes beyond ``size`` bytes of a file fail, as those to a full disk."""
+    """Let every write fail that makes a file larger than ``size`` bytes, as on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -130,7 +134,8 @@ def files_limited_to(size: int) -> Iterator[None]:
 
 
 class FillDisk(Callback):
-    """Limits the size of files before the last.ckpt of a step is written."""
+    """Limits the size of files to ``size`` bytes after step ``step``, before last.ckpt is
+    written."""
 
     def __init__(self, step: int, size: int = 100_000) -> None:
         self._step, self._limit = step, files_limited_to(size)
@@ -143,7 +148,9 @@ class FillDisk(Callback):
         self._limit.__exit__(None, None, None)
 
 
-def test_a_full_disk_keeps_the_earlier_checkpoint_and_is_reported(tmp_path: Path) -> None:
+def test_on_a_full_disk_the_earlier_checkpoint_is_kept_and_the_error_is_reported(
+    tmp_path: Path,
+) -> None:
     config = tiny_config(tmp_path, checkpoint_every_n_steps=2)
     with pytest.raises(OSError, match=r'could not be written \(File too large\)') as stopped:
         run(config, watchers=[FillDisk(4)])
@@ -154,14 +161,14 @@ def test_a_full_disk_keeps_the_earlier_checkpoint_and_is_reported(tmp_path: Path
     assert torch.load(tmp_path / 'last.ckpt', weights_only=True)['global_step'] == 10
 
 
-# The thread of TensorBoard cannot write, either.
+# The thread of TensorBoard that writes files fails, too; pytest would warn about its exception.
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
-def test_curves_that_cannot_be_written_are_reported_with_the_folder(tmp_path: Path) -> None:
+def test_the_message_about_curves_that_cannot_be_written_names_the_folder(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=f'^{tmp_path}: File too large: make space there'):
         run(tiny_config(tmp_path), watchers=[FillDisk(1, size=10)])
 
 
-def test_weights_that_cannot_be_written_are_reported_with_the_folder(tmp_path: Path) -> None:
+def test_the_message_about_weights_that_cannot_be_written_names_the_folder(tmp_path: Path) -> None:
     with (
         files_limited_to(1000),
         pytest.raises(OSError, match=f'File too large.*: make space in {tmp_path}'),

@@ -1,4 +1,4 @@
-"""A run that was interrupted and resumed equals one that was not interrupted."""
+"""Compares runs that were interrupted and resumed with a run that was not interrupted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def interrupt(output: Path, step: int) -> None:
 
 
 def require_equal(ours: Path, theirs: Path) -> None:
-    """Fail unless weights, average, optimizer, schedule and progress of two runs are equal."""
+    """Fail unless weights, averaged weights, states of optimizer and schedule, and progress of the
+    two runs are equal."""
     resumed, expected = read(ours), read(theirs)
     names = (
         'state_dict',
@@ -63,7 +64,7 @@ def require_equal(ours: Path, theirs: Path) -> None:
         'between two checkpoints of a later epoch',
     ],
 )
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+def test_a_resumed_run_ends_with_the_same_state_as_an_uninterrupted_run(
     tmp_path: Path, uninterrupted: Path, step: int, written: int
 ) -> None:
     interrupt(tmp_path, step)
@@ -89,7 +90,9 @@ def test_the_checkpoint_stores_weights_and_their_average_separately(uninterrupte
     )
 
 
-def test_a_run_without_average_resumes_with_accumulated_batches(tmp_path: Path) -> None:
+def test_a_run_with_accumulated_batches_and_without_averaging_is_resumed_exactly(
+    tmp_path: Path,
+) -> None:
     settings = {'averaging': None, 'accumulate_grad_batches': 2, 'checkpoint_every_n_steps': 2}
     run(tiny_config(tmp_path / 'uninterrupted', **settings))
     with pytest.raises(InterruptedRunError):

@@ -1,4 +1,4 @@
-"""The demo of training, with one scene and two epochs."""
+"""Runs training/demo.py with one training scene and two epochs."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_the_costs_of_a_depth_do_not_depend_on_the_other_depths() -> None:
     assert torch.equal(cost_volume(*single.arguments), costs[:, :, 3:4])
 
 
-def test_a_depth_that_is_not_a_number_affects_no_other_cost() -> None:
+def test_a_nan_depth_gives_nan_only_in_its_own_costs() -> None:
     case = CostCase.random()
     case.depths[0, 0, 0, 0] = math.nan
     costs = cost_volume(*case.arguments)
@@ -70,7 +70,7 @@ def test_half_precision_features_give_half_precision_costs() -> None:
     assert torch.allclose(costs.float(), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_the_op_passes_opcheck() -> None:
+def test_the_cost_volume_op_passes_opcheck() -> None:
     case = CostCase.random()
     arguments = (*case.arguments[:4], list(case.image_size), case.groups)
     torch.library.opcheck(torch.ops.bevdepth.cost_volume.default, arguments)

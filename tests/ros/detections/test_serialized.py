@@ -69,7 +69,7 @@ def test_ids_of_any_length_keep_the_alignment(first):
     assert deserialize_message(data, Detection3DArray) == built_array(found, 'base_link', ids)
 
 
-def test_the_covariance_of_x_y_z_and_yaw_is_placed_around_that_of_roll_and_pitch():
+def test_pose_covariance_has_zero_rows_and_columns_for_roll_and_pitch():
     four = np.arange(32, dtype=float).reshape(2, 4, 4)
     full = pose_covariance(four)
     assert full.shape == (2, 6, 6)

@@ -159,7 +159,7 @@ def test_on_a_cpu_images_are_decoded_only_when_their_set_is_processed(
     assert counting.count == 1
 
 
-def test_decoded_images_of_only_a_few_sets_are_kept(decoder: ImageDecoder):
+def test_at_most_waiting_sets_decoded_images_are_kept_per_camera(decoder: ImageDecoder):
     decoder.on_arrival = True
     for _ in range(2 * decoding.WAITING_SETS):
         decoder.begin('left', raw('rgb8', noise(), 40), LIMIT)
