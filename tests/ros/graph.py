@@ -1,5 +1,5 @@
-"""Runs a ROS graph for tests: nodes in an executor thread, waits with a timeout, and recorded
-messages.
+"""Spins the nodes of a test in a thread, records messages, and waits for conditions with a
+timeout.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Graph:
         return node
 
     def stop(self) -> None:
-        """Stop spinning; nodes may be destroyed only after that."""
+        """Stop spinning. Call this method before you destroy nodes."""
         self._ended.set_result(None)
         self._thread.join()
         self.executor.shutdown()
@@ -71,12 +71,12 @@ class Diagnostics:
         self._messages = messages
 
     def status(self, area: str) -> DiagnosticStatus | None:
-        """Return the newest status of ``area``, None before the first."""
+        """Return the newest status of ``area``, or None if there is no status yet."""
         statuses = [status for message in self._messages[-1:] for status in message.status]
         return next((status for status in statuses if status.name.endswith(f': {area}')), None)
 
     def values(self, area: str) -> dict[str, str]:
-        """Return the newest values of ``area``."""
+        """Return the newest values of ``area`` by key; empty if there is no status yet."""
         status = self.status(area)
         return {} if status is None else {value.key: value.value for value in status.values}
 
@@ -101,8 +101,8 @@ class Diagnostics:
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S) -> None:
-    """Wait until ``condition`` is true; fail with the message ``what`` after a timeout."""
+    """Wait until ``condition`` is true. After the timeout, fail with ``what`` in the message."""
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, f'never came: {what}'
+        assert time.monotonic() < deadline, f'timeout of {timeout_s:g} s while waiting for: {what}'
         time.sleep(0.02)

@@ -19,7 +19,7 @@ PAUSE_S = 0.1
 
 
 def publish(node: Node, count: int) -> None:
-    """Publish ``count`` images after a subscriber has appeared, and wait until it has left."""
+    """Wait for a subscriber, publish ``count`` images, and wait until the subscriber has ended."""
     publisher = node.create_publisher(Image, TOPIC, 10)
     image = Image(height=900, width=1600, encoding='bgr8', step=4800, data=bytes(4_320_000))
     data = bytes(serialize_message(image))
@@ -33,7 +33,10 @@ def publish(node: Node, count: int) -> None:
 
 
 def receive(node: Node, count: int) -> int:
-    """Return how many of ``count`` best-effort images arrive."""
+    """Subscribe with best-effort QoS and return the number of received images.
+
+    The function returns after ``count`` images, or earlier at the timeout.
+    """
     images: list[bytes] = []
     qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
     node.create_subscription(Image, TOPIC, images.append, qos, raw=True)

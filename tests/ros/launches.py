@@ -1,4 +1,4 @@
-"""Starts programs and launches in the environment that env.sh sets in the shell of a user."""
+"""Starts programs and launch files in the environment that env.sh sets in a shell."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ IS_PIP_ONLY = (
     == 'pip'
 )
 DISTRIBUTIONS = ['jazzy', 'humble'] if IS_PIP_ONLY else [os.environ['ROS_DISTRO']]
-"""ROS distributions to test: two of the pip-only ROS 2, or the sourced one."""
+"""ROS distributions to test: Jazzy and Humble if ROS 2 was installed with pip, otherwise only the
+distribution that is sourced."""
 OUTPUT_TIMEOUT_S = 240.0
 
 
 def run(distribution: str, *command: str | Path) -> subprocess.Popen[str]:
-    """Start ``command`` in the environment that env.sh gives a user's shell."""
+    """Start ``command`` in a shell that has sourced env.sh for ``distribution``."""
     domain = domain_variables(int(os.environ['ROS_DOMAIN_ID']), distribution)
     environment = {**os.environ, 'BEVDEPTH_ROS_PREFIX': distribution, **domain}
     line = ['bash', '-c', f'source {ROOT}/env.sh && exec "$@"', 'bash', *map(str, command)]
@@ -44,9 +45,10 @@ def launch(distribution: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 def read_until(process: subprocess.Popen[str], words: str) -> str:
-    """Return the output up to the line with ``words``; fail when the process ends before.
+    """Return the output of ``process`` up to and including the first line with ``words``.
 
-    Without that line it is ended after ``OUTPUT_TIMEOUT_S``.
+    The function fails if the process ends before it prints this line. The process group is killed
+    if the line has not been printed after ``OUTPUT_TIMEOUT_S`` seconds.
     """
     output = ''
     timer = threading.Timer(OUTPUT_TIMEOUT_S, os.killpg, (process.pid, signal.SIGKILL))

@@ -21,14 +21,14 @@ def noise_image(seed: int, width: int = 160, height: int = 90) -> np.ndarray:
 
 
 def encoded(pixels: np.ndarray, kind: str = 'JPEG', **options) -> bytes:
-    """Return the file that Pillow writes."""
+    """Return the bytes of an image file that Pillow writes for ``pixels``."""
     buffer = io.BytesIO()
     PillowImage.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def with_claimed_size(image: bytes, width: int, height: int) -> bytes:
-    """Return a baseline JPEG whose header claims another size than its content has."""
+    """Return a baseline JPEG in which only the size in the header is replaced."""
     place = image.index(b'\xff\xc0') + 5
     return (
         image[:place] + height.to_bytes(2, 'big') + width.to_bytes(2, 'big') + image[place + 4 :]
@@ -36,25 +36,25 @@ def with_claimed_size(image: bytes, width: int, height: int) -> bytes:
 
 
 def with_damage_inside(jpeg: bytes) -> bytes:
-    """Return a JPEG with invalid codes in the middle of its scan."""
+    """Return a JPEG with invalid bytes in the middle of its image data."""
     start = jpeg.index(b'\xff\xda')
     middle = start + (len(jpeg) - start) // 2
     return jpeg[:middle] + b'\xff\x00' * 20 + jpeg[middle + 40 :]
 
 
 def with_scans(jpeg: bytes, count: int) -> bytes:
-    """Return a progressive JPEG with its last scan repeated to ``count`` scans."""
+    """Return a progressive JPEG with ``count`` scans, in which the last scan is repeated."""
     last, missing = jpeg.rindex(b'\xff\xda'), count - jpeg.count(b'\xff\xda')
     return jpeg[:-2] + jpeg[last:-2] * missing + jpeg[-2:]
 
 
 def compressed(data: bytes, image_format: str = 'jpeg') -> CompressedImage:
-    """Return a message without header."""
+    """Return a CompressedImage with an empty header."""
     return CompressedImage(format=image_format, data=array.array('B', data))
 
 
 def raw(pixels: np.ndarray, encoding: str = 'bgr8', **changes) -> Image:
-    """Return a message without header; ``changes`` overwrite fields."""
+    """Return an Image with an empty header; ``changes`` replace fields."""
     height, width = pixels.shape[:2]
     message = Image(
         height=height,
@@ -71,14 +71,17 @@ def raw(pixels: np.ndarray, encoding: str = 'bgr8', **changes) -> Image:
 def pinhole_info(
     k: np.ndarray, width: int, height: int, distortion: tuple[float, ...] = (0.0,) * 5
 ) -> CameraInfo:
-    """Return a CameraInfo without header; ``k`` has 9 values, ``distortion`` is plumb_bob."""
+    """Return a CameraInfo with an empty header.
+
+    ``k`` has 9 values; ``distortion`` has the coefficients of the model plumb_bob.
+    """
     return CameraInfo(
         width=width, height=height, distortion_model='plumb_bob', d=distortion, k=np.ravel(k)
     )
 
 
 def stamped(message, frame: str, stamp_ns: int):
-    """Return ``message`` with its header filled in."""
+    """Set frame_id and stamp in the header of ``message``, and return the message."""
     message.header.frame_id = frame
     message.header.stamp = Time(nanoseconds=stamp_ns).to_msg()
     return message
@@ -91,7 +94,7 @@ def transform(
     translation=(0.0, 0.0, 0.0),
     quaternion=(0.0, 0.0, 0.0, 1.0),
 ) -> TransformStamped:
-    """Return a transform; ``quaternion`` is x, y, z, w."""
+    """Return the pose of ``child`` in ``parent``, in meters and as quaternion x, y, z, w."""
     message = stamped(TransformStamped(child_frame_id=child), parent, stamp_ns)
     position, rotation = message.transform.translation, message.transform.rotation
     position.x, position.y, position.z = map(float, translation)

@@ -1,7 +1,7 @@
-"""Tracks that the running node publishes.
+"""Tests the tracks that the running node publishes.
 
-Each time is a trigger cycle; the random network detects the same boxes in every one of them, so
-that all objects move with the vehicle.
+All trigger cycles have the same images. The network with random weights therefore detects the
+same boxes in every cycle, and all objects seem to move with the vehicle.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tests.ros.graph import wait_until
 
 
 def follow(node: Detector, *times_s: float, cameras: tuple[str, ...] | None = None) -> list[set]:
-    """Send the cycles one after the other and return the ids of the tracks after each."""
+    """Send one trigger cycle for each time, and return the track ids after each cycle."""
     found = []
     for time_s in times_s:
         objects, tracks = len(node.objects), len(node.tracks)
@@ -28,7 +28,7 @@ def follow(node: Detector, *times_s: float, cameras: tuple[str, ...] | None = No
     return found
 
 
-def test_tracks_have_the_header_of_the_detections_covariance_and_stable_ids(tracking):
+def test_tracks_have_covariance_stable_ids_and_the_same_header_as_the_detections(tracking):
     ids = follow(tracking, 0.0, 0.1, 0.2)
     assert ids[0]
     assert ids[0] <= ids[1] <= ids[2]
@@ -61,7 +61,7 @@ def test_detections_contain_covariance_and_objects_contain_track_ids_and_velocit
     assert [' #' in text for text in texts] == [bool(x) for x in points['track_id'].tolist()]
 
 
-def test_without_ego_poses_nothing_is_tracked_and_the_reason_is_reported(tracking):
+def test_without_ego_poses_no_tracks_are_published_and_the_reason_is_reported(tracking):
     tracking.rig.send_extrinsics()
     tracking.rig.send_infos()
     tracking.rig.send_images(0.0)
@@ -78,7 +78,7 @@ def test_without_ego_poses_nothing_is_tracked_and_the_reason_is_reported(trackin
     assert not read_points(tracking.objects[-1])['track_id'].any()
 
 
-def test_tracking_is_switched_off_and_on_while_active(tracking):
+def test_tracking_can_be_switched_off_and_on_while_the_node_is_active(tracking):
     (before,) = follow(tracking, 0.0)
     assert tracking.set('publish_tracks', False) == ''
     tracking.rig.send_all(0.1)
@@ -96,24 +96,25 @@ def test_tracking_is_switched_off_and_on_while_active(tracking):
     assert before <= after
 
 
-def test_the_birth_score_takes_effect_while_active(tracking):
+def test_a_change_of_track_birth_score_takes_effect_while_the_node_is_active(tracking):
     assert tracking.set('track_birth_score', 1.0) == ''
     assert follow(tracking, 0.0) == [set()]
     assert tracking.set('track_birth_score', 0.0) == ''
     assert follow(tracking, 0.1)[0]
 
 
-def test_a_bag_that_starts_again_ends_the_tracks_and_no_id_is_used_again(tracking):
+def test_when_a_bag_starts_again_the_tracks_end_and_their_ids_are_not_used_again(tracking):
     ids = follow(tracking, 30.0, 30.1, 0.0, 0.1)
     assert ids[2]
     assert not ids[1] & ids[2]
     assert ids[2] <= ids[3]
 
 
-def test_markers_have_a_lifetime_of_two_frame_intervals_within_limits(tracking):
+def test_the_lifetime_of_markers_is_two_frame_intervals_but_at_least_0_2_and_at_most_5_s(tracking):
     follow(tracking, 0.0, 0.4, 0.45, 10.0)
     wait_until(lambda: len(tracking.markers) == 4, 'markers')
     lifetimes = [message.markers[1].lifetime for message in tracking.markers]
     seconds = [one.sec + 1e-9 * one.nanosec for one in lifetimes]
-    # If an image is not decoded in time, the stamp of its set changes by a few milliseconds.
+    # The stamp of a set is the mean stamp of its images. It changes by a few milliseconds if an
+    # image is not decoded in time and therefore is not used.
     np.testing.assert_allclose(seconds, [5.0, 0.8, 0.2, 5.0], atol=0.02)

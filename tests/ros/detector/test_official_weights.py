@@ -1,4 +1,7 @@
-"""The node finds downloaded weights by their short name; a tiny network stands for them."""
+"""Tests that the node finds downloaded weights by their short name.
+
+The weights are not downloaded: a file with a tiny network replaces them.
+"""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def settings(**changes) -> Settings:
 
 @pytest.fixture
 def node_with(graph: Graph) -> Iterator[Callable[..., Node]]:
-    """Return a maker of nodes with given parameter values."""
+    """Yield a function that creates a node with the given parameter values."""
     made: list[Node] = []
 
     def make(**values) -> Node:
@@ -58,8 +58,8 @@ def node_with(graph: Graph) -> Iterator[Callable[..., Node]]:
         node.destroy_node()
 
 
-def test_an_empty_list_in_a_parameter_file_is_reported_with_the_remedy(graph: Graph):
-    """rclpy names neither the parameter nor the cause."""
+def test_the_message_about_an_empty_list_parameter_contains_the_remedy(graph: Graph):
+    """The error of rclpy contains neither the name of the parameter nor the cause."""
     with pytest.raises(ValueError, match='NOT_SET') as caught:
         Node(
             'declared',
@@ -70,7 +70,7 @@ def test_an_empty_list_in_a_parameter_file_is_reported_with_the_remedy(graph: Gr
     assert start_problem(ValueError('another reason')) == 'another reason'
 
 
-def test_topics_are_read_with_the_namespace_of_the_node(graph: Graph):
+def test_relative_topic_names_are_resolved_in_the_namespace_of_the_node(graph: Graph):
     given = {
         'image_topics': ['{camera}/image'],
         'camera_info_topics': ['~/{camera}/info'],
@@ -90,12 +90,12 @@ def test_topics_are_read_with_the_namespace_of_the_node(graph: Graph):
     assert settings.odometry_topic == '/odom'
 
 
-def test_detector_yaml_holds_every_parameter_with_its_default():
+def test_detector_yaml_contains_every_parameter_with_its_default_value():
     assert settings(**values_in(ROOT / 'config' / 'detector.yaml')) == Settings()
     assert values_in(ROOT / 'config' / 'detector.yaml').keys() == FIELDS.keys()
 
 
-def test_detector_yaml_explains_every_parameter():
+def test_detector_yaml_has_a_comment_above_every_parameter():
     lines = (ROOT / 'config' / 'detector.yaml').read_text().splitlines()
     for name in FIELDS:
         position = next(
@@ -104,7 +104,7 @@ def test_detector_yaml_explains_every_parameter():
         assert lines[position - 1].strip().startswith('# '), name
 
 
-def test_detector_yaml_says_which_parameters_are_live_or_read_only():
+def test_the_comments_in_detector_yaml_mark_live_and_read_only_parameters():
     text = (ROOT / 'config' / 'detector.yaml').read_text()
     for name, field in FIELDS.items():
         comment = text[: text.index(f'    {name}:')].splitlines()[-1]
@@ -119,7 +119,7 @@ def test_a_camera_preset_gives_valid_settings(path: Path):
     assert len(settings(**values_in(path)).camera_sources) == 6
 
 
-def test_the_nuscenes_preset_is_the_default():
+def test_the_nuscenes_preset_equals_the_default_settings():
     assert settings(**values_in(ROOT / 'config' / 'cameras' / 'nuscenes.yaml')) == Settings()
 
 
@@ -156,7 +156,7 @@ def test_a_topic_pattern_applies_to_every_camera_and_a_list_has_one_topic_per_ca
         ({'precision': 'fp8'}, 'precision must be one of auto, fp32, fp16, bf16'),
     ],
 )
-def test_parameter_values_that_contradict_each_other_are_rejected_with_the_reason(
+def test_invalid_and_contradictory_parameter_values_are_rejected_with_the_reason(
     changes: dict, words: str
 ):
     with pytest.raises(ValueError, match=words):
@@ -175,7 +175,7 @@ def test_the_runtime_onnx_needs_a_folder():
         _ = Settings(runtime='onnx').exported_network
 
 
-def test_every_parameter_is_described_with_its_range(node_with):
+def test_every_parameter_has_a_description_and_every_number_has_a_range(node_with):
     node = node_with()
     parameters.declare(node)
     for name, field in FIELDS.items():
@@ -217,7 +217,9 @@ def test_an_unknown_parameter_is_logged_with_a_suggestion(node_with, capfd: pyte
         ('images_rectified', 1),
     ],
 )
-def test_a_value_of_the_wrong_type_is_rejected_by_name(node_with, name: str, value):
+def test_the_message_about_a_value_of_the_wrong_type_names_the_parameter(
+    node_with, name: str, value
+):
     node = node_with(**{name: value})
     with pytest.raises(ValueError, match=f'parameter {name} must be'):
         parameters.declare(node)
@@ -229,7 +231,7 @@ def test_a_value_out_of_range_is_rejected(node_with):
         parameters.declare(node)
 
 
-def test_only_parameters_described_as_live_may_change_while_active():
+def test_only_parameters_described_as_live_may_change_while_the_node_is_active():
     parameters.check_live(
         name for name, field in FIELDS.items() if field.metadata['change'] == LIVE
     )
@@ -254,8 +256,10 @@ def documented_range(field: dataclasses.Field) -> str:
 
 
 def documented_default(value: object) -> str:
-    """Return the table cell of a default value: a list of one as its entry, an empty string as
-    none.
+    """Return the text of a default value in the table of docs/NODE.md.
+
+    A list with one entry is written as this entry, a longer list as the six cameras of nuScenes,
+    and an empty string as ``none``.
     """
     if isinstance(value, tuple) and len(value) > 1:
         return 'the six cameras of nuScenes'
@@ -265,12 +269,12 @@ def documented_default(value: object) -> str:
     return f'`{text}`' if text else 'none'
 
 
-def test_the_documented_parameters_are_exactly_those_of_the_node() -> None:
+def test_docs_node_md_documents_exactly_the_parameters_of_the_node() -> None:
     assert set(PARAMETERS) == set(FIELDS)
 
 
 @pytest.mark.parametrize('name', FIELDS)
-def test_the_documented_default_range_and_time_of_change_of_a_parameter_are_correct(
+def test_docs_node_md_has_the_default_the_range_and_the_change_of_each_parameter(
     name: str,
 ) -> None:
     field = FIELDS[name]
@@ -282,7 +286,7 @@ def test_the_documented_default_range_and_time_of_change_of_a_parameter_are_corr
     assert PARAMETERS[name][:3] == expected, f'docs/NODE.md, row {name}'
 
 
-def test_the_default_cameras_are_the_six_of_nuscenes() -> None:
+def test_the_default_cameras_are_the_six_cameras_of_nuscenes() -> None:
     assert FIELDS['cameras'].default == CAMERAS
 
 
@@ -311,12 +315,12 @@ def test_parameters_define_the_output_filters():
 
 
 @pytest.mark.parametrize('name', ['class_score_thresholds', 'class_name_map'])
-def test_a_value_of_an_unreadable_format_is_rejected(name: str):
+def test_a_value_in_a_wrong_format_is_rejected_with_an_example(name: str):
     with pytest.raises(ValueError, match=f'{name}: write an entry like'):
         settings(**{name: ['car']})
 
 
-def test_a_region_of_interest_of_an_unreadable_format_is_rejected():
+def test_a_region_of_interest_that_is_not_a_list_of_corners_is_rejected():
     with pytest.raises(ValueError, match='region_of_interest must be a list of corners'):
         parameters.check_formats({'region_of_interest': 'front', 'device': 'cpu'})
 
@@ -329,7 +333,9 @@ def test_the_tracker_is_configured_by_the_parameters():
     assert settings(track_coast_s=9.0).tracker_config.keep_s == 9.0
 
 
-def test_paths_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch):
+def test_a_tilde_at_the_start_of_a_path_is_replaced_by_the_home_folder(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setenv('HOME', '/home/someone')
     found = Settings(checkpoint='~/a.pth', runtime='onnx', onnx_folder='~/b')
     assert found.checkpoint_path == Path('/home/someone/a.pth')

@@ -26,12 +26,12 @@ def jumps(*poses: np.ndarray, seconds: float = 0.1) -> list[bool]:
 
 
 @pytest.mark.parametrize('speed', [0.0, 1.0, 30.0, 99.0])
-def test_a_steady_motion_has_no_jump(speed: float):
+def test_a_steady_motion_is_not_a_jump(speed: float):
     assert not any(jumps(*(pose(speed * 0.1 * number) for number in range(5))))
 
 
 @pytest.mark.parametrize('step_m', [3.0, 5.0, -3.0])
-def test_a_jump_of_meters_is_found_relative_to_the_previous_motion(step_m: float):
+def test_a_step_that_differs_by_meters_from_the_previous_motion_is_a_jump(step_m: float):
     poses = [pose(1.0), pose(2.0), pose(3.0), pose(4.0 + step_m), pose(5.0 + step_m)]
     assert jumps(*poses) == [False, False, False, True, False]
 
@@ -41,12 +41,14 @@ def test_a_turn_by_a_right_angle_is_a_jump():
     assert jumps(*poses) == [False, False, True, False, False]
 
 
-def test_a_vehicle_that_turns_fast_has_no_jump():
+def test_a_fast_but_steady_turn_is_not_a_jump():
     assert not any(jumps(*(pose(0, 15.0 * number) for number in range(10))))
 
 
 @pytest.mark.parametrize(('speed', 'is_jump'), [(99.0, False), (101.0, True)])
-def test_without_a_previous_motion_only_impossible_speeds_are_jumps(speed: float, is_jump: bool):
+def test_without_a_previous_motion_only_a_speed_above_100_m_s_is_a_jump(
+    speed: float, is_jump: bool
+):
     assert jumps(pose(0.0), pose(0.1 * speed)) == [False, is_jump]
 
 
@@ -58,7 +60,7 @@ def test_poses_more_than_a_second_apart_and_missing_poses_are_not_compared():
     assert check.jump(1_300_000_000, pose(0.0)) is None
 
 
-def test_the_description_names_distance_time_and_angle():
+def test_the_description_of_a_jump_contains_distance_time_and_angle():
     check = PoseCheck()
     check.jump(0, pose(0.0))
     jump = check.jump(10**9, pose(500.0, 90.0))
@@ -68,7 +70,7 @@ def test_the_description_names_distance_time_and_angle():
     )
 
 
-def test_the_expected_pose_continues_translation_and_turn():
+def test_the_expected_pose_continues_the_previous_translation_and_turn():
     check = PoseCheck()
     for number in range(3):
         assert check.jump(number * 10**8, pose(2.0 * number, 5.0 * number)) is None
@@ -80,11 +82,11 @@ def test_the_expected_pose_continues_translation_and_turn():
     np.testing.assert_allclose(second.expected_pose, pose(300.0), atol=1e-9)
 
 
-def test_a_turn_that_reverses_at_once_is_a_jump():
+def test_a_turn_that_reverses_suddenly_is_a_jump():
     assert jumps(*(pose(0, yaw) for yaw in (0, 14, 28, 12))) == [False, False, False, True]
 
 
-def test_poses_of_the_same_or_an_earlier_stamp_are_not_compared():
+def test_a_pose_whose_stamp_equals_or_precedes_the_last_stamp_is_not_compared():
     check = PoseCheck()
     assert check.jump(2 * 10**9, pose(0.0)) is None
     assert check.jump(2 * 10**9, pose(500.0)) is None
@@ -104,20 +106,20 @@ def test_poses_of_the_same_or_an_earlier_stamp_are_not_compared():
         (pose(0, 23.1), 0.1, True),
     ],
 )
-def test_a_jump_exceeds_a_fixed_step_and_the_largest_acceleration(
+def test_a_step_or_turn_is_a_jump_if_it_exceeds_a_constant_plus_the_largest_acceleration(
     pose_after: np.ndarray, seconds: float, is_jump: bool
 ):
     assert jumps(pose(0), pose(0), pose_after, seconds=seconds) == [False, False, is_jump]
 
 
 @pytest.mark.parametrize(('step_m', 'is_jump'), [(9.9, False), (10.1, True)])
-def test_a_first_step_of_less_than_ten_meters_is_not_a_jump_even_in_a_short_time(
+def test_a_first_step_of_less_than_10_m_is_not_a_jump_even_within_10_ms(
     step_m: float, is_jump: bool
 ):
     assert jumps(pose(0), pose(step_m), seconds=0.01) == [False, is_jump]
 
 
-def test_the_largest_speed_is_100_m_s():
+def test_a_step_in_one_second_is_a_jump_above_100_m():
     assert jumps(pose(0), pose(99.9), seconds=1.0) == [False, False]
     assert jumps(pose(0), pose(100.1), seconds=1.0) == [False, True]
 

@@ -1,4 +1,4 @@
-"""Tests the tracker of the node without the node."""
+"""Tests the class ``ResultTracker`` of the node without a running node."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bevdepth_ros.detector.result_tracker import TRAIL_S, ResultTracker, ego_pos
 PERIOD_NS = 100_000_000
 START_NS = 1_700_000_000_000_000_000
 CAR = np.array((20.0, 3.0, 0.8))
-"""Position in the world."""
+"""Position of the parked car in the world frame, meters."""
 
 
 def pose(x: float, y: float = 0.0, yaw: float = 0.0) -> np.ndarray:
@@ -33,7 +33,9 @@ def frame(stamp_ns: int, world_from_ego: np.ndarray | None) -> Frame:
 
 
 class Drive:
-    """A vehicle that passes a car, with true detections of it."""
+    """A vehicle that passes a parked car, and a tracker that receives the true box of the car in
+    each step.
+    """
 
     def __init__(self) -> None:
         self.tracker, self.stamp_ns = ResultTracker(), START_NS
@@ -56,7 +58,7 @@ class Drive:
         return trail
 
 
-def test_without_poses_nothing_is_tracked_and_ids_continue_afterwards():
+def test_without_a_pose_a_step_has_no_tracks_and_the_next_step_has_the_same_ids_as_before():
     drive = Drive()
     first = drive.step(pose(0), pose(0))
     assert drive.step(pose(1), None) is None
@@ -64,7 +66,7 @@ def test_without_poses_nothing_is_tracked_and_ids_continue_afterwards():
 
 
 @pytest.mark.parametrize('jump', [pose(500, -300), pose(0, 0, 2.0), pose(40, 7, -1.3)])
-def test_tracks_and_trails_move_with_a_localization_that_jumps(jump: np.ndarray):
+def test_tracks_and_trails_stay_at_the_object_when_the_localization_jumps(jump: np.ndarray):
     drive, ids = Drive(), []
     for number in range(20):
         true = pose(0.8 * number, 0.0, 0.03 * number)
@@ -98,7 +100,7 @@ def test_a_trail_ends_at_the_track_and_is_bounded_in_time_and_length():
     assert 5.0 * (TRAIL_S - 0.5) < length <= 5.0 * TRAIL_S + 0.1
 
 
-def test_the_pose_is_that_of_the_image_nearest_the_mean_stamp():
+def test_the_ego_pose_of_a_frame_is_the_pose_of_the_image_nearest_to_the_mean_stamp():
     rig = CameraRig(
         ('a', 'b', 'c'),
         np.tile(np.diag((100.0, 100, 1)), (3, 1, 1)),

@@ -32,11 +32,11 @@ def changed(
 
 
 @pytest.mark.parametrize('log_seed', [None, 0, 1, 2])
-def test_simulated_rigs_of_nuscenes_logs_are_like_training(log_seed: int | None):
+def test_simulated_rigs_of_nuscenes_logs_are_not_reported(log_seed: int | None):
     assert unlike_training(nuscenes_like_rig(log_seed=log_seed), SIZES, ImageSpec()) == []
 
 
-def test_smaller_images_of_the_same_cameras_are_like_training():
+def test_smaller_images_of_the_same_cameras_are_not_reported():
     assert unlike_training(nuscenes_like_rig(800, 450), [(800, 450)] * 6, ImageSpec()) == []
 
 
@@ -56,11 +56,13 @@ def test_smaller_images_of_the_same_cameras_are_like_training():
         ),
     ],
 )
-def test_a_difference_is_reported_with_both_numbers(change: dict, clause: str):
+def test_a_difference_from_the_training_cameras_is_reported_with_both_values(
+    change: dict, clause: str
+):
     assert unlike_training(changed(1, **change), SIZES, ImageSpec()) == [clause]
 
 
-def test_a_difference_is_reported_once_and_again_when_it_changes():
+def test_a_difference_is_reported_once_and_reported_again_only_when_it_changes():
     check = RigCheck(ImageSpec())
     assert check.changed_warning(nuscenes_like_rig(), SIZES) == ''
     assert check.changed_warning(nuscenes_like_rig(), SIZES) is None
@@ -72,7 +74,7 @@ def test_a_difference_is_reported_once_and_again_when_it_changes():
 
 
 @pytest.mark.parametrize(('up_m', 'count'), [(-0.25, 0), (-0.45, 6), (0.25, 0), (0.45, 6)])
-def test_a_base_frame_above_or_below_the_ground_is_reported_by_the_camera_heights(
+def test_the_camera_heights_are_reported_if_the_base_frame_is_far_above_or_below_the_ground(
     up_m: float, count: int
 ):
     rig = nuscenes_like_rig()
@@ -85,7 +87,7 @@ def test_a_base_frame_above_or_below_the_ground_is_reported_by_the_camera_height
 @pytest.mark.parametrize(
     ('change', 'count'),
     [
-        ({'about_z_deg': 137.0}, 0),  # 29 degrees from CAM_BACK_LEFT
+        ({'about_z_deg': 137.0}, 0),  # differs from CAM_BACK_LEFT by 29 degrees
         ({'about_z_deg': 138.5}, 1),
         ({'about_y_deg': 14.5}, 0),
         ({'about_y_deg': -15.5}, 1),
@@ -98,7 +100,7 @@ def test_a_base_frame_above_or_below_the_ground_is_reported_by_the_camera_height
         ({'focal_factor': 0.47}, 1),
     ],
 )
-def test_differences_beyond_their_limits_are_reported(change: dict, count: int):
+def test_a_difference_is_reported_only_beyond_its_limit(change: dict, count: int):
     assert len(unlike_training(changed(1, **change), SIZES, ImageSpec())) == count
 
 

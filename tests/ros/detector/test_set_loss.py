@@ -7,15 +7,16 @@ from bevdepth_ros.detector.set_loss import Loss, SetLoss
 
 
 class Windows:
-    """Checks the counts of two cameras in simulated time."""
+    """Passes the image counts of two cameras to ``SetLoss`` in simulated time."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s, self.loss = 100.0, SetLoss()
         monkeypatch.setattr(set_loss.time, 'monotonic', lambda: self.now_s)
 
-    def look(
+    def check_after_pause(
         self, a: int, b: int, sets: int, after_s: float = 5.0, cycle_s: float = 0.1
     ) -> Loss | None:
+        """Let ``after_s`` seconds pass, then check the total counts of images and sets."""
         self.now_s += after_s
         return self.loss.check({'a': a, 'b': b}, sets, 0, cycle_s)
 
@@ -25,21 +26,21 @@ def test_a_loss_is_reported_if_fewer_than_80_percent_of_the_possible_sets_are_fo
     monkeypatch: pytest.MonkeyPatch, sets: int, is_lossy: bool
 ):
     windows = Windows(monkeypatch)
-    windows.look(100, 100, 7)
-    assert (windows.look(150, 150, 7 + sets) is not None) == is_lossy
+    windows.check_after_pause(100, 100, 7)
+    assert (windows.check_after_pause(150, 150, 7 + sets) is not None) == is_lossy
 
 
-def test_a_loss_is_reported_until_a_healthy_window_ends(monkeypatch: pytest.MonkeyPatch):
+def test_a_loss_is_reported_until_a_window_without_a_loss_ends(monkeypatch: pytest.MonkeyPatch):
     windows = Windows(monkeypatch)
-    windows.look(0, 0, 0)
-    assert windows.look(50, 50, 10) is not None
-    assert windows.look(90, 90, 50, after_s=4.9) is not None
-    assert windows.look(100, 100, 60, after_s=0.1) is None
+    windows.check_after_pause(0, 0, 0)
+    assert windows.check_after_pause(50, 50, 10) is not None
+    assert windows.check_after_pause(90, 90, 50, after_s=4.9) is not None
+    assert windows.check_after_pause(100, 100, 60, after_s=0.1) is None
 
 
-def test_a_change_of_the_cameras_starts_a_new_window_for_counting(monkeypatch: pytest.MonkeyPatch):
+def test_a_new_window_begins_when_a_camera_is_no_longer_used(monkeypatch: pytest.MonkeyPatch):
     windows = Windows(monkeypatch)
-    windows.look(0, 0, 0)
+    windows.check_after_pause(0, 0, 0)
     windows.loss.check({'a': 40}, 0, 0, 0.1)
     windows.now_s += 4.9
     assert windows.loss.check({'a': 90}, 10, 0, 0.1) is None
@@ -49,17 +50,19 @@ def test_sets_that_are_lost_while_the_rate_changes_once_are_not_reported(
     monkeypatch: pytest.MonkeyPatch,
 ):
     windows = Windows(monkeypatch)
-    windows.look(0, 0, 0, cycle_s=0.017)
-    windows.look(60, 60, 20, after_s=1.0, cycle_s=0.1)
-    assert windows.look(100, 100, 60, after_s=4.0) is None
-    assert windows.look(110, 110, 70, after_s=1.0) is None
+    windows.check_after_pause(0, 0, 0, cycle_s=0.017)
+    windows.check_after_pause(60, 60, 20, after_s=1.0, cycle_s=0.1)
+    assert windows.check_after_pause(100, 100, 60, after_s=4.0) is None
+    assert windows.check_after_pause(110, 110, 70, after_s=1.0) is None
 
 
 def test_a_loss_is_reported_even_if_the_rate_changes_continuously(monkeypatch: pytest.MonkeyPatch):
     windows = Windows(monkeypatch)
-    windows.look(0, 0, 0, cycle_s=0.05)
+    windows.check_after_pause(0, 0, 0, cycle_s=0.05)
     losses = [
-        windows.look(count, count, count // 3, after_s=1.0, cycle_s=0.05 + 0.05 * (count % 4 // 2))
+        windows.check_after_pause(
+            count, count, count // 3, after_s=1.0, cycle_s=0.05 + 0.05 * (count % 4 // 2)
+        )
         for count in range(10, 130, 10)
     ]
     assert any(losses)
@@ -70,8 +73,8 @@ def test_no_loss_is_reported_for_fewer_than_ten_images(
     monkeypatch: pytest.MonkeyPatch, images: int, is_lossy: bool
 ):
     windows = Windows(monkeypatch)
-    windows.look(0, 0, 0)
-    assert (windows.look(images, images, 0) is not None) == is_lossy
+    windows.check_after_pause(0, 0, 0)
+    assert (windows.check_after_pause(images, images, 0) is not None) == is_lossy
 
 
 @pytest.mark.parametrize(
@@ -100,10 +103,12 @@ def test_images_and_sets_that_were_counted_before_the_window_are_subtracted(
     assert loss == Loss(20, 3, {'a': 50, 'b': 49})
 
 
-def test_a_change_of_the_cameras_ends_the_report(monkeypatch: pytest.MonkeyPatch):
+def test_the_report_of_a_loss_ends_when_a_camera_is_no_longer_used(
+    monkeypatch: pytest.MonkeyPatch,
+):
     windows = Windows(monkeypatch)
-    windows.look(0, 0, 0)
-    assert windows.look(50, 50, 10) is not None
+    windows.check_after_pause(0, 0, 0)
+    assert windows.check_after_pause(50, 50, 10) is not None
     assert windows.loss.check({'a': 51}, 10, 0, 0.1) is None
 
 

@@ -6,28 +6,28 @@ import time
 from bevdepth_ros.detector.slot import LatestSlot, SlotThread
 
 
-def test_only_the_newest_item_is_handed_over():
+def test_a_slot_returns_only_its_newest_item():
     slot: LatestSlot[int] = LatestSlot()
     assert [slot.put(item) for item in (1, 2, 3)] == [False, True, True]
     assert slot.take() == 3
     assert not slot.put(4)
 
 
-def test_a_closed_slot_gives_its_last_item_and_then_nothing():
+def test_a_closed_slot_returns_its_last_item_and_then_none():
     slot: LatestSlot[int] = LatestSlot()
     slot.put(1)
     slot.close()
     assert [slot.take(), slot.take()] == [1, None]
 
 
-def test_a_slot_closed_with_discard_gives_nothing():
+def test_a_slot_that_was_closed_with_discard_returns_none():
     slot: LatestSlot[int] = LatestSlot()
     slot.put(1)
     slot.close(discard=True)
     assert slot.take() is None
 
 
-def test_closing_wakes_a_waiting_thread():
+def test_closing_a_slot_ends_the_wait_of_a_thread():
     slot: LatestSlot[int] = LatestSlot()
     taken: list = []
     waiting = threading.Thread(target=lambda: taken.append(slot.take()))
@@ -56,7 +56,7 @@ def test_under_load_every_item_is_either_taken_in_order_or_counted_as_replaced()
     assert len(taken) + replaced == 20_000
 
 
-def test_closing_does_not_wait_longer_than_the_timeout_for_a_thread():
+def test_stop_waits_for_a_busy_thread_at_most_for_the_timeout():
     began, goes_on = threading.Event(), threading.Event()
 
     def work(items) -> None:

@@ -1,4 +1,4 @@
-"""Requests for transitions always get a response."""
+"""Tests that every request for a lifecycle transition gets a response."""
 
 from __future__ import annotations
 

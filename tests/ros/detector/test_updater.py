@@ -1,4 +1,4 @@
-"""Diagnostics have the same content with and without diagnostic_updater."""
+"""Tests that diagnostics have the same content with and without diagnostic_updater."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ LOST = RuntimeError('CUDA error: an illegal memory access was encountered')
 
 
 class FailingDetector:
-    """Replaces the detector by one whose device fails: raises ``errors`` one after the other, then
-    returns detections.
+    """Replaces the detector. Each of the first calls raises the next one of ``errors``; all later
+    calls return detections without boxes.
     """
 
     config, device = ModelConfig(), torch.device('cpu')
@@ -53,7 +53,9 @@ class FailingDetector:
 
 
 class OneFrame:
-    """Replaces the frame builder: every set gives the same frame, with poses that move along x."""
+    """Replaces the frame builder. All frames have the same image and camera; the vehicle moves
+    along x.
+    """
 
     def __init__(self, speed_m_s: float = 0.0):
         self.speed_m_s = speed_m_s
@@ -78,7 +80,7 @@ class OneFrame:
 
 
 class Bench:
-    """A worker, and records of its results and reports."""
+    """Runs a worker and records its results, its log and its device failures."""
 
     def __init__(self, detector: FailingDetector, builder: OneFrame | None = None, **settings):
         self.log, self.results, self.failures = Log(), [], []
@@ -104,7 +106,7 @@ class Bench:
                     self.monitor.counts()['processed'] + self.monitor.counts()['dropped']
                     > done['processed'] + done['dropped']
                 ),
-                'an end',
+                'the end of processing',
             )
         self.worker.stop(discard=False)
 
@@ -135,7 +137,7 @@ def test_a_device_that_fails_twice_stops_detection_with_a_message():
     assert 'configure and activate the node again' in sentence
 
 
-def test_an_error_in_one_set_loses_only_that_set():
+def test_a_set_that_causes_an_error_is_lost_and_the_next_set_is_processed():
     detector = FailingDetector(ValueError('odd'))
     bench = Bench(detector)
     bench.work(10**9, 2 * 10**9)
@@ -172,7 +174,9 @@ def test_a_device_that_hangs_is_reported_until_it_continues(monkeypatch: pytest.
 
 
 class StereoDetector(FailingDetector):
-    """Replaces the detector of a stereo model on a vehicle that first stands and then drives."""
+    """Replaces the detector of a stereo model. Each call sets ``baseline_m`` to the next one of
+    ``baselines_m``; None means that there is no past frame.
+    """
 
     config = replace(ModelConfig(), stereo=StereoConfig())
 
@@ -195,7 +199,9 @@ class StereoDetector(FailingDetector):
         ((2.5, None), 'off: there is no past frame', 'none'),
     ],
 )
-def test_a_stereo_model_reports_whether_the_vehicle_moved(baselines_m, stereo, shown):
+def test_for_a_stereo_model_diagnostics_contain_the_state_of_stereo_and_the_baseline(
+    baselines_m, stereo, shown
+):
     bench = Bench(StereoDetector(*baselines_m))
     bench.work(*(10**9 * (1 + place) for place in range(len(baselines_m))))
     facts = values(bench.monitor, 'tf')
@@ -204,7 +210,7 @@ def test_a_stereo_model_reports_whether_the_vehicle_moved(baselines_m, stereo, s
     assert statuses(bench.monitor)['/node: tf'].level == OK
 
 
-def test_other_models_report_no_stereo():
+def test_for_a_model_without_stereo_diagnostics_contain_no_stereo_values():
     bench = Bench(FailingDetector())
     bench.work(10**9)
     assert not {'stereo', 'stereo_baseline_m'} & values(bench.monitor, 'tf').keys()
@@ -221,7 +227,7 @@ def test_a_jump_of_the_ego_pose_clears_the_past_frames():
     )
 
 
-def test_detection_does_not_wait_for_publication_and_unpublished_results_are_counted():
+def test_detection_does_not_wait_for_publication_and_replaced_results_are_counted():
     may_publish, published = threading.Event(), []
 
     def publish(result: DetectionResult) -> dict:
@@ -239,7 +245,7 @@ def test_detection_does_not_wait_for_publication_and_unpublished_results_are_cou
     assert monitor.counts()['unpublished'] == 100 - len(published)
 
 
-def test_a_result_that_cannot_be_published_does_not_affect_later_ones():
+def test_a_result_that_cannot_be_published_does_not_affect_later_results():
     published = []
 
     def publish(result) -> dict:
@@ -281,7 +287,7 @@ def test_errors_of_the_device_are_distinguished_from_errors_of_the_image_set(
 
 
 @pytest.mark.parametrize('error', [None, ValueError('odd')])
-def test_an_idle_worker_never_counts_as_stalled(monkeypatch: pytest.MonkeyPatch, error):
+def test_an_idle_worker_is_never_reported_as_stalled(monkeypatch: pytest.MonkeyPatch, error):
     monkeypatch.setattr(worker, 'STALL_S', -1.0)
     bench = Bench(FailingDetector(*filter(None, [error])))
     bench.work(10**9)
@@ -291,7 +297,7 @@ def test_an_idle_worker_never_counts_as_stalled(monkeypatch: pytest.MonkeyPatch,
 
 
 class WaitingDetector(FailingDetector):
-    """Works on an image set until ``goes_on`` is set."""
+    """Processes an image set until the test sets ``goes_on``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -321,7 +327,7 @@ def test_a_set_that_is_in_progress_when_the_worker_is_stopped_is_not_published(d
     assert not bench.results
 
 
-def test_a_waiting_set_is_replaced_by_a_newer_one_and_counted():
+def test_a_waiting_set_is_replaced_by_a_newer_set_and_counted():
     detector = WaitingDetector()
     bench = Bench(detector)
     bench.worker.put(image_set(10**9))
@@ -336,7 +342,7 @@ def test_a_waiting_set_is_replaced_by_a_newer_one_and_counted():
 
 
 class Scripted(OneFrame):
-    """Changes the frames of ``OneFrame``, one after the other."""
+    """Replaces fields in the frames of ``OneFrame``: one item of ``changes`` for each frame."""
 
     def __init__(self, *changes: dict) -> None:
         super().__init__()
@@ -363,7 +369,7 @@ def shown(bench: Bench, area: str) -> tuple[bytes, str]:
     ('reason', 'area'),
     [('no_extrinsics', 'tf'), ('no_camera_info', 'cameras'), ('bad_image', 'cameras')],
 )
-def test_a_camera_that_cannot_be_used_is_reported_in_its_area_until_it_can(reason, area):
+def test_an_unusable_camera_is_reported_in_the_area_of_its_fault_until_it_is_usable(reason, area):
     fault = {'CAM_FRONT': CameraFaultError(reason, 'CAM_FRONT is odd')}
     rejected = {'frame': None, 'faults': fault, 'rejection': (reason, 'nothing is published')}
     bench = Bench(FailingDetector(), Scripted(rejected, {}))
@@ -379,7 +385,7 @@ def test_a_camera_that_cannot_be_used_is_reported_in_its_area_until_it_can(reaso
     assert len(bench.results) == 1
 
 
-def test_a_second_fault_of_a_camera_replaces_the_first_in_diagnostics():
+def test_the_second_fault_of_a_camera_replaces_the_first_fault_in_diagnostics():
     faults = [
         {'faults': {'CAM_FRONT': CameraFaultError(reason, reason)}}
         for reason in ('bad_image', 'no_camera_info')
@@ -398,7 +404,7 @@ def test_a_second_fault_of_a_camera_replaces_the_first_in_diagnostics():
         ({'no_poses': 'tf has no map'}, 'tf', 'tf has no map'),
     ],
 )
-def test_a_suspicious_calibration_or_missing_poses_cause_a_warning_until_they_end(
+def test_there_is_a_warning_while_a_calibration_is_suspicious_or_poses_are_missing(
     change: dict, area: str, words: str
 ):
     bench = Bench(FailingDetector(), Scripted(change, {}))
@@ -419,7 +425,7 @@ def test_the_worker_closes_its_frame_builder_when_it_ends():
     assert builder.closed
 
 
-def test_cameras_that_differ_from_training_cause_a_warning_and_base_frame_height_is_considered():
+def test_a_camera_height_unlike_training_causes_a_warning_and_includes_base_frame_height_m():
     bench = Bench(FailingDetector(), OneFrame(), base_frame_height_m=1.0)
     bench.worker.put(image_set(10**9))
     wait_until(lambda: bench.results, 'a result')
@@ -432,7 +438,9 @@ def test_cameras_that_differ_from_training_cause_a_warning_and_base_frame_height
 
 
 class OneBox(FailingDetector):
-    """Detects a box on the ground, with a past frame if ``past_s`` is not None."""
+    """Detects one box that stands on the ground. The detections contain the stamp of a past frame
+    that is ``past_s`` seconds old, or no stamp if ``past_s`` is None.
+    """
 
     def __init__(self, past_s: float | None = None) -> None:
         super().__init__()
@@ -446,7 +454,7 @@ class OneBox(FailingDetector):
         return Detections3D(box, [0.9], [0], names, stamp, past_ns)
 
 
-def test_boxes_are_detected_above_the_ground_and_published_in_the_base_frame():
+def test_the_detector_gets_heights_above_ground_and_boxes_are_published_in_the_base_frame():
     detector = OneBox()
     bench = Bench(detector, base_frame_height_m=0.4)
     bench.work(10**9)
@@ -455,7 +463,7 @@ def test_boxes_are_detected_above_the_ground_and_published_in_the_base_frame():
     assert bench.results[0].frame.rig.ego_from_camera[0, 2, 3] == 1.5
 
 
-def test_the_detector_has_the_lowest_threshold_and_keeps_depth_only_if_it_is_published():
+def test_the_detector_uses_the_lowest_threshold_of_all_classes_and_keeps_only_published_depth():
     detector = FailingDetector()
     bench = Bench(detector, score_threshold=0.3, class_score_thresholds=('car=0.05',))
     bench.work(10**9)
@@ -481,7 +489,7 @@ def test_a_result_has_the_durations_of_its_stages():
         (None, 2, 'tf has no map', 'off: tf has no map', 'none'),
     ],
 )
-def test_temporal_fusion_is_published_with_its_age_or_the_reason(
+def test_diagnostics_contain_the_age_of_the_past_frame_or_the_reason_why_fusion_is_off(
     past_s, key_frames, no_poses, fusion, age
 ):
     detector = OneBox(past_s)
@@ -536,7 +544,7 @@ def test_diagnostics_report_whether_tracking_is_on_and_why_it_is_off(
     assert values(bench.monitor, 'tf')['tracking'] == tracking
 
 
-def test_without_the_output_frame_nothing_is_published_until_tf_has_it():
+def test_nothing_is_published_until_tf_contains_the_output_frame():
     builder = Scripted({}, {}, {})
     builder.lacks_output_frame = True
     bench = Bench(FailingDetector(), builder, output_frame='odom')
@@ -559,5 +567,5 @@ def test_without_the_output_frame_nothing_is_published_until_tf_has_it():
 
 
 @pytest.mark.parametrize(('text', 'line'), [('one\ntwo', 'ValueError: one'), ('', 'ValueError: ')])
-def test_a_device_report_shows_the_first_line_of_the_error(text: str, line: str):
+def test_the_report_of_a_device_failure_contains_the_first_line_of_the_error(text: str, line: str):
     assert worker._first_line(ValueError(text)) == line
