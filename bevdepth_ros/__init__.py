@@ -4,8 +4,9 @@ import os
 import sys
 from importlib.util import find_spec
 
-# OpenMP reads this when torch is imported. It makes threads sleep while they wait for each other.
-# By default they wait in a busy loop, which slows all of them down if another process is busy.
+# OpenMP reads this variable when torch is imported. With PASSIVE, threads sleep while they wait
+# for each other. By default, they wait in a busy loop, which slows all threads down if another
+# process uses the CPU.
 if 'torch' not in sys.modules:
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 

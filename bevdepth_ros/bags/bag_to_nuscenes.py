@@ -2,9 +2,9 @@
 
     ros2 run bevdepth_ros bag_to_nuscenes --bag drive_1 drive_2 --out data/own
 
-Each bag becomes a scene, or several scenes if key frames are missing in between. Files are written
-to ``<out>.part``, which is renamed when the dataset is complete. After an interruption, the same
-command continues.
+Each bag becomes one scene, or several scenes if there are gaps between its key frames. Files are
+written to the folder ``<out>.part``, which is renamed when the dataset is complete. After an
+interruption, run the same command again to continue the conversion.
 """
 
 from __future__ import annotations
@@ -94,20 +94,21 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         description='Convert rosbag2 recordings to a dataset in nuScenes format.',
     )
     add = parser.add_argument
-    add('--bag', type=Path, nargs='+', required=True, help='recordings; each is one drive')
-    add('--out', type=Path, required=True, help="the new dataset's folder")
+    add('--bag', type=Path, nargs='+', required=True, help='recordings, one of each drive')
+    add('--out', type=Path, required=True, help='folder of the new dataset')
     add('--version', default='v1.0-own', help='folder of the tables (default v1.0-own)')
     add(
         '--cameras',
         nargs='+',
         metavar='TOPIC',
-        help='image topics (default: one per camera that has CameraInfo)',
+        help='image topics (default: one topic of each camera that has CameraInfo)',
     )
     add('--rectified', action='store_true', help='treat all images as free of lens distortion '
-        '(default: only those on topics named image_rect...)')  # fmt: skip
-    add('--lidar', metavar='TOPIC', help="PointCloud2 (default: the only one); '' for none")
-    add('--annotations', metavar='TOPIC', help="Detection3DArray (default: the only one); '' for "
-        'none')  # fmt: skip
+        '(default: only images on topics named image_rect...)')  # fmt: skip
+    add('--lidar', metavar='TOPIC', help='topic of type PointCloud2 (default: the only topic of '
+        "this type); '' for no lidar")  # fmt: skip
+    add('--annotations', metavar='TOPIC', help='topic of type Detection3DArray (default: the only '
+        "topic of this type); '' for no annotations")  # fmt: skip
     add('--min-score', type=float, default=0.0, help='leave out annotations with a lower score')
     add(
         '--odometry',
@@ -117,11 +118,12 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add(
         '--world-frame',
-        help='frame in which the vehicle moves (default: map, or that of --odometry)',
+        help='tf frame in which the vehicle moves (default: map, or the frame of the poses on the '
+        'topic of --odometry)',
     )
-    add('--base-frame', default='base_link', help='frame of the vehicle (default base_link)')
+    add('--base-frame', default='base_link', help='tf frame of the vehicle (default base_link)')
     add('--slop', type=float, default=0.06, metavar='S',
-        help='largest distance of a measurement from its key frame (default 0.06 s)')  # fmt: skip
+        help='largest time between a measurement and its key frame (default 0.06 s)')  # fmt: skip
     add('--key-frames', action='store_true', help='leave out the sweeps between key frames')
     return parser.parse_args(argv)
 

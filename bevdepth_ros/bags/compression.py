@@ -1,8 +1,9 @@
 """Decompresses data up to an upper bound, because a small file can expand to a huge size.
 
 rosbag2 compresses whole files (``bag_0.mcap.zstd``), single messages, or chunks of an MCAP file.
-Each of these is a zstd or an LZ4 frame. The magic number of the frame shows the compression
-without metadata, because a serialized ROS message begins with a zero byte.
+Each of these is a zstd or an LZ4 frame. The frame begins with a magic number, which shows the
+compression. A serialized ROS message begins with a zero byte, so that it cannot be mistaken for a
+frame, and no metadata are needed.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ else:
 MAX_CONTENT_BYTES = 1 << 28
 """Upper bound of an unpacked chunk or message, bytes. Recorders write chunks of about 1 MB."""
 _FILE_ALLOWANCE, _FILE_RATIO = 1 << 30, 100
-"""A file may decompress to at most the first number of bytes plus the second number times its
-size."""
+"""A file may decompress to at most ``_FILE_ALLOWANCE`` bytes plus ``_FILE_RATIO`` times its
+compressed size."""
 _READ_BYTES = 1 << 20
 _LAST_CDR_ENCODING = 0x0B
 """Largest encoding identifier of a CDR header (XCDR2 parameter lists), OMG DDS-XTypes 7.6.2."""
@@ -87,8 +88,8 @@ def serialized_message(data: bytes) -> bytes | None:
 
 
 def unpack_file(path: Path, target: Path, compression: str) -> str | None:
-    """Decompress a file. Return None if its content is complete, otherwise why the rest is
-    missing.
+    """Decompress a file. Return None if the content is complete; otherwise return the reason why
+    the rest is missing.
 
     Raises:
         OSError: a file cannot be read or written.

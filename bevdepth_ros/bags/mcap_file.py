@@ -11,8 +11,8 @@ these parts:
 * If the summary names topics and message counts but no chunks, all chunks are read in the order of
   the file.
 * If the summary is missing or damaged, because a recording is still being written or was
-  interrupted, a first pass through the file finds the topics and counts the messages. After it,
-  chunks are read in the order of the file.
+  interrupted, a first pass through the file finds the topics and counts the messages. A second
+  pass reads the chunks in the order of the file.
 
 In all cases, ``message_order.in_order`` sorts the messages of the chunks by log time.
 """
@@ -54,8 +54,8 @@ _STATISTICS_HEAD = struct.Struct('<QHIIIIQQI')
 _CHANNEL_COUNT = struct.Struct('<HQ')
 _TAIL_BYTES = RECORD_HEAD.size + _FOOTER_CONTENT.size + len(MAGIC)
 _DISORDER_NS = 1_000_000_000
-"""A message that lies outside of a chunk is sorted correctly if its log time is at most this much
-earlier than that of any message before it in the file."""
+"""Messages may also be outside of chunks. Such a message is sorted correctly if it is at most this
+much older than the newest message before it in the file."""
 _UNPACKED_ALLOWANCE, _UNPACKED_RATIO = 1 << 32, 100
 """One pass through a file decompresses at most ``_UNPACKED_ALLOWANCE`` bytes plus
 ``_UNPACKED_RATIO`` times the size of the file."""

@@ -1,5 +1,5 @@
-"""Reads the records of MCAP files, which consist of kind, length and content, with a size
-limit.
+"""Reads the records of MCAP files, with a size limit. A record consists of kind, length and
+content.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ CHUNK_HEAD = struct.Struct('<QQQI')
 
 
 def records(stream: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
-    """Yield kind and content of each record up to the first invalid one.
+    """Yield kind and content of each record that precedes the first invalid record.
 
-    The last chunk may be truncated. A record is skipped if it is larger than any record that a
-    recorder writes.
+    The last chunk may be truncated. Records of more than ``MAX_CONTENT_BYTES`` are skipped,
+    because no recorder writes such records.
     """
     while len(head := stream.read(RECORD_HEAD.size)) == RECORD_HEAD.size:
         kind, length = RECORD_HEAD.unpack(head)
@@ -64,12 +64,14 @@ def read_number(fields: BinaryIO, size: int) -> int:
 
 
 def read_text(fields: BinaryIO) -> str:
-    """Read the length of a text and the text."""
+    """Read a text that follows its length (4 bytes)."""
     return fields.read(read_number(fields, 4)).decode()
 
 
 def offered_profiles(fields: BinaryIO) -> str:
-    """Return the recorded quality of service as text from a channel's metadata."""
+    """Return the recorded quality of service as text, from the metadata of a channel. Return an
+    empty text if the metadata do not contain it.
+    """
     metadata = BytesIO(fields.read(read_number(fields, 4)))
     while key := read_text(metadata):
         value = read_text(metadata)

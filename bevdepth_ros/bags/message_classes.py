@@ -16,7 +16,8 @@ def message_class(name: str) -> type:
     The name is checked first, because a recording must not be able to import other Python modules.
 
     Raises:
-        ValueError: the name is not that of a message type, or no installed ROS package has it.
+        ValueError: ``name`` is not the name of a message type, or no installed ROS package
+            contains this type.
     """
     match = _NAME.fullmatch(name)
     if not match:

@@ -185,7 +185,7 @@ def camera_info(
 
 
 def compressed_image(stamp_ns: int, frame_id: str, jpeg_bytes: bytes) -> Any:
-    """Return the CompressedImage of a JPEG file's bytes."""
+    """Return a CompressedImage that contains the bytes of a JPEG file."""
     data = np.frombuffer(jpeg_bytes, np.uint8)
     return message(
         'sensor_msgs/msg/CompressedImage',
@@ -239,7 +239,9 @@ def point_cloud(stamp_ns: int, frame_id: str, points: np.ndarray) -> Any:
 
 
 def detection_array(stamp_ns: int, frame_id: str, boxes: Annotated) -> Any:
-    """Return annotations as detections with score 1; ``id`` names the object."""
+    """Return annotations as detections with score 1. The field ``id`` of a detection is the id of
+    the annotated object.
+    """
     common = header(stamp_ns, frame_id)
     detections = [_detection(common, *row) for row in boxes.rows()]
     return message('vision_msgs/msg/Detection3DArray', header=common, detections=detections)
@@ -268,8 +270,8 @@ def _detection(
 
 
 def marker_array(stamp_ns: int, frame_id: str, boxes: Annotated) -> Any:
-    """Return markers that replace all earlier ones: a cube per box, which RViz keeps at its
-    position in ``frame_id``.
+    """Return markers that delete all earlier markers and show one cube per box. RViz keeps the
+    cubes at their positions in ``frame_id`` when this frame moves.
     """
     common = header(stamp_ns, frame_id)
     clear = _marker(common, 0, _DELETE_ALL, (0, 0, 0), (1, 1, 1), (1, 0, 0, 0), '')

@@ -3,10 +3,10 @@ r"""Writes scenes of a dataset in nuScenes format as rosbag2 recordings.
     ros2 run bevdepth_ros nuscenes_to_bag --dataroot /data/nuscenes --version v1.0-mini \
         --scene scene-0061 --out bags
 
-Each scene becomes ``<out>/<scene>`` with all images (key frames and sweeps, the unchanged JPEG
-files), CameraInfo, the lidar, ego poses as /tf, mounting poses as /tf_static, and the annotations
-of the key frames. Topics and frames are those of ``writer``; stamps and log times are those of the
-dataset.
+Each scene becomes the bag ``<out>/<scene>``. It contains all images of key frames and sweeps (the
+unchanged JPEG files), CameraInfo, lidar scans, ego poses as /tf, mounting poses as /tf_static, and
+the annotations of the key frames. The module ``writer`` lists the topics and frames. Stamps and
+log times are the times of the dataset.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def write_bags(recordings: Sequence[SceneRecording], target: Target, jobs: int =
     """Write several scenes, ``jobs`` at a time, with a progress bar.
 
     Raises:
-        SceneError: one of them was not written; scenes that were complete before are kept.
+        SceneError: a scene was not written. Bags that are already complete are kept.
     """
     total = sum(len(recording.filenames()) for recording in recordings)
     with tqdm(total=total, desc='writing bags', unit='file', disable=None) as bar:
@@ -96,7 +96,9 @@ shared with the main process."""
 
 
 def _begin_work(counter: Any, stop: Any) -> None:
-    """Prepare a worker process; the main process handles signals from the terminal."""
+    """Prepare a worker process. It ignores SIGINT, because the main process handles this signal
+    for all processes.
+    """
     global _progress
     _progress = counter, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -117,11 +119,11 @@ def _count() -> None:
 
 
 def chosen_scenes(dataroot: Path, version: str, names: Sequence[str] | None) -> list[str]:
-    """Return the scenes called ``names``, or all of them for None, in the order of the scene
-    table.
+    """Return the names of the chosen scenes in the order of the scene table. If ``names`` is None,
+    all scenes are chosen.
 
     Raises:
-        SceneError: there is no scene of that name.
+        SceneError: one of ``names`` is not the name of a scene.
         ValueError: a table is missing or truncated, or the name of a scene is not a folder name.
     """
     require_tables(dataroot, version)
@@ -192,11 +194,12 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _add_scene_options(parser: argparse.ArgumentParser) -> None:
-    text = 'root of the dataset, with the folders samples, sweeps and that of --version'
+    text = 'root of the dataset, with the folders samples and sweeps, and the folder of the tables'
     parser.add_argument('--dataroot', type=Path, required=True, help=text)
     parser.add_argument('--version', required=True, help='folder of the tables, such as v1.0-mini')
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument('--scene', nargs='+', metavar='NAME', help='such as scene-0061')
+    text = 'scenes with these names, such as scene-0061'
+    which.add_argument('--scene', nargs='+', metavar='NAME', help=text)
     text = 'the scenes of a split, such as mini_val or synthetic_val'
     which.add_argument('--split', metavar='NAME', help=text)
     which.add_argument('--all', action='store_true', help='all scenes')

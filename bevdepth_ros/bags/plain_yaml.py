@@ -18,7 +18,7 @@ def load_plain_yaml(text: str | bytes) -> Any:
 
     Raises:
         ValueError: the document uses aliases, or is nested too deeply.
-        yaml.YAMLError: it is invalid.
+        yaml.YAMLError: the document is not valid YAML.
     """
     depth = 0
     for event in yaml.parse(text, yaml.CSafeLoader):

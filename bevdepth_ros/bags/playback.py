@@ -20,9 +20,9 @@ class Timeline:
         """Start the timeline.
 
         Args:
-            rate: bag time per real time, greater than 0.
-            first_ns: current bag time.
-            paused: do not advance before ``resume``.
+            rate: speed of bag time relative to real time, greater than 0.
+            first_ns: bag time at the start.
+            paused: True if bag time stands still until ``resume`` is called.
         """
         self._rate, self.paused = rate, paused
         self._lock = threading.Lock()
@@ -43,8 +43,8 @@ class Timeline:
             return self._at(steady)
 
     def due(self, stamp_ns: int) -> float:
-        """Return the time.monotonic() at which ``stamp_ns`` is due; infinity if a pause comes
-        before it.
+        """Return the value of time.monotonic() at which the bag time ``stamp_ns`` is due. Return
+        infinity if the timeline is paused, or will pause, before this bag time.
         """
         with self._lock:
             now = time.monotonic()
@@ -76,7 +76,7 @@ class Timeline:
             self._stop_ns = now_ns + round(seconds * 1e9)
 
     def let_next(self) -> None:
-        """Publish the next message at once, then pause."""
+        """Pause, but let the next message be due at once."""
         with self._lock:
             self._pause_at(self._at(time.monotonic()))
             self._plays_next_message = True
@@ -100,10 +100,10 @@ class Timeline:
 
 
 class Follower:
-    """Waits for times of a timeline and calls ``tick`` regularly while it waits."""
+    """Waits until bag times are due, and calls ``tick`` regularly while it waits."""
 
     def __init__(self, timeline: Timeline, tick: Callable[[int], None]) -> None:
-        """The first tick follows ``begin``.
+        """Prepare the follower; ``begin`` makes the first call of ``tick``.
 
         Args:
             timeline: the timeline.
@@ -118,8 +118,8 @@ class Follower:
         self._sleep_and_tick(self._next_tick)
 
     def wait_for(self, stamp_ns: int) -> float:
-        """Wait until ``stamp_ns`` is due and return the time.monotonic() at which it was due.
-        SIGINT and SIGTERM raise KeyboardInterrupt.
+        """Wait until the bag time ``stamp_ns`` is due, and return the value of time.monotonic() at
+        which it was due. SIGINT and SIGTERM raise KeyboardInterrupt.
         """
         while (due := self._timeline.due(stamp_ns)) > time.monotonic():
             self._sleep_and_tick(min(due, self._next_tick))
@@ -134,7 +134,9 @@ class Follower:
         sleep_until(end)
 
     def _sleep_and_tick(self, steady: float) -> None:
-        """Sleep until ``steady``, at most until the next tick, and tick when it is time."""
+        """Sleep until ``steady``, a value of time.monotonic() that is not after the next tick.
+        Then call ``tick`` if the next tick is due.
+        """
         sleep_until(steady)
         late_s = time.monotonic() - self._next_tick
         if late_s >= 0:

@@ -2,9 +2,9 @@
 
     ros2 run bevdepth_ros player BAG [BAG ...] [--rate 1.0] [--loop] [--clock] [--topics ...]
 
-The player publishes the recorded bytes of each message at their log time, with the recorded
-quality of service. At the end of the bag, it prints the number of messages and their delay, and
-exits. While it runs, services control it: pause, resume, toggle_paused, play_next and step.
+The player publishes the recorded bytes of each message at its log time, with the recorded quality
+of service. At the end of the bag, the player prints the number of messages and their delay, and
+exits. Services control the player: pause, resume, toggle_paused, play_next and step.
 
     ros2 service call /bag_player/pause std_srvs/srv/Trigger
 """
@@ -64,11 +64,12 @@ class Player:
         Args:
             node: owner of publishers and services.
             bag: open bag.
-            options: options of the replay; None: everything is played at its recorded speed.
+            options: options of the replay; None means that all topics are played at the recorded
+                speed.
 
         Raises:
             BagError: an option names a topic that the bag does not have, the bag has too many
-                topics, or it ends before the start offset.
+                topics, or the bag ends before the start offset.
         """
         self._node, self._bag, self._options = node, bag, options or Options()
         if self._options.start_s > bag.duration_s:
@@ -95,8 +96,8 @@ class Player:
         self._create_services()
 
     def wait_for_subscribers(self, timeout_s: float) -> None:
-        """Wait until subscribers are connected, but at most ``timeout_s`` seconds for the first
-        one.
+        """Wait until subscribers are connected. If no subscriber is found within ``timeout_s``
+        seconds, log a warning and return.
         """
         deadline = time.monotonic() + timeout_s
         count, settled_at = 0, time.monotonic()
@@ -109,7 +110,8 @@ class Player:
                 count, settled_at = now_count, time.monotonic() + SETTLE_S
         if not count:
             self._node.get_logger().warning(
-                f'no node subscribed to a topic of the bag within {timeout_s:g} s: playing anyway'
+                f'no node subscribed to a topic of the bag within {timeout_s:g} s; the replay '
+                'starts without subscribers'
             )
 
     def play(self, linger_s: float = 0.0) -> None:
@@ -142,7 +144,9 @@ class Player:
         )
 
     def _lost(self) -> str:
-        """Return a clause with the number of lost messages, if the whole bag was played."""
+        """Return a clause with the number of lost messages. It is empty if no message is lost, or
+        if only a part of the bag was played.
+        """
         options, topics = self._options, self._bag.recorded_counts
         expected = sum(topics.get(name, 0) for name in self._publishers)
         whole = options.start_s == 0 and options.duration_s is None
@@ -150,8 +154,8 @@ class Player:
         return f' of {expected} ({missing} are lost)' if whole and missing > 0 else ''
 
     def _publish_earlier_latched(self) -> None:
-        """Publish the latched messages before the start offset, as late subscribers receive
-        them.
+        """Publish the latched messages that were recorded before the start offset, because late
+        subscribers of the original publishers received them, too.
         """
         latched = [name for name in self._publishers if self._bag.topics[name].latched]
         for name, stamp_ns, data in self._bag.messages(
@@ -243,7 +247,9 @@ def _with_stamp(data: bytes, stamp_ns: int) -> bytes:
 
 
 def _qos(topic: Topic) -> QoSProfile:
-    """Return the recorded quality of service; the default one if the bag does not contain it."""
+    """Return the recorded quality of service. Return the default if the bag does not contain a
+    quality of service.
+    """
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=max(
@@ -278,7 +284,7 @@ def served(node: Node) -> Iterator[None]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Play until the end of the bag or a signal; exit with a message if it cannot be read."""
+    """Play until the end of the bag or a signal; exit with a message if a bag cannot be read."""
     given = arguments(argv)
     with ros_process(split_arguments(argv or sys.argv)[1]):
         node = Node(NODE_NAME, start_parameter_services=False)

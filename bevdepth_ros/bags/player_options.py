@@ -1,4 +1,4 @@
-"""The command line of the player; options have the names of ``ros2 bag play``."""
+"""The command line of the player. Its options have the same names as in ``ros2 bag play``."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ CLOCK_TOPIC = '/clock'
 
 @dataclass(frozen=True)
 class Options:
-    """Selection of topics, part, speed and controls of a replay.
+    """Topics, part of the bag, speed and controls of a replay.
 
     Attributes:
         rate: speed relative to real time, greater than 0.
-        clock: publish /clock.
-        start_s: part of the bag to leave out at its beginning, seconds.
-        duration_s: length of the part to play, seconds; None: to the end.
-        topics: names to play; empty, without ``regex``: all.
-        exclude_topics: names to leave out.
+        clock: True to publish /clock.
+        start_s: length of the part at the beginning of the bag that is not played, seconds.
+        duration_s: length of the part that is played, seconds; None to play to the end.
+        topics: names of the topics to play. If both ``topics`` and ``regex`` are empty, all topics
+            are played.
+        exclude_topics: names of topics to leave out.
         remap: recorded topic name -> published topic name.
-        paused: begin paused.
-        step_s: length of a step, seconds.
-        regex: pattern of names to play, in addition to ``topics``.
-        exclude_regex: pattern of names to leave out.
+        paused: True to begin with a pause.
+        step_s: bag time that one step plays, seconds.
+        regex: regular expression; topics with matching names are played in addition to ``topics``.
+        exclude_regex: regular expression; topics with matching names are left out.
     """
 
     rate: float = 1.0
@@ -46,7 +47,9 @@ class Options:
     exclude_regex: str = ''
 
     def chooses(self, name: str) -> bool:
-        """True if the topic ``name`` is played. Patterns match whole names, as in rosbag2."""
+        """Return True if the topic ``name`` is played. A regular expression must match the whole
+        name, as in rosbag2.
+        """
         if name in self.exclude_topics or (self.clock and name == CLOCK_TOPIC):
             return False
         if self.exclude_regex and re.fullmatch(self.exclude_regex, name):
@@ -57,7 +60,7 @@ class Options:
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Parse ``argv``; None: the command line of this process."""
+    """Parse ``argv``; None means the command line of this process."""
     parser = argparse.ArgumentParser(
         'player', description='Replay rosbag2 recordings (sqlite3 or mcap).'
     )
@@ -65,7 +68,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     # fmt: off
     add('bag', nargs='*', help='folder of a bag, or a storage file; several are played together')
     add('--input', '-i', nargs='+', action='append', default=[], metavar='BAG',
-        help='a further bag; a storage identifier after it, as of ros2 bag play, is ignored')
+        help='another bag; a storage identifier after BAG, as in ros2 bag play, is ignored')
     add('--rate', '-r', type=positive, default=1.0,
         help='speed relative to real time (default 1.0)')
     add('--loop', '-l', action='store_true', help='start again at the end')

@@ -2,7 +2,7 @@
 
 A bag may be a folder or a single file, MCAP or SQLite, compressed in any way, split, renamed,
 without metadata.yaml, damaged, or still being written. ``Bag`` returns all messages that can be
-read and reports the missing ones.
+read, and reports missing messages.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ class Bag:
         start_ns, end_ns: log time of the first and of the last message.
 
     Args:
-        paths: a folder or a single storage file; a sequence of several bags.
-        report: receives a sentence about each damage and each loss.
+        paths: path of a bag, which is a folder or a single storage file; or a sequence of paths of
+            several bags.
+        report: called with a sentence about each damage and each loss.
 
     Raises:
         BagError: one of the bags cannot be read at all.
@@ -96,7 +97,8 @@ class Bag:
     def messages(
         self, names: Collection[str], start_ns: int = 0, stop_ns: int = LATEST_NS
     ) -> Iterator[Message]:
-        """Yield (topic, log time in ns, bytes) from ``start_ns`` to before ``stop_ns``, by time.
+        """Yield (topic, log time in ns, bytes) of the messages on the topics ``names`` whose log
+        time is at least ``start_ns`` and less than ``stop_ns``, in order of log time.
 
         Each of these messages has a CDR header. Messages without a CDR header are left out and
         reported.
@@ -108,9 +110,10 @@ class Bag:
     def _bag_messages(
         self, bag: list[StorageFile], names: Collection[str], start_ns: int, stop_ns: int
     ) -> Iterator[Message]:
-        """Yield the messages of one bag by time, also where its files overlap in time.
+        """Yield the messages of one bag in order of time, even if its files overlap in time.
 
-        A file is read from its first message on, so that few files are read at the same time.
+        A file is not read before the time of its first message, so that few files are read at the
+        same time.
         """
         later = deque(file for file in bag if file.end_ns >= start_ns and file.start_ns < stop_ns)
         begun: list[tuple[int, int, Message, Iterator[Message]]] = []
@@ -208,8 +211,8 @@ class Bag:
     ) -> None:
         if metadata is None:
             self._report_once(
-                f'{path} has no valid metadata.yaml: its files are read without it, but messages '
-                'that are missing cannot be detected'
+                f'{path} has no valid metadata.yaml: its storage files are read, but missing '
+                'messages cannot be detected'
             )
             return
         self.recorded_counts += metadata.counts
@@ -217,7 +220,7 @@ class Bag:
         for source in sources:
             missing.subtract({topic.name: topic.count for topic in source.topics})
         absent = sorted(set(metadata.names) - {source.path.name for source in sources})
-        files = f' with the files {", ".join(absent[:_NAMED])}' if absent else ''
+        files = f' and names the unreadable files {", ".join(absent[:_NAMED])}' if absent else ''
         self._report_missing(path, +missing, f'metadata.yaml counts them{files}')
 
     def _report_missing(self, path: Path, missing: Counter[str], counted_by: str) -> None:
@@ -241,8 +244,8 @@ class Bag:
 
 
 def _bags_among(paths: Sequence[str | Path]) -> list[str | Path]:
-    """Return ``paths`` without the files beside storage files, which ``BAG/*`` in a shell lists,
-    too.
+    """Return ``paths`` without metadata.yaml, and without the -wal and -shm files of SQLite. In a
+    shell, ``BAG/*`` also lists these files.
     """
     bags = [path for path in paths if not _COMPANION.search(str(path))]
     return bags or list(paths)
@@ -270,6 +273,7 @@ def _require_ros2(path: Path, sources: list[StorageFile]) -> None:
     encodings = {topic.encoding for source in sources for topic in source.topics if topic.count}
     if encodings and 'cdr' not in encodings:
         raise BagError(
-            f'the bag {path} contains {" and ".join(sorted(encodings))} messages, not those of '
-            'ROS 2: if it was made from a dataset, use nuscenes_to_bag to convert the dataset'
+            f'the bag {path} contains {" and ".join(sorted(encodings))} messages, but no ROS 2 '
+            'messages: if the bag was made from a dataset, convert the dataset with '
+            'nuscenes_to_bag instead'
         )

@@ -1,4 +1,4 @@
-"""Reads the tf of a recording and offers the look-ups that the node uses for live tf."""
+"""Reads the tf of a recording. Transforms are looked up with the same methods as live tf."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RecordedTransforms(Transforms):
     """The tf of a whole recording."""
 
     def __init__(self, duration_s: float) -> None:
-        """Prepare for a recording of this length, seconds."""
+        """Prepare for a recording of ``duration_s`` seconds."""
         self._buffer = Buffer(cache_time=Duration(seconds=duration_s + 1))
         self._early = OrderedDict()
 
@@ -34,7 +34,7 @@ class RecordedTransforms(Transforms):
                 self._buffer.set_transform(transform, 'recording')
 
     def add_odometry(self, message: Odometry) -> None:
-        """Add a pose from odometry, which replaces tf."""
+        """Add the pose of an odometry message, which is used instead of the ego pose in tf."""
         self._buffer.set_transform(transform_from_odometry(message), 'recording')
 
     def close(self) -> None:
@@ -42,7 +42,11 @@ class RecordedTransforms(Transforms):
 
 
 def read_transforms(path: Path) -> RecordedTransforms:
-    """Return the tf of a bag; raises BagError if it cannot be read."""
+    """Return the tf of a bag.
+
+    Raises:
+        BagError: the bag cannot be read.
+    """
     with Bag(path, get_logger('bag').warning) as bag:
         transforms = RecordedTransforms((bag.end_ns - bag.start_ns) * 1e-9)
         for topic, _, data in bag.messages(('/tf', '/tf_static')):

@@ -3,7 +3,7 @@
     ros2 launch bevdepth_ros detect.launch.py bag:=BAG checkpoint:=FILE record:=detections
     ros2 run bevdepth_ros render --bag BAG --detections detections --out drive.mp4
 
-Images are not recorded, because they are in the bag that is replayed. To record the images of live
+Images are not recorded, because the replayed bag contains them. To record the images of live
 cameras, use `ros2 bag record` of a ROS installation.
 """
 
@@ -76,8 +76,8 @@ class Recorder(Node):
             self._write_early(now_ns)
 
     def finish(self) -> None:
-        """Write the messages that still wait for the first /clock, with the time of the system: a
-        short replay can end before its /clock arrives.
+        """Write the messages that still wait for the first /clock, with the system time. There may
+        be such messages, because a short replay can end before the first /clock arrives.
         """
         if self._early:
             self.get_logger().warning('no /clock was received; messages get the system time')
@@ -116,7 +116,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         '--out',
         type=Path,
         required=True,
-        help='new folder of the bag',
+        help='folder to which the bag is written',
     )
     parser.add_argument('--force', action='store_true', help='replace an existing bag')
     parser.add_argument(
@@ -125,7 +125,10 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         help='the node whose outputs are recorded (default %(default)s)',
     )
     parser.add_argument(
-        '--storage', choices=sorted(STORAGES), default='mcap', help='default %(default)s'
+        '--storage',
+        choices=sorted(STORAGES),
+        default='mcap',
+        help='format of the bag (default %(default)s)',
     )
     return parser.parse_args(remove_ros_args(argv or sys.argv)[1:])
 

@@ -1,4 +1,4 @@
-"""Writes one recorded scene as one bag, in order of time."""
+"""Writes one scene as one bag. The messages of all sensors are written in order of time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class Target:
 
 
 def key_frames_only(recording: SceneRecording) -> SceneRecording:
-    """Return the recording without sweeps: nuScenes stores key frames below ``samples/``."""
+    """Return the recording without sweeps. The files of key frames are in the folder ``samples``,
+    as in nuScenes.
+    """
     return replace(recording, streams=tuple(_key_frames(stream) for stream in recording.streams))
 
 
@@ -64,7 +66,8 @@ def _key_frames(stream: SensorStream) -> SensorStream:
 def write_bag(
     recording: SceneRecording, target: Target, on_file: Callable[[], object] = lambda: None
 ) -> Path:
-    """Write one scene and return its folder; an older bag is replaced only by a complete one.
+    """Write one scene and return the folder of its bag. An older bag in this folder is replaced
+    when the new bag is complete.
 
     Args:
         recording: the scene.

@@ -21,11 +21,12 @@ _COLUMNS = {
 }
 _STEPS_PER_CALL = 1_000_000
 _STEPS_ALLOWANCE, _STEPS_PER_BYTE = 50_000_000, 20
-"""A query may take this number of steps of SQLite's virtual machine plus this number per byte of
-the file. A damaged or malicious tree of pages could keep it busy forever."""
+"""A query may take ``_STEPS_ALLOWANCE`` steps of SQLite's virtual machine plus
+``_STEPS_PER_BYTE`` steps per byte of the file. Without a limit, a query could run forever if the
+tree of pages is damaged or malicious."""
 
 _Row = tuple[int, int, int, bytes]
-"""Row, topic, log time in nanoseconds, serialized message."""
+"""Row number, topic number, log time in nanoseconds, serialized message."""
 
 
 class _WholePages(apsw.VFS):
@@ -44,7 +45,7 @@ class _WholePages(apsw.VFS):
         return (_WholePagesFile if is_database else apsw.VFSFile)('unix-none', name, flags)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
-        """Delete nothing: the log belongs to the recorder."""
+        """Delete nothing, because the write-ahead log belongs to the recorder."""
 
 
 class _WholePagesFile(apsw.VFSFile):
@@ -56,7 +57,7 @@ class _WholePagesFile(apsw.VFSFile):
 
 
 _VFS = _WholePages()
-"""SQLite finds it by its name as long as this object exists."""
+"""SQLite finds this file system by its name as long as this object exists."""
 
 
 class SqliteFile:
@@ -89,10 +90,11 @@ class SqliteFile:
         self._database.close()
 
     def messages(self, names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[Message]:
-        """Yield (topic, log time in ns, bytes) from ``start_ns`` to before ``stop_ns``.
+        """Yield (topic, log time in ns, bytes) of the messages on the topics ``names`` whose log
+        time is at least ``start_ns`` and less than ``stop_ns``.
 
-        Messages are in order of time. If the file is damaged, the messages after the damage are in
-        the order in which they were written.
+        Messages are in order of log time. If the file is damaged, the messages after the damage
+        are in the order in which they were written.
         """
         wanted = {
             number: topic.name for number, topic in self._topics.items() if topic.name in names
@@ -120,7 +122,9 @@ class SqliteFile:
         return self._database.execute(query, values)
 
     def _require_tables(self) -> None:
-        """Raise ValueError unless the tables have stored columns: a view could be infinite."""
+        """Raise ValueError unless both tables are real tables with stored columns. A view or a
+        computed column could have infinite content.
+        """
         for table, columns in _COLUMNS.items():
             kinds = self._execute(
                 'SELECT type, rootpage FROM sqlite_schema WHERE name = ?1', (table,)
@@ -176,7 +180,8 @@ class SqliteFile:
 def _opened(path: Path) -> apsw.Connection:
     """Open a file, together with its write-ahead log if there is one.
 
-    SQLite gives up on a symbolic link in the path, because apsw does not pass on its resolution.
+    The path is resolved first, because SQLite cannot open a path with a symbolic link here: apsw
+    does not pass on the resolved path.
     """
     path = path.resolve()
     log = path.with_name(path.name + '-wal')
@@ -188,5 +193,5 @@ def _opened(path: Path) -> apsw.Connection:
     )
     database.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     database.execute('PRAGMA locking_mode = EXCLUSIVE')  # reads the log without a -shm file
-    database.execute('PRAGMA writable_schema = ON')  # otherwise cut-off files are not opened
+    database.execute('PRAGMA writable_schema = ON')  # otherwise SQLite rejects truncated files
     return database

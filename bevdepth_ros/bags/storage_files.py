@@ -22,8 +22,8 @@ from bevdepth_ros.bags.sqlite_file import SqliteFile
 from bevdepth_ros.bags.topics import Message, Topic
 
 _SUFFIXES = re.compile(r'\.(mcap|db3)(\.zstd|\.zst|\.lz4)?$')
-"""Names of storage files; files with other names are read if their content is that of a storage
-file."""
+"""Endings of the names of storage files. A file with another name is read if it begins with the
+signature of a storage file."""
 _MAX_METADATA_BYTES = 4 << 20
 _MAX_FILES = 10_000
 _HEAD_BYTES = 16
@@ -57,7 +57,7 @@ class Metadata:
     """Content of the metadata.yaml of a bag.
 
     Attributes:
-        counts: messages by topic.
+        counts: number of messages by topic.
         names: names of the storage files.
     """
 
@@ -88,8 +88,8 @@ def open_file(path: Path, temporary: Path) -> StorageFile:
     """Open one storage file. A compressed file is unpacked into the folder ``temporary``.
 
     Raises:
-        ValueError: it is not a storage file.
-        OSError: it cannot be read.
+        ValueError: the file is not a storage file.
+        OSError: the file cannot be read.
     """
     if not path.is_file():
         raise ValueError('it is not a regular file')

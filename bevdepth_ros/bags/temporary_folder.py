@@ -17,8 +17,8 @@ _BAG_SUFFIXES = ('.db3', '.mcap', '.yaml')
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``path`` and remove it at the end; first remove such folders of
-    killed processes.
+    """Yield an empty folder beside ``path`` and remove this folder at the end. At the beginning,
+    remove the folders that killed processes left behind.
 
     Raises:
         FileExistsError: ``path`` exists and is not a bag.
@@ -36,7 +36,9 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def take_place(folder: Path, path: Path) -> None:
-    """Move the complete bag from ``folder`` to ``path``, where it replaces an older one."""
+    """Move the complete bag from ``folder`` to ``path``. If ``path`` contains an older bag, this
+    bag is replaced.
+    """
     if path.exists():
         path.rename(folder / 'replaced')
     (folder / path.name).rename(path)
@@ -65,7 +67,7 @@ def _lock(folder: Path) -> int:
     """Return a descriptor that holds a lock on ``folder`` until it is closed or its process ends.
 
     Raises:
-        BlockingIOError: another process holds it.
+        BlockingIOError: another process holds the lock.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -24,11 +24,12 @@ class Topic:
     """A recorded topic.
 
     Attributes:
-        name: as recorded.
-        message_type: such as ``sensor_msgs/msg/Image``.
-        profiles: quality of service of its publishers; empty if the bag does not contain it.
-        encoding: encoding of its messages; ROS 2 uses ``cdr``.
-        count: number of its messages in the storage.
+        name: recorded name of the topic.
+        message_type: type of the messages, such as ``sensor_msgs/msg/Image``.
+        profiles: quality of service of each publisher of the topic; empty if the bag does not
+            contain it.
+        encoding: encoding of the messages; ROS 2 uses ``cdr``.
+        count: number of messages on the topic in the storage.
     """
 
     name: str

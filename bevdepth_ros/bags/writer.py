@@ -4,7 +4,7 @@ package replay them.
 | topic | type | frame |
 | --- | --- | --- |
 | /<camera>/image_rect_compressed | sensor_msgs/CompressedImage, JPEG | <camera> |
-| /<camera>/image_raw/compressed | the same for images with lens distortion | <camera> |
+| /<camera>/image_raw/compressed | sensor_msgs/CompressedImage, with lens distortion | <camera> |
 | /<camera>/image_rect, image_raw | sensor_msgs/Image, for images without compression | <camera> |
 | /<camera>/camera_info | sensor_msgs/CameraInfo | <camera> |
 | /<lidar> | sensor_msgs/PointCloud2 | <lidar> |
@@ -53,7 +53,7 @@ service of version 9."""
 _FOREVER = QosTime(9223372036, 854775807)
 _QUEUE_DEPTH = 10
 _MAX_LATENESS_NS = 1_000_000_000
-"""Messages may be older than the newest message by at most this."""
+"""A message may be at most this much older than the newest message."""
 
 
 def image_topic(camera_name: str, rectified: bool = True) -> str:
@@ -86,7 +86,8 @@ class BagWriter:
         storage: ``'sqlite3'`` or ``'mcap'``.
 
     Raises:
-        ValueError: another storage, or a message more than a second late.
+        ValueError: ``storage`` is unknown, or a message is more than a second older than the
+            newest message.
         FileExistsError: ``path`` exists and is not a bag.
     """
 
@@ -155,8 +156,8 @@ class BagWriter:
         """Write the calibration of a camera.
 
         Args:
-            camera_name: also the frame.
-            stamp_ns: stamp of the image it belongs to.
+            camera_name: name of the camera and of its frame.
+            stamp_ns: stamp of the image to which the calibration belongs.
             intrinsics: (3, 3) pixels.
             width: width of the image, pixels.
             height: height of the image, pixels.
@@ -205,8 +206,8 @@ class BagWriter:
         self.write(ANNOTATION_TOPIC, 'vision_msgs/msg/Detection3DArray', stamp_ns, array)
 
     def write_annotation_markers(self, stamp_ns: int, frame_id: str, boxes: Annotated) -> None:
-        """Write annotations in ``frame_id`` as markers; in the map frame they stay in place while
-        the vehicle moves on.
+        """Write annotations in ``frame_id`` as markers. Markers in the map frame do not move with
+        the vehicle.
         """
         markers = messages.marker_array(stamp_ns, frame_id, boxes)
         self.write(
@@ -228,7 +229,7 @@ class BagWriter:
             rig: N cameras.
             stamps_ns: (N,) exposure times.
             world_from_ego: (N, 4, 4) poses at these times.
-            jpegs: N files.
+            jpegs: contents of N JPEG files.
             size: width and height of the images, pixels.
         """
         for index in np.argsort(stamps_ns, kind='stable'):
@@ -251,8 +252,8 @@ class BagWriter:
         *,
         latched: bool,
     ) -> None:
-        """Write a serialized message with the log time ``stamp_ns``; ``latched``: late
-        subscribers of the replay receive it, too.
+        """Write a serialized message with the log time ``stamp_ns``. If ``latched`` is True, late
+        subscribers of a replay receive the message, too.
         """
         if stamp_ns < self._flushed_ns:
             raise ValueError(

@@ -11,7 +11,8 @@ _KINDS = {
     PointField.FLOAT32: 'f4', PointField.FLOAT64: 'f8',
 }  # fmt: skip
 _OPTIONAL = (('intensity', 'i', 'reflectivity'), ('ring', 'channel', 'line'))
-"""Names that lidar drivers use for the fourth column (intensity) and the fifth (ring)."""
+"""Names of the fields for the fourth column (intensity) and for the fifth column (ring). Lidar
+drivers use different names."""
 
 
 def cloud_columns(message: PointCloud2) -> np.ndarray:
@@ -21,8 +22,8 @@ def cloud_columns(message: PointCloud2) -> np.ndarray:
     origin, which drivers write for rays without a return.
 
     Raises:
-        ValueError: the cloud is damaged or has no x, y and z; the message is a clause that
-            follows "it".
+        ValueError: the cloud is damaged, or has no x, y and z. The message is a clause without
+            subject, such as "is damaged".
     """
     names = [field.name for field in message.fields]
     if not {'x', 'y', 'z'} <= set(names):
@@ -39,7 +40,7 @@ def cloud_columns(message: PointCloud2) -> np.ndarray:
 
 
 def _points(message: PointCloud2) -> np.ndarray:
-    """Return the points as a flat structured array; rows of an organized cloud may be padded."""
+    """Return the points as a flat structured array, without the padding of rows."""
     order = '>' if message.is_bigendian else '<'
     wanted = {'x', 'y', 'z', *(name for choices in _OPTIONAL for name in choices)}
     fields = {field.name: field for field in message.fields if field.name in wanted}

@@ -82,11 +82,11 @@ class BagConverter:
     Args:
         root: folder of the dataset.
         selection: topics, frames and limits of the conversion.
-        tables: receive the rows.
-        report: receives sentences for the user.
+        tables: tables of the dataset, to which the converter adds rows.
+        report: called with each sentence for the user.
 
     Attributes:
-        scenes: names of the scenes so far.
+        scenes: names of the scenes that have been added so far.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class BagConverter:
         """Convert one bag.
 
         Raises:
-            ConversionError: a part of the bag is missing or invalid; the message names it.
+            ConversionError: a part of the bag is missing or invalid; the message names this part.
             BagError: the bag cannot be read.
             OSError: a file cannot be written.
         """
@@ -154,9 +154,9 @@ class BagConverter:
         )
         if self._sensors and channels != first:
             raise ConversionError(
-                f'the bag has the sensors {", ".join(channels)}, but the first one has '
-                f'{", ".join(first)}: choose common ones with --cameras and --lidar, or convert '
-                'to two datasets'
+                f'the bag has the sensors {", ".join(channels)}, but the first bag has '
+                f'{", ".join(first)}: choose sensors that all bags have with --cameras and '
+                '--lidar, or convert the bags to two datasets'
             )
         self._sensors = self._sensors or sensors
 
@@ -205,7 +205,7 @@ class BagConverter:
         for name in names:
             if name in self.scenes:
                 raise ConversionError(
-                    f'another bag also creates the scene {name}: rename one of them'
+                    f'another bag also creates the scene {name}: rename one of the two bags'
                 )
         return names
 

@@ -24,10 +24,10 @@ class FileWriter:
 
     Args:
         root: folder of the dataset.
-        name: name of the bag, the first part of each file's name.
+        name: name of the bag, with which the name of each file begins.
         bag: the recording.
-        scan: scan of this bag; receives a note for each message that is left out.
-        sensors: by topic.
+        scan: scan of this bag; a note is added for each message that is left out.
+        sensors: sensors by topic.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class FileWriter:
         """Write the measurements of a plan; keep files that an interrupted run has written.
 
         Returns:
-            Path by valid measurement, relative to the dataset's root.
+            For each valid measurement, the path of its file relative to the root of the dataset.
         """
         wanted = plan.measurements()
         files: dict[Measurement, str] = {}
@@ -88,4 +88,4 @@ def _measurement(topic: str, data: bytes) -> Measurement | None:
     try:
         return topic, read_header(data)[0]
     except ValueError:
-        return None  # counted by the scan
+        return None  # the scan has already counted this damaged message

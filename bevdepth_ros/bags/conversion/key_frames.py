@@ -13,7 +13,9 @@ TOLERANCE_NS = 100_000_000
 
 
 def nearest(stamps_ns: np.ndarray, times_ns: np.ndarray) -> np.ndarray:
-    """Return the index into the sorted, non-empty (n,) ``stamps_ns`` nearest to each time."""
+    """Return, for each time, the index of the nearest stamp in the sorted (n,) ``stamps_ns``.
+    There must be at least one stamp.
+    """
     after = np.searchsorted(stamps_ns, times_ns).clip(1, max(len(stamps_ns) - 1, 1))
     after = np.minimum(after, len(stamps_ns) - 1)
     before = np.maximum(after - 1, 0)
@@ -27,12 +29,13 @@ def complete_times(
     """Return the times at which every sensor has a measurement.
 
     Args:
-        times_ns: (n,) candidates, sorted.
-        sensors: sorted stamps of each of s sensors, nanoseconds.
-        slop_ns: largest distance of a measurement from the time.
+        times_ns: (n,) candidates, sorted, nanoseconds.
+        sensors: for each of s sensors, the sorted stamps of its measurements, nanoseconds.
+        slop_ns: largest difference between a candidate and the stamp of a measurement,
+            nanoseconds.
 
     Returns:
-        (m,) times, and (m, s) indices of the nearest measurements.
+        (m,) times, and for each time the (m, s) indices of the nearest measurements.
     """
     if any(len(stamps) == 0 for stamps in sensors):
         return times_ns[:0], np.zeros((0, len(sensors)), np.int64)
@@ -63,7 +66,9 @@ def select(times_ns: np.ndarray) -> list[list[int]]:
 
 
 def _following(times_ns: np.ndarray, position: int) -> int | None:
-    """Return the position of the key frame after that at ``position``, None at the end."""
+    """Return the position of the key frame that follows the key frame at ``position``. Return None
+    if no time is 0.5 s later, within the tolerance.
+    """
     due_ns = times_ns[position] + PERIOD_NS
     first = int(np.searchsorted(times_ns, due_ns - TOLERANCE_NS, side='left'))
     stop = int(np.searchsorted(times_ns, due_ns + TOLERANCE_NS, side='right'))

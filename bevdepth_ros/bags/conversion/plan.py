@@ -19,11 +19,11 @@ Measurement = tuple[str, int]
 
 @dataclass(frozen=True)
 class KeyFrame:
-    """One sample.
+    """One sample of the dataset.
 
     Attributes:
-        stamp_ns: its time.
-        measurements: stamp by topic, one of every sensor.
+        stamp_ns: time of the sample, nanoseconds.
+        measurements: one measurement of every sensor, as stamp in nanoseconds by topic.
     """
 
     stamp_ns: int
@@ -51,7 +51,9 @@ class Plan:
         return self.key_measurements() | self.sweeps
 
     def without(self, failed: set[Measurement]) -> Plan:
-        """Return the plan without these measurements and the key frames that need them."""
+        """Return the plan without the ``failed`` measurements, and without the key frames that
+        contain them.
+        """
         kept = tuple(
             frame for frame in self.key_frames if not failed & set(frame.measurements.items())
         )
@@ -66,8 +68,9 @@ class Plan:
 def make_plan(
     scan: Scan, sources: Sources, frames: Frames, slop_ns: int, with_sweeps: bool
 ) -> Plan:
-    """Choose key frames at the stamps of the annotations; without annotations, at those of the
-    lidar; without a lidar, at those of the first camera.
+    """Plan key frames and sweeps. The stamps of one topic determine the times of the key frames:
+    the topic of the annotations; if there are no annotations, the topic of the lidar; if there is
+    no lidar either, the topic of the first camera.
 
     Raises:
         ConversionError: there are no ego poses, or no time at which every sensor has a message.
@@ -88,8 +91,8 @@ def make_plan(
     if not len(times):
         counts = ', '.join(f'{len(stamps)} on {topic}' for topic, stamps in sensors.items())
         raise ConversionError(
-            f'each stamp of {reference} lacks a message of at least one sensor within '
-            f'{slop_ns * 1e-9:g} s '
+            f'there is no key frame: at no stamp of {reference} does every sensor have a message '
+            f'within {slop_ns * 1e-9:g} s '
             f'(messages with an ego pose: {counts}); check the clocks, or raise --slop'
         )
     key_frames = tuple(

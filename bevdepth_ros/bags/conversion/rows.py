@@ -26,12 +26,12 @@ class SceneRows:
 
     Attributes:
         name: name of the scene.
-        scan: scan of its bag.
+        scan: scan of the bag that contains the scene.
         frames: names of the frames in tf.
         sensors: sensors by topic.
-        files: files of all measurements, relative to the dataset's root.
+        files: for each measurement, the path of its file relative to the root of the dataset.
         min_score: annotations with a lower score are left out.
-        left_out: counts annotations that are not used, by reason.
+        left_out: for each reason, the number of annotations that are left out; is increased.
     """
 
     name: str
@@ -145,8 +145,8 @@ class SceneRows:
         return {'instance': instances, 'sample_annotation': annotations}
 
     def _boxes(self, stamp_ns: int) -> Iterator[tuple[tuple, dict]]:
-        """Yield the key (class, id, number among those with this class and id) and the row of each
-        valid box of one stamp.
+        """Yield key and row of each valid box of one stamp. The key consists of the class, the id,
+        and a number that distinguishes boxes of the same class and id.
         """
         message = self.scan.annotations.get(stamp_ns)
         occurrences = Counter[tuple]()
@@ -198,7 +198,7 @@ class SceneRows:
             'size': extents.tolist(),
             'num_lidar_pts': UNKNOWN_POINTS,
             'num_radar_pts': 0,
-            'score': min(best.score, 1.0) or 1.0,  # 0 is the value of a field that is not set
+            'score': min(best.score, 1.0) or 1.0,  # 0 means that the publisher set no score
         }
 
     def _world_pose(self, detection: Detection3D, frame_id: str, stamp_ns: int) -> np.ndarray:
@@ -227,7 +227,9 @@ def shared_rows(sensors: Sequence[Sensor], categories: Sequence[str]) -> Rows:
 
 
 def filename(bag: str, sensor: Sensor, stamp_ns: int, is_key_frame: bool) -> Path:
-    """Return the file of a measurement, relative to the dataset's root, named as in nuScenes."""
+    """Return the path of the file of a measurement, relative to the root of the dataset. The file
+    has a name as in nuScenes.
+    """
     ending = 'jpg' if sensor.modality == 'camera' else 'pcd.bin'
     name = f'{bag}__{sensor.channel}__{stamp_ns // 1000}.{ending}'
     return Path('samples' if is_key_frame else 'sweeps') / sensor.channel / name

@@ -43,8 +43,8 @@ class Scan:
     """Content of a bag except images and points.
 
     Attributes:
-        sensors: by topic, cameras and the lidar.
-        intrinsics: by image topic.
+        sensors: measurements of the cameras and of the lidar, by topic.
+        intrinsics: intrinsics of the cameras, by image topic.
         transforms: tf of the whole bag.
         annotations: detections by stamp, nanoseconds.
         odometry_frame: frame of the poses from odometry; empty if odometry is not used.
@@ -73,7 +73,7 @@ def read_header(data: bytes) -> tuple[int, str]:
     """Return stamp in nanoseconds and frame of a serialized message that begins with a header.
 
     Raises:
-        ValueError: it is too short, or its frame is not valid text.
+        ValueError: the message is too short, or its frame is not valid text.
     """
     if len(data) < _HEADER_BYTES:
         raise ValueError('it has no header')
@@ -162,15 +162,16 @@ class _Scanner:
             measurements.stamps_ns = sorted(set(measurements.stamps_ns))
             if not measurements.stamps_ns:
                 raise ConversionError(
-                    f'no message on {topic} can be read: all are damaged; leave out this topic '
-                    'with --cameras or --lidar'
+                    f'all messages on {topic} are damaged; leave out this topic with --cameras '
+                    'or --lidar'
                 )
         notes = [
             f'{count} damaged messages on {topic} are left out'
             for topic, count in sorted(self._invalid.items())
         ]
         notes += [
-            f'{topic} changes within the bag; its first calibration is used for all images'
+            f'the calibration on {topic} changes during the recording; the first calibration is '
+            'used for all images'
             for topic in sorted(self._changed)
         ]
         intrinsics = {

@@ -18,7 +18,7 @@ from bevdepth_ros.rig.intrinsics import Intrinsics
 from bevdepth_ros.rig.undistortion import Undistorter
 
 MAX_PIXELS = 50_000_000
-"""Larger images are left out."""
+"""Images with more pixels are left out."""
 JPEG_QUALITY = 95
 
 
@@ -32,7 +32,7 @@ def write_image(
 ) -> None:
     """Write an image as a JPEG file, without lens distortion.
 
-    The bytes of a color JPEG without distortion are not changed.
+    A color JPEG file without distortion is copied; its bytes are not changed.
 
     Raises:
         ValueError: the image is damaged, too large, or does not fit its calibration.

@@ -30,9 +30,9 @@ class Sensor:
     """A sensor of the dataset.
 
     Attributes:
-        channel: its name.
+        channel: name of the sensor in the dataset.
         modality: ``camera`` or ``lidar``.
-        base_from_sensor: (4, 4), meters.
+        base_from_sensor: pose of the sensor in the base frame, (4, 4), meters.
         intrinsics: (3, 3) as lists; empty for a lidar.
         size: width and height of its images, pixels; zeros for a lidar.
     """
@@ -63,7 +63,8 @@ def _camera(scan: Scan, source: ImageSource, frames: Frames) -> Sensor:
     size = (intrinsics.width, intrinsics.height)
     if not all(size):
         raise ConversionError(
-            f'camera {source.channel}: CameraInfo has no width and height; calibrate it again'
+            f'camera {source.channel}: the width or the height in CameraInfo is 0; calibrate the '
+            'camera again'
         )
     pose = mount @ intrinsics.frame_from_camera
     return Sensor(source.channel, 'camera', pose, intrinsics.matrix.tolist(), size)

@@ -1,4 +1,4 @@
-"""Chooses the topics of a bag that become sensors of a dataset."""
+"""Chooses the topics of a bag that are converted to a dataset."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class ImageSource:
     Attributes:
         channel: name of the camera in the dataset.
         image_topic: topic of its images, raw or compressed.
-        info_topic: topic of its CameraInfo, in the namespace of the images as in image_transport.
+        info_topic: topic of its CameraInfo. It is in the same namespace as the image topic, as
+            image_transport expects.
         rectified: True if the images have no lens distortion.
     """
 
@@ -63,13 +64,15 @@ def image_source(topic: str, all_rectified: bool) -> ImageSource:
 def choose_cameras(
     topics: Mapping[str, Topic], wanted: Sequence[str] | None, all_rectified: bool
 ) -> tuple[ImageSource, ...]:
-    """Return the cameras of the image topics ``wanted``; None means all topics with CameraInfo.
+    """Return the cameras of the image topics ``wanted``. If ``wanted`` is None, return all cameras
+    that have images and CameraInfo.
 
-    If one camera has several image topics, a compressed one is used, otherwise the first by name.
+    If ``wanted`` is None and a camera has several image topics, the first compressed topic in
+    alphabetical order is used, or the first raw topic if no topic is compressed.
 
     Raises:
         ConversionError: a topic is missing, empty or of another type, a camera has no CameraInfo
-            or is named twice, or there is no camera at all.
+            or several topics in ``wanted``, or there is no camera at all.
     """
     if wanted is not None:
         for topic in wanted:
@@ -110,10 +113,12 @@ def _all_cameras(topics: Mapping[str, Topic], all_rectified: bool) -> list[Image
 
 
 def choose_one(topics: Mapping[str, Topic], kind: str, wanted: str | None, option: str) -> str:
-    """Return the topic of type ``kind`` that an option names; None means the only such topic.
+    """Return ``wanted``, the topic that the user has given with ``option``. If it is None, return
+    the only topic of the message type ``kind``, or an empty text if there is no such topic.
 
     Raises:
-        ConversionError: the topic is missing, empty or of another type, or there are several.
+        ConversionError: the topic ``wanted`` is missing, empty or of another type, or there are
+            several topics of this type and ``wanted`` is None.
     """
     if wanted is not None:
         if wanted:

@@ -14,15 +14,16 @@ _COMMAND = 'conversion.json'
 class UnfinishedDataset:
     """The folder ``<out>.part``, which is renamed when the dataset is complete.
 
-    If the same command runs again, it keeps the sensor files and writes all tables again.
+    If an interrupted command runs again, it keeps the sensor files in the folder, and writes all
+    tables again.
 
     Args:
         out: folder of the complete dataset.
-        command: the options that the files depend on.
+        command: the options that determine the content of the files.
 
     Attributes:
-        path: the folder, present after ``begin``.
-        is_continued: whether it has files of an interrupted run.
+        path: path of the folder, which exists after ``begin``.
+        is_continued: True if the folder is that of an interrupted run of the same command.
     """
 
     def __init__(self, out: Path, command: dict) -> None:

@@ -120,7 +120,7 @@ def test_a_bag_with_protobuf_messages_is_rejected_with_the_remedy(tmp_path: Path
     for path in (tmp_path / 'bag', storage_file(tmp_path / 'bag')):
         with pytest.raises(
             BagError,
-            match=f'the bag {path} contains protobuf messages, not .*use nuscenes_to_bag',
+            match=f'the bag {path} contains protobuf messages, but no .*with nuscenes_to_bag',
         ):
             Bag(path, [].append)
 
