@@ -11,7 +11,8 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-if sys.argv[:1] == ['-m']:  # `python -m` is importing the package of the program
+# Python sets sys.argv[0] to '-m' while `python -m bevdepth_core.NAME` imports this package.
+if sys.argv[:1] == ['-m']:
     for _name in ('numpy', 'torch', 'yaml', 'jsonargparse', 'safetensors'):
         if find_spec(_name) is None:
             sys.exit(

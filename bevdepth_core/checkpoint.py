@@ -4,10 +4,11 @@ files.
     python -m bevdepth_core.checkpoint convert IN OUT
     python -m bevdepth_core.checkpoint untrained CONFIG OUT
 
-The first command converts between the two formats. The second command writes random weights for a
-model config, a YAML file such as ``config/models/small.yaml``: they have the right shapes but
-detect no objects. The suffix of OUT selects the format (``.safetensors``: that of this project,
-``.pth`` or ``.ckpt``: official). From pickled files, only tensors and plain containers are loaded.
+The first command converts between the two formats. The second command writes random weights for
+CONFIG, the YAML file of a model config such as ``config/models/small.yaml``. Random weights have
+the right shapes but detect no objects. The suffix of OUT selects the format: ``.safetensors`` is
+the format of this project, ``.pth`` and ``.ckpt`` are the official format. From pickled files,
+only tensors and plain containers are loaded.
 """
 
 from __future__ import annotations
@@ -51,15 +52,15 @@ _OFFICIAL_PREFIX = 'model.'
 _WRAPPERS = re.compile(r'(?:model\.|module\.|_orig_mod\.)+')
 """Prefixes that Lightning, DistributedDataParallel and torch.compile add to names of weights."""
 _CONTAINERS = ('state_dict', 'model_state_dict', 'model')
-"""Entries of a checkpoint that training programs store the weights in."""
+"""Names of the checkpoint entry in which training programs store the weights."""
 _TRAINING_ENTRIES = {'description', 'state_dict', 'loops'}
-"""Entries that a checkpoint of ``training/train.py`` has in common with no official one."""
+"""A checkpoint of ``training/train.py`` has all of these entries; no official checkpoint does."""
 _MMDETECTION3D = 'img_backbone.'
 """Prefix of the weights of the image encoder in mmdetection3d and BEVDet."""
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 MAX_PICKLE_BYTES = 64 << 20
-"""Largest size of the pickled part of a ``.pth`` file; larger ones are rejected, because this
-part only lists the tensors."""
+"""Largest size of the pickled part of a ``.pth`` file. This part only lists the tensors, so a file
+with a larger part is rejected."""
 
 
 class CheckpointError(ValueError):
@@ -67,12 +68,12 @@ class CheckpointError(ValueError):
 
 
 def load_checkpoint(path: str | Path) -> BEVDepth:
-    """Return the model in evaluation mode, on the CPU, with every weight of the file in float32.
+    """Return the model on the CPU, in evaluation mode and with float32 weights.
 
     Args:
-        path: a ``.safetensors`` file of this project; or an official Lightning checkpoint, plain
-            or averaged, or its bare state dict; or the name of bundled or downloaded weights, such
-            as ``small``.
+        path: a ``.safetensors`` file of this project; or an official Lightning checkpoint, with or
+            without averaging of the weights; or a file with only the state dict of such a
+            checkpoint; or the name of bundled or downloaded weights, such as ``small``.
 
     Raises:
         CheckpointError: the file is missing, truncated, of another format, or contains pickled
@@ -105,12 +106,12 @@ def save_checkpoint(
     """Write weights, model config and free-text metadata to one ``.safetensors`` file, atomically.
 
     Args:
-        model: any device.
-        path: ends in ``.safetensors``.
-        metadata: more entries for ``model.metadata``.
-        half: store matrices and kernels in float16, which halves the file and changes each weight
-            by at most 0.05 %, if it is in the normal range of float16; vectors, such as the
-            statistics of batch norms, stay float32.
+        model: the model to save, on any device.
+        path: path of the file; its suffix must be ``.safetensors``.
+        metadata: entries that the file gets in addition to ``model.metadata``.
+        half: store matrices and convolution kernels in float16. This halves the size of the file.
+            It changes each weight in the normal range of float16 by at most 0.05 %. Vectors, such
+            as the statistics of batch norms, stay float32.
 
     Raises:
         CheckpointError: ``path`` has another suffix.
@@ -141,11 +142,11 @@ def save_checkpoint(
 
 
 def untrained(config: str | Path, seed: int = 0) -> BEVDepth:
-    """Return a model with random weights, the same ones for the same seed.
+    """Return a model with random weights.
 
     Args:
-        config: a YAML file such as those of ``config/models``.
-        seed: seed of the random weights.
+        config: YAML file of a model config, such as a file in ``config/models``.
+        seed: seed of the random weights; the same seed always gives the same weights.
 
     Raises:
         FileNotFoundError: the config does not exist.
@@ -159,12 +160,13 @@ def untrained(config: str | Path, seed: int = 0) -> BEVDepth:
 
 
 def save(model: BEVDepth, path: str | Path, half: bool = False) -> None:
-    """Write a model in the format that the suffix of ``path`` selects: ``.safetensors`` for that
-    of this project, ``.pth`` or ``.ckpt`` for the official one.
+    """Write a model in the format that the suffix of ``path`` selects. ``.safetensors`` selects
+    the format of this project, and any other suffix selects the official format.
 
     Raises:
-        CheckpointError: the official layout, which stores no config, cannot describe the model,
-            or ``half`` is set for it.
+        CheckpointError: ``path`` selects the official format, and this format, which stores no
+            config, cannot describe the model; or it selects the official format, and ``half`` is
+            set.
     """
     path = Path(path)
     if path.suffix == '.safetensors':
@@ -177,8 +179,9 @@ def save(model: BEVDepth, path: str | Path, half: bool = False) -> None:
 
 
 def save_official(model: BEVDepth, path: str | Path) -> None:
-    """Write the weights in the official layout: entries ``epoch``, ``global_step`` and
-    ``state_dict``. It stores no config: ``load_checkpoint`` then assumes an official experiment.
+    """Write the weights in the official layout, with the entries ``epoch``, ``global_step`` and
+    ``state_dict``. The official layout stores no config, so ``load_checkpoint`` assumes the config
+    of an official experiment when it reads the file.
     """
     state = {
         _OFFICIAL_PREFIX + name: tensor.detach().cpu()
@@ -250,7 +253,9 @@ def _load_official(path: Path) -> BEVDepth:
 
 
 def _network_state(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of an official file; names lose the prefixes of wrappers."""
+    """Return the tensors of an official file by name; prefixes of wrappers are removed from the
+    names.
+    """
     require_plain_archive(path)
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
@@ -274,8 +279,8 @@ def _network_state(path: Path) -> dict[str, torch.Tensor]:
     if isinstance(content, dict):
         if content.keys() >= _TRAINING_ENTRIES:
             raise CheckpointError(
-                f'{path}: a checkpoint of a training, which contains more than weights; export '
-                f'them: python training/export_weights.py {path} OUT.safetensors'
+                f'{path}: a checkpoint of a training run, which contains more than weights; '
+                f'export the weights: python training/export_weights.py {path} OUT.safetensors'
             )
         state = next((content[name] for name in _CONTAINERS if name in content), content)
     if not isinstance(state, dict) or not all(
@@ -298,7 +303,7 @@ def _network_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _without_wrappers(path: Path, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return ``state`` with names from which the prefixes of wrappers are removed."""
+    """Return the tensors of ``state``, with the prefixes of wrappers removed from their names."""
     plain = {}
     for name, tensor in state.items():
         prefix = _WRAPPERS.match(name)
@@ -345,8 +350,8 @@ def require_plain_archive(path: Path) -> None:
 
 
 def _is_plain(value: object) -> bool:
-    """Return True if ``value`` is a dense tensor that stores all of its elements: a copy of an
-    expanded tensor could need unlimited memory.
+    """Return True if ``value`` is a dense tensor that stores all of its elements. An expanded
+    tensor stores fewer elements than it has, and a copy of it could need unlimited memory.
     """
     if (
         not isinstance(value, torch.Tensor)
@@ -359,8 +364,8 @@ def _is_plain(value: object) -> bool:
 
 
 class _NoRandomWeights(TorchFunctionMode):
-    """Leaves out random first weights, which are replaced anyway: without storage, ``normal_``
-    imports the compiler of PyTorch, which takes seconds.
+    """Skips ``Tensor.normal_``, which would initialize weights that are replaced anyway. For
+    tensors without storage, ``normal_`` imports the compiler of PyTorch, which takes seconds.
     """
 
     def __torch_function__(
@@ -403,7 +408,8 @@ def _build(path: Path, config: ModelConfig, state: dict[str, torch.Tensor]) -> B
     if problems:
         more = f' (and {len(problems) - 1} more)' if len(problems) > 1 else ''
         raise CheckpointError(
-            f'{path}: weight {problems[0]}{more}; it does not fit the model that it describes'
+            f'{path}: weight {problems[0]}{more}; the weights must fit the model config of the '
+            'file: copy, download or export the file again'
         )
     state = {name: tensor.to(expected[name].dtype) for name, tensor in state.items()}
     model.load_state_dict(state, strict=True, assign=True)
@@ -446,22 +452,25 @@ def _parser() -> ArgumentParser:
         description='Convert and create BEVDepth checkpoints.',
     )
     commands = parser.add_subparsers(dest='command', required=True)
-    convert = commands.add_parser('convert', help='convert IN to OUT by their suffixes')
+    convert = commands.add_parser('convert', help='convert IN to the format of OUT')
     convert.add_argument(
         'source',
         metavar='IN',
         type=Path,
-        help='official .pth or .ckpt, or .safetensors of this project',
+        help='file to read: official .pth or .ckpt, or .safetensors of this project',
     )
-    targets = '.safetensors for this project, .pth or .ckpt for the official code'
+    targets = 'file to write: .safetensors for this project, .pth or .ckpt for the official code'
     convert.add_argument('target', metavar='OUT', type=_target, help=targets)
     convert.add_argument(
-        '--half', action='store_true', help='store kernels in float16, in .safetensors only'
+        '--half',
+        action='store_true',
+        help='store matrices and kernels in float16 (only for .safetensors)',
     )
     convert.add_argument(
         '--no-clamp-mean',
         action='store_true',
-        help='for stereo weights that were trained without the clamp (docs/STEREO.md)',
+        help='set clamp_mean to false, for stereo weights that were trained without the clamp '
+        '(docs/STEREO.md)',
     )
     random = commands.add_parser('untrained', help='write random weights for a model config')
     random.add_argument(

@@ -1,5 +1,5 @@
-"""Defines the configuration of a model, with the paper's values as defaults; ``config/models``
-contains one YAML file per preset.
+"""Defines the configuration of a model. The defaults are the values of the paper, and
+``config/models`` contains one YAML file per preset.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ NUSCENES_CLASSES = (
 """Class names in the order of the official labels."""
 
 
-# Limits that reject damaged or malicious configs, which would need all memory. They are at least
-# ten times larger than any trained model.
+# Limits that reject damaged or malicious configs, which would need all memory. Each limit is at
+# least ten times the value of any trained model.
 MAX_IMAGE_PIXELS = 1 << 24
 MAX_FRUSTUM_POINTS = 1 << 24
 MAX_CELLS = 1 << 22
@@ -32,14 +32,16 @@ MAX_CANDIDATES = 100_000
 MAX_STEREO_ITERATIONS = 100
 
 IMAGE_MULTIPLE = 32
-"""Stride of the ResNet's last stage; height and width of the network input are multiples of it."""
+"""Stride of the ResNet's last stage. Height and width of the network input must be multiples of
+this number."""
 BEV_STRIDE = 8
-"""Cells of the grid per cell of the BEV encoder's last stage, along x and along y."""
+"""Stride of the BEV encoder's last stage along x and along y, in cells of the grid."""
 STEREO_ENCODER_STRIDE = 16
-"""Stride of the image encoder in stereo models. Their networks convert between this stride and
+"""Stride of the image encoder in stereo models. Stereo models convert maps between this stride and
 stride 4 with two layers of stride 2."""
 CENTER_MARGIN = 10.0
-"""Default margin of the centers of boxes, meters, see ``ModelConfig.center_range``."""
+"""How far the center of a box may lie outside the grid by default, in meters; see
+``ModelConfig.center_range``."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -76,9 +78,10 @@ class ImageSpec:
     Attributes:
         height: pixels, a multiple of 32, the stride of the ResNet's last stage.
         width: pixels, a multiple of 32, the stride of the ResNet's last stage.
-        mean: subtracted per channel. The official network reads channels B G R with statistics in
-            R G B order. This is kept, because its weights expect it.
-        std: divides per channel, same order as ``mean``.
+        mean: value that is subtracted from each channel. The official code applies statistics in
+            R G B order to channels in B G R order. The defaults do the same, because the official
+            weights expect it.
+        std: value that divides each channel, in the order of ``mean``.
     """
 
     height: int = 256
@@ -105,8 +108,8 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class DepthBins:
-    """Depth hypotheses: ``count`` bins of ``step`` meters from ``start`` to ``stop``; frustum
-    points lie on the lower edges of the bins.
+    """Depth hypotheses: ``count`` bins of ``step`` meters from ``start`` to ``stop`` (meters).
+    Frustum points lie on the lower edges of the bins.
     """
 
     start: float = 2.0
@@ -191,7 +194,8 @@ class ImageEncoderConfig:
     Attributes:
         depth: ResNet depth, 18, 34, 50 or 101.
         neck_channels: channels per branch; the neck returns four times as many.
-        width: channels of the stem; 64 is the standard ResNet, pretrained weights need it.
+        width: channels of the stem. The standard ResNet has 64, and its pretrained weights need
+            this number.
         stride: input pixels per feature pixel, 4, 8 or 16; official networks have 16.
     """
 
@@ -223,14 +227,15 @@ class DepthNetConfig:
 
     Attributes:
         mid_channels: width of the network.
-        context_channels: channels of the context vector, which are also those of one frame's BEV
-            map.
+        context_channels: number of channels of the context vector; the BEV map of one frame has
+            the same number.
         refinement: refine the lifted volume with convolutions over its (width, depth) planes
             ("depth aggregation", ``use_da`` in the official code).
         camera_pixels: the pixels that the intrinsics in the camera vector refer to. ``source``:
-            those of the source image; the image augmentation follows as separate numbers, as in
-            the official code. ``network``: those of the network's input; one matrix contains both,
-            so that the size of source images does not matter.
+            pixels of the source image; the camera vector contains the image augmentation as
+            separate numbers, as in the official code. ``network``: pixels of the network input;
+            the intrinsics include the image augmentation, so that the size of source images does
+            not matter.
     """
 
     mid_channels: int = 512
@@ -246,8 +251,8 @@ class DepthNetConfig:
 
 @dataclass(frozen=True)
 class StereoConfig:
-    """Depth from comparing two frames; the defaults are BEVStereo's (arXiv 2209.10248) and those
-    of every official experiment.
+    """Depth estimation that compares two frames. The defaults are the values of BEVStereo (arXiv
+    2209.10248) and of every official experiment.
 
     Each range has one depth hypothesis per pixel at stride 4: a mean, a spread and a score.
 
@@ -255,8 +260,8 @@ class StereoConfig:
         range_bounds: bounds of consecutive ranges, meters, from the start of the depth bins to
             their stop.
         iterations: number of refinements of each hypothesis.
-        groups: groups of feature channels whose products are averaged into one channel of the
-            cost volume each.
+        groups: number of groups of feature channels. For each group, the products of its channels
+            are averaged into one channel of the cost volume.
         clamp_mean: limit the refined mean to its range. The released weights were trained with
             this; the later official code (d78c7b5) does not do it.
     """
@@ -304,10 +309,11 @@ class HeadTask:
     """Classes that share one set of head maps and one NMS.
 
     Attributes:
-        classes: class names; tasks in order give the labels in order.
-        nms_distance_squared: a box is dropped when the squared distance of its center to a better
-            one is at most this, square meters. The official code compares its thresholds with
-            squared distances, although their values look like radii.
+        classes: class names. The label of a class is its index in the classes of all tasks,
+            concatenated in order of the tasks.
+        nms_distance_squared: a box is dropped if the squared distance of its center to the center
+            of a box with a better score is at most this value, in square meters. The official code
+            compares its thresholds with squared distances, although their values look like radii.
     """
 
     classes: tuple[str, ...]
@@ -355,12 +361,13 @@ class HeadConfig:
 
 @dataclass(frozen=True)
 class ScaleNMSConfig:
-    """Drop boxes whose scaled footprint overlaps that of a better box of the same task.
+    """Drops a box if its scaled footprint overlaps too much with the scaled footprint of a box of
+    the same task that has a better score.
 
     Attributes:
-        factors: scale of length and width per class, in the order of the class names; the
-            defaults are BEVDet's for the ten classes of nuScenes.
-        max_overlap: largest intersection over union that two boxes may have.
+        factors: scale of length and width per class, in the order of the class names. The
+            defaults are the values of BEVDet for the ten classes of nuScenes.
+        max_overlap: largest intersection over union that two scaled footprints may have.
     """
 
     factors: tuple[float, ...] = (1.0, 0.7, 0.7, 0.4, 0.55, 1.1, 1.0, 1.0, 4.5, 9.0)
@@ -380,12 +387,13 @@ class ScaleNMSConfig:
 
 @dataclass(frozen=True)
 class SizeAwareNMSConfig:
-    """Drop boxes whose scaled rectangle, parallel to x and y, touches that of a better box of the
-    same task.
+    """Drops a box if its scaled rectangle touches the scaled rectangle of a box of the same task
+    that has a better score. The rectangle encloses the footprint of a box and is parallel to x and
+    y.
 
     Attributes:
-        factors: scale of the boxes' extent per task; the defaults are those of the official
-            BEVStereo experiments.
+        factors: scale of the rectangles, one number per task. The defaults are the values of the
+            official BEVStereo experiments.
     """
 
     factors: tuple[float, ...] = (0.6, 0.4, 0.4, 0.7, 0.8, 0.9)
@@ -404,14 +412,14 @@ class DecodeConfig:
 
     Attributes:
         score_threshold: boxes must score more than this.
-        candidates: number of the best heatmap values of a task that are decoded to boxes. The
-            compiled kernels accept 5,461, with size-aware NMS 2,891.
+        candidates: number of heatmap values that are decoded to boxes; these are the best values
+            of each task. The compiled kernels accept at most 5,461, or 2,891 with size-aware NMS.
         boxes_per_task: largest number of boxes of a task after NMS.
         center_range: lower bounds x, y, z, then upper bounds of box centers, meters, inclusive;
             null for the default of ``ModelConfig.center_range``.
         scale_nms: a second suppression after circle NMS; null for none, as in the official code.
-        size_aware_nms: used in place of circle NMS, as in the official BEVStereo experiments;
-            null: circle NMS is used.
+        size_aware_nms: size-aware NMS, as in the official BEVStereo experiments; null for circle
+            NMS.
     """
 
     score_threshold: float = 0.1
@@ -434,8 +442,8 @@ class DecodeConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A BEVDepth model: the defaults are R50, 256x704, two key frames. With ``stereo`` it is a
-    BEVStereo model.
+    """Configuration of a BEVDepth model, or of a BEVStereo model if ``stereo`` is set. The
+    defaults describe a ResNet-50, images of 256x704 pixels and two key frames.
     """
 
     image: ImageSpec = field(default_factory=ImageSpec)
@@ -502,9 +510,9 @@ class ModelConfig:
             low, high = self.grid.lower[axis], self.grid.upper[axis]
             _require(
                 lower[axis] <= low and high <= upper[axis],
-                f'decode.center_range drops boxes inside the grid: it allows {name} from '
+                f'decode.center_range drops boxes inside the grid: the range allows {name} from '
                 f'{lower[axis]:g} to {upper[axis]:g} m, the grid reaches from {low:g} to {high:g} '
-                'm; set it to null, then it follows the grid',
+                'm; set decode.center_range to null, then the range follows the grid',
             )
         scale_nms = self.decode.scale_nms
         _require(
@@ -521,9 +529,9 @@ class ModelConfig:
 
     @property
     def center_range(self) -> tuple[float, float, float, float, float, float]:
-        """Lower x, y, z, then upper x, y, z of box centers, meters: those of ``decode``, or a
-        default. The default adds ``CENTER_MARGIN`` to the grid along x and y. Along z it covers
-        the grid, and ``CENTER_MARGIN`` above and below the ground (z = 0).
+        """Bounds of box centers in meters: lower x, y, z, then upper x, y, z. If ``decode`` does
+        not set them, x and y may exceed the grid by ``CENTER_MARGIN``. The default bounds of z
+        cover the grid and at least ``CENTER_MARGIN`` above and below the ground (z = 0).
         """
         return self.decode.center_range or self._default_center_range()
 
@@ -551,10 +559,11 @@ def _parser() -> ArgumentParser:
 
 
 def model_config_from_dict(values: dict) -> ModelConfig:
-    """Return the config that ``values`` describes; missing keys keep the paper's values.
+    """Return the config that ``values`` describes; missing keys get the defaults.
 
     Raises:
-        ValueError: an unknown key, a wrong type or an invalid value; the message names it.
+        ValueError: a key is unknown, or a value has a wrong type or is invalid; the message names
+            the key.
     """
     if not isinstance(values, dict):
         raise ValueError(f'a model config must be a mapping, got {type(values).__name__}')
@@ -593,7 +602,7 @@ def load_model_config(path: str | Path) -> ModelConfig:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is not a YAML mapping, or as ``model_config_from_dict``.
+        ValueError: the file is not a YAML mapping, or ``model_config_from_dict`` rejects it.
     """
     try:
         values = yaml.safe_load(Path(path).read_text())

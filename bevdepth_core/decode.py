@@ -1,7 +1,8 @@
 """Decodes scored boxes from head maps.
 
-Source: the decoder of CenterPoint as the official code uses it, with circle NMS, or size-aware NMS
-in stereo models. It does not search local maxima: every cell may become a box.
+The algorithm is the decoder of CenterPoint as the official code uses it: with circle NMS, or with
+size-aware NMS in official stereo models. The decoder does not search for local maxima of the
+heatmap, so every cell may become a box.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from bevdepth_core.scale_nms import scale_nms
 from bevdepth_core.types import BOX_VALUES, Boxes3D, TaskMaps, split_box_values
 
 NO_CLASS = -65504.0
-"""Logit of a class that a task does not have: the lowest float16, far below any real logit."""
+"""Logit of a class that a task does not have. It is the lowest float16, far below any real logit.
+"""
 NO_BOX = -1.0
-"""Score of a row of the table without a box."""
+"""Score of a table row that contains no box."""
 _SCORE, _LABEL = 9, 10
 
 
@@ -45,11 +47,11 @@ class ScoredBoxes:
 
 
 def decode(tasks: Sequence[TaskMaps], config: ModelConfig) -> list[ScoredBoxes]:
-    """Return the boxes of each sample of the batch that score more than the config's threshold.
+    """Return, for each sample of the batch, the boxes whose scores exceed the threshold.
 
     Args:
         tasks: head output, maps (B, channels, ny, nx).
-        config: the model's config.
+        config: config of the model; ``decode.score_threshold`` is the threshold.
     """
     decoder = BoxDecoder(config).to(tasks[0].heatmap.device)
     tables = decoder(stack_maps(tasks)).cpu().numpy()
@@ -70,11 +72,12 @@ def stack_maps(tasks: Sequence[TaskMaps]) -> Tensor:
 
 
 class BoxDecoder(nn.Module):
-    """Converts head maps to a table of boxes on any device. The table always has the same size, as
-    a CUDA graph requires, for any number of boxes.
+    """Converts head maps to a table of boxes on any device. The size of the table does not depend
+    on the number of boxes, because a CUDA graph requires a fixed size.
 
-    The score threshold is applied to the table afterwards. This gives the same boxes, because NMS
-    begins with the best score: a box below the threshold never suppresses one above it.
+    The score threshold is applied after NMS. Applying it before NMS would give the same boxes,
+    because NMS begins with the best score: a box below the threshold never suppresses a box above
+    the threshold.
     """
 
     _lower: Tensor
@@ -101,7 +104,8 @@ class BoxDecoder(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return (B, T * boxes_per_task, 11) float32: x y z length width height yaw vx vy, score
-        (``NO_BOX`` where a task has fewer boxes), label; task by task, best score first.
+        (``NO_BOX`` in rows without a box), label. The rows are grouped by task; the rows of a task
+        begin with the best score.
 
         Args:
             maps: (B, T, BOX_VALUES + classes, ny, nx), of any strides, see ``stack_maps``.
@@ -110,8 +114,8 @@ class BoxDecoder(nn.Module):
 
     def candidates(self, maps: Tensor) -> Tensor:
         """Return the K best boxes of each task before suppression, (B T, 11, K) float32, best
-        score first; the rows are the columns that ``forward`` returns. The score is ``NO_BOX``
-        where a box is invalid.
+        score first. The 11 values are the same as in ``forward``. The score of an invalid box is
+        ``NO_BOX``.
 
         Args:
             maps: as for ``forward``.
@@ -119,7 +123,8 @@ class BoxDecoder(nn.Module):
         batch, columns = maps.shape[0], maps.shape[4]
         cells = maps.shape[3] * columns
         maps = maps.flatten(0, 1)
-        # The K best of all classes of a task: (B T, K). Logits are ordered as scores are.
+        # Select the K best logits of all classes of a task: (B T, K). They have the best scores,
+        # because the sigmoid is monotonic.
         logits = maps[:, BOX_VALUES:].float().flatten(1)
         logits, place = logits.topk(min(self._decode.candidates, logits.shape[1]))
         class_index, cell = place // cells, place % cells
@@ -136,8 +141,11 @@ class BoxDecoder(nn.Module):
         return torch.cat((boxes, scores[:, None], labels[:, None].float()), dim=1)
 
     def suppress(self, candidates: Tensor, batch: int) -> Tensor:
-        """Return the table of ``forward`` from the result of ``candidates`` for ``batch``
-        samples.
+        """Apply NMS and return the table that ``forward`` describes.
+
+        Args:
+            candidates: result of the method ``candidates``.
+            batch: number of samples B.
         """
         usable = candidates[:, _SCORE] != NO_BOX
         kept = self._kept(candidates[:, :_SCORE], usable, batch)
@@ -153,16 +161,18 @@ class BoxDecoder(nn.Module):
         return size_aware_nms(centers, extents, usable, self._factors.repeat(batch), max_boxes)
 
     def _usable(self, boxes: Tensor) -> Tensor:
-        """Return a (B T, K) mask of boxes that are finite, have a size and lie in range."""
+        """Return a (B T, K) mask of boxes that have finite values, a positive size and a center in
+        ``ModelConfig.center_range``.
+        """
         center, size = boxes[:, :3], boxes[:, 3:6]
         inside = (center >= self._lower) & (center <= self._upper)
         return (inside & (size > 0)).all(dim=1) & boxes.isfinite().all(dim=1)
 
     def boxes(self, table: np.ndarray, threshold: float) -> ScoredBoxes:
-        """Return the boxes of one sample that score more than ``threshold``, best first.
+        """Return the boxes of one sample whose scores exceed ``threshold``, best score first.
 
         Args:
-            table: (T * boxes_per_task, 11), one sample of the result of ``forward``.
+            table: (T * boxes_per_task, 11), the rows that ``forward`` returns for one sample.
             threshold: a score.
         """
         table = table[(table[:, _SCORE] > threshold) & (table[:, _SCORE] != NO_BOX)]
@@ -175,7 +185,7 @@ class BoxDecoder(nn.Module):
         return found if self._decode.scale_nms is None else self._without_overlaps(found)
 
     def _without_overlaps(self, boxes: ScoredBoxes) -> ScoredBoxes:
-        """Return the boxes that scale NMS keeps; it compares only boxes of the same task."""
+        """Return the boxes that scale NMS keeps. Only boxes of the same task are compared."""
         config = self._decode.scale_nms
         assert config is not None
         factors, tasks = np.array(config.factors)[boxes.labels], self._task_of_label[boxes.labels]
@@ -187,8 +197,12 @@ class BoxDecoder(nn.Module):
 
 
 def boxes_from_values(values: Tensor, cells: Tensor, grid: BEVGrid) -> Tensor:
-    """Return (n, 9, k) x y z length width height yaw vx vy from head values (n, BOX_VALUES, k) at
-    flat cells (n, k).
+    """Return boxes (n, 9, k) with the values x y z length width height yaw vx vy.
+
+    Args:
+        values: (n, BOX_VALUES, k) values of the head maps at ``cells``.
+        cells: (n, k) indices into the flattened grid, y * nx + x.
+        grid: the BEV grid.
     """
     columns = grid.shape[0]
     parts = split_box_values(values, dim=1)
@@ -202,7 +216,7 @@ def boxes_from_values(values: Tensor, cells: Tensor, grid: BEVGrid) -> Tensor:
 
 
 def half_extents(length: Tensor, width: Tensor, yaw: Tensor) -> Tensor:
-    """Return (..., 2): half of the extent of each box along x and y, meters."""
+    """Return (..., 2): half of the extent of each rotated box along x and y, in meters."""
     along_x, along_y = yaw.cos().abs(), yaw.sin().abs()
     extents = (length * along_x + width * along_y, length * along_y + width * along_x)
     return torch.stack(extents, dim=-1) / 2

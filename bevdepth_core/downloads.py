@@ -4,10 +4,11 @@
     ros2 run bevdepth_ros weights download 2key_da_ema
     ros2 run bevdepth_ros weights verify
 
-Without ROS: ``python -m bevdepth_core.downloads``. An interrupted download is resumed; the proxy
-in the environment (``https_proxy``) is used. Size and hash of a file are recorded when it is
-downloaded for the first time, and compared later. The file is converted to safetensors. Every
-program then accepts the weights by their name (``checkpoint:=2key_da_ema``).
+Without ROS, use ``python -m bevdepth_core.downloads``. The same command resumes an interrupted
+download. Downloads use the proxy in the environment variable ``https_proxy``. The first download
+of a file records its size and hash, and later downloads must have the same size and hash. The file
+is converted to safetensors. After that, every program accepts the name of the weights as
+checkpoint (``checkpoint:=2key_da_ema``).
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from bevdepth_core.weights import (
 )
 
 LICENSE = (
-    'the repositories have a license (BEVDepth: MIT), but state none for the weights (not '
-    'verified), which were trained on nuScenes: its non-commercial terms apply'
+    'the repositories have a license (BEVDepth: MIT), but state no license for the weights (not '
+    'verified); the weights were trained on nuScenes, whose non-commercial terms apply'
 )
 RECORDS = 'records.json'
 
@@ -54,9 +55,10 @@ def download(
     Args:
         weights: the weights to download.
         folder: the cache; an interrupted download stays there as ``<file>.part``.
-        url: URL of the folder of a mirror; None for the release.
+        url: URL of a folder that mirrors the release; None for the release itself.
         report: receives progress messages.
-        file: the official file, if it was downloaded by other means; it is not changed.
+        file: path of the official file, if another program has downloaded it; this file is not
+            changed. None to download the file.
 
     Raises:
         DownloadError: the download failed, the file differs from its record, or the server sent a
@@ -84,8 +86,8 @@ def download(
         # The next download must not continue this file.
         rejected = part.replace(folder / weights.file)
         raise DownloadError(
-            f'the server sent a file that cannot be converted, kept as {rejected}: {error}; run '
-            'the same command again to download it again'
+            f'the server sent a file that cannot be converted: {error}; the file was kept as '
+            f'{rejected}; run the same command again to repeat the download'
         ) from error
     _write_record(folder, weights.name, record | {'safetensors_sha256': _sha256(target)})
     part.unlink(missing_ok=True)
@@ -96,8 +98,8 @@ def verify(name: str, folder: Path) -> None:
     """Check that downloaded weights have the recorded hash and can be loaded.
 
     Raises:
-        DownloadError: they are not downloaded, or have changed since.
-        CheckpointError: they cannot be loaded.
+        DownloadError: the weights are not downloaded, or have changed since the download.
+        CheckpointError: the weights cannot be loaded.
     """
     target = folder / f'{name}{SUFFIX}'
     if not target.is_file():
@@ -111,7 +113,11 @@ def verify(name: str, folder: Path) -> None:
 
 
 def _recorded(name: str, folder: Path, source: Path, part: Path | None) -> dict[str, Any]:
-    """Return size and hash of the official file, which must equal those of an earlier download."""
+    """Return size and hash of the official file.
+
+    Raises:
+        DownloadError: an earlier download of the file had another size or hash.
+    """
     digest = {'bytes': source.stat().st_size, 'sha256': _sha256(source)}
     recorded = _records(folder).get(name, digest)
     if any(recorded.get(key) != value for key, value in digest.items()):
@@ -126,7 +132,7 @@ def _recorded(name: str, folder: Path, source: Path, part: Path | None) -> dict[
 
 
 def _convert(source: Path, target: Path, weights: OfficialWeights) -> None:
-    """Write the official file as safetensors, and check that the tensors are the same."""
+    """Write the official file as safetensors, and check that both files have the same tensors."""
     import torch  # takes seconds, so the command `list` does not import it
 
     from bevdepth_core.checkpoint import load_checkpoint, save_checkpoint
@@ -138,7 +144,10 @@ def _convert(source: Path, target: Path, weights: OfficialWeights) -> None:
     for name, tensor in model.state_dict().items():
         if not torch.equal(tensor, written[name]):
             target.unlink()
-            raise DownloadError(f'{name} changed when {target} was written: check the disk')
+            raise DownloadError(
+                f'{target} was written, but its weight {name} differs from {source}: check the '
+                'disk for errors, then run the same command again'
+            )
 
 
 def _records(folder: Path) -> dict[str, dict[str, Any]]:
@@ -197,7 +206,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     get.add_argument(
         'name', type=_official_name, help=f'name of the weights: {", ".join(OFFICIAL)}'
     )
-    get.add_argument('--url', help='folder of a mirror (default: the release of the authors)')
+    get.add_argument('--url', help='URL of a mirror (default: the release of the authors)')
     get.add_argument('--file', type=Path, help='official file that is already on this machine')
     check = commands.add_parser('verify', help='check downloaded weights against their record')
     check.add_argument('names', nargs='*', metavar='name', help='default: all downloaded weights')
@@ -217,7 +226,7 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
             lambda text: print(text, flush=True),
             options.file,
         )
-        print(f'{path}: use it as checkpoint:={options.name}')
+        print(f'to use the weights {path}, set checkpoint:={options.name}')
     else:
         present = [name for name in OFFICIAL if (folder / f'{name}{SUFFIX}').is_file()]
         for name in options.names or present:
@@ -230,12 +239,12 @@ def main(argv: list[str] | None = None) -> None:
     try:
         _run(_options(argv), cache_folder())
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has enough, as in `weights list | head -1`
+    except BrokenPipeError:  # the reading program has ended, as in `weights list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (DownloadError, ValueError, OSError) as error:
         sys.exit(f'weights: {error}')
     except KeyboardInterrupt:
-        sys.exit('weights: interrupted; the same command resumes a download')
+        sys.exit('weights: interrupted; run the same command again to resume a download')
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ def write_atomically(path: str | Path, write: Callable[[str], None]) -> None:
 
     Raises:
         OSError: the folder cannot be written.
-        Exception: as raised by ``write``; ``path`` is then unchanged.
+        Exception: any exception of ``write``. The file ``path`` is then unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 RIGID_TOLERANCE = 1e-4
-"""Largest accepted deviation of R^T R from the identity; that of float32 quaternions is up to
-1e-6."""
+"""Largest accepted deviation of R^T R from the identity. For a rotation R that was computed from a
+float32 quaternion, the deviation is up to 1e-6."""
 
 _IDENTITY, _LAST_ROW = np.eye(3), np.array((0.0, 0.0, 0.0, 1.0))
 
@@ -29,8 +29,8 @@ def require_rigid(name: str, transforms: np.ndarray) -> None:
 
 
 def invert_rigid(transforms: np.ndarray) -> np.ndarray:
-    """Return the inverses of (..., 4, 4) rigid transforms, without the rounding of a general
-    inverse.
+    """Return the inverses of (..., 4, 4) rigid transforms. They are computed from the transposed
+    rotations, which avoids the rounding errors of a general inverse.
     """
     inverse = np.zeros_like(transforms)
     rotation = np.swapaxes(transforms[..., :3, :3], -1, -2)
@@ -43,7 +43,7 @@ def invert_rigid(transforms: np.ndarray) -> np.ndarray:
 def to_4x4(intrinsics: np.ndarray) -> np.ndarray:
     """Return (..., 4, 4) float64 matrices of (..., 3, 3) intrinsics, with 1 as last element.
 
-    They transform (x, y, z, 1) in the camera frame to (u z, v z, z, 1).
+    The matrices transform (x, y, z, 1) in the camera frame to (u z, v z, z, 1).
     """
     padded = np.zeros((*intrinsics.shape[:-2], 4, 4))
     padded[..., :3, :3] = intrinsics
@@ -55,9 +55,9 @@ def unit_quaternion(quaternion: ArrayLike) -> tuple[float, ...]:
     """Return a quaternion (w, x, y, z) with length 1.
 
     Raises:
-        ValueError: it is not finite, or its length differs from 1 by more than 1 %.
+        ValueError: the quaternion is not finite, or its length differs from 1 by more than 0.01.
     """
-    # Python numbers: numpy takes five times as long for four of them.
+    # Plain Python floats are used, because numpy takes five times as long for four numbers.
     parts: list[float] = np.asarray(quaternion, np.float64).tolist()
     length = math.sqrt(sum(part * part for part in parts))
     if not abs(length - 1) <= 0.01:
@@ -70,7 +70,7 @@ def rigid_from_quaternion(quaternion: ArrayLike, translation: ArrayLike) -> np.n
     meters.
 
     Raises:
-        ValueError: as ``unit_quaternion``.
+        ValueError: see ``unit_quaternion``.
     """
     w, x, y, z = unit_quaternion(quaternion)
     transform = np.array(

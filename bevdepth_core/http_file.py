@@ -27,8 +27,8 @@ def fetch(url: str, part: Path, report: Callable[[str], None]) -> None:
 
     Args:
         url: http or https; the proxy of the environment is used.
-        part: incomplete file; after a failure it stays, and the next call resumes. It is emptied
-            if it is longer than the file on the server.
+        part: file for the received bytes. After a failure it is kept, and the next call resumes
+            the download. It is emptied if it is longer than the file on the server.
         report: receives progress messages.
 
     Raises:
@@ -60,7 +60,7 @@ def _fetch(url: str, part: Path, report: Callable[[str], None]) -> None:
                 raise DownloadError(
                     f'{url}: {error.code} {error.reason}; {_remedy(error.code)}'
                 ) from error
-            if _total(error.headers) != present:  # otherwise all bytes are there
+            if _total(error.headers) != present:  # if they are equal, the file is complete
                 file.truncate(0)
                 raise DownloadError(f'{url} changed: run the same command again') from error
         except (OSError, http.client.HTTPException) as error:
@@ -69,8 +69,8 @@ def _fetch(url: str, part: Path, report: Callable[[str], None]) -> None:
             reason = getattr(error, 'reason', error)
             raise DownloadError(
                 f'{url} was not downloaded ({reason}): check the network and https_proxy, then '
-                'run the same command again, which resumes; or download the file on another '
-                'machine and give it with --file'
+                'run the same command again, which resumes the download; or download the file on '
+                'another machine and set --file to its path on this machine'
             ) from error
 
 
@@ -89,7 +89,9 @@ def _lock(file: BinaryIO, part: Path) -> Iterator[None]:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise DownloadError(f'another process downloads {part}: wait until it ends') from error
+        raise DownloadError(
+            f'another process downloads {part}: wait until this process ends'
+        ) from error
     yield
 
 

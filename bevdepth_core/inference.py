@@ -31,8 +31,8 @@ PAST_FRAME_TOLERANCE_NS = 100_000_000
 """Largest deviation from ``PAST_FRAME_AGE_NS``. If no stored frame has a valid age, the current
 frame is used as past frame."""
 PAST_FRAME_SPACING_NS = 50_000_000
-"""Smallest time between two stored frames. It limits the memory; without it, 36 frames would be
-stored at 60 Hz."""
+"""Smallest time between two stored frames. It limits the memory: without this limit, 36 frames
+would be stored at 60 Hz."""
 MAX_PAST_FRAME_SPACING_NS = 2 * PAST_FRAME_TOLERANCE_NS
 """Largest allowed spacing. With a larger spacing, sometimes no stored frame would have a valid
 age."""
@@ -49,9 +49,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _PastFrame:
-    """A stored frame with features on the device and camera poses, for the fusion with later
-    frames.
-    """
+    """A stored frame that is fused with later frames. Its features are on the device."""
 
     stamp_ns: int
     calibration: Calibration
@@ -86,23 +84,23 @@ class Detector:
         past_frame_spacing_ns: smallest time between two stored frames, nanoseconds. Increase it if
             memory is short and the model is a stereo model, whose past frames take 78 MB each
             (docs/STEREO.md).
-        onnx_folder: run the exported network of this folder on the CPU, in ONNX Runtime or as
-            compiled packages; it must come from the weights of ``model`` (docs/EXPORT.md).
-            Packages are machine code: load only folders from a trusted source.
+        onnx_folder: folder of an exported network, which runs on the CPU in ONNX Runtime or as
+            compiled packages (docs/EXPORT.md). It must be exported from the weights of ``model``.
+            Packages contain machine code: load only folders from a trusted source.
 
     Attributes:
-        score_threshold: only boxes with a higher score are returned. Its first value is that of
-            the model's config; it may be changed at any time.
-        keep_depth: whether ``depth`` is stored; may be changed at any time.
-        past_frame_spacing_ns: the argument; may be changed at any time.
+        score_threshold: only boxes with a higher score are returned. The initial value comes from
+            the config of the model. It may be changed at any time.
+        keep_depth: whether ``depth`` is stored; it may be changed at any time.
+        past_frame_spacing_ns: see the argument; it may be changed at any time.
         cpu_threads: threads of PyTorch on the CPU; None on a GPU.
         uncertainty: fitted uncertainty model of the checkpoint; None if the checkpoint has none.
         depth: (N, D, h, w) float32 depth distribution of the last frame's cameras, on the device;
             None unless ``keep_depth`` is set.
         baseline_m: distance between the camera positions of the two frames that a stereo model
-            compared in the last call, mean over the cameras in meters; None without a past frame
-            and for other models. With less than STEREO_BASELINE_M, the comparison gives no
-            information about depth.
+            compared in the last call, in meters, averaged over the cameras. None if there was no
+            past frame, or if the model is not a stereo model. If the distance is less than
+            STEREO_BASELINE_M, the comparison gives no information about depth.
 
     Raises:
         ExportError: ``onnx_folder`` contains no exported network of these weights.
@@ -152,8 +150,7 @@ class Detector:
         cpu_threads: int | None = None,
         onnx_folder: str | Path | None = None,
     ) -> Detector:
-        """Return a detector with the weights of ``path``; the other arguments are those of the
-        class.
+        """Return a detector with the weights of ``path``. The class describes the other arguments.
 
         Raises:
             CheckpointError: see ``load_checkpoint``.
@@ -198,7 +195,7 @@ class Detector:
                 error,
             )
             self._network = EagerNetwork(self.model, self.device, PRECISIONS[self.precision])
-            self.reset()  # past features of the other network have another layout
+            self.reset()  # the stored features have the layout of the previous network
 
     def __call__(self, frame: Frame) -> Detections3D:
         """Return the boxes of ``frame`` in its ego frame at ``frame.stamp_ns``.
@@ -228,7 +225,9 @@ class Detector:
         )
 
     def _limit_threads(self) -> None:
-        """Apply ``cpu_threads``; PyTorch's setting belongs to the calling thread."""
+        """Set the number of PyTorch threads to ``cpu_threads``. PyTorch stores this number per
+        calling thread, so it is set in every call.
+        """
         if self.cpu_threads is not None and torch.get_num_threads() != self.cpu_threads:
             torch.set_num_threads(self.cpu_threads)
 
@@ -248,7 +247,9 @@ class Detector:
         return EagerNetwork(self.model, self.device, dtype)
 
     def _calibrated(self, frame: Frame) -> Calibration:
-        """Return the calibration of the frame: the last one, unless rig or image sizes changed."""
+        """Return the calibration of the frame. It is computed only if the matrices of the rig or
+        the image sizes have changed since the last frame.
+        """
         calibration = self._calibration
         if calibration is None or not calibration.holds_for(frame.rig, frame.images):
             calibration = Calibration.of(frame.rig, frame.images, self.config.image)
@@ -264,8 +265,9 @@ class Detector:
         features: ImageFeatures,
         past: _PastFrame | None,
     ) -> list[tuple[ImageFeatures, torch.Tensor]]:
-        """Return features and ``ego_from_frustum`` of the frames to splat into the current ego
-        frame: the current one and, in a two-frame model, the past one.
+        """Return features and ``ego_from_frustum`` of the frames that are splatted into the
+        current ego frame: the current frame and, for a two-frame model, the past frame if there is
+        one.
         """
         own_pose = calibration.ego_from_frustum(frame.rig.ego_from_camera, torch.float64)
         frames = [(features, own_pose)]
@@ -286,14 +288,16 @@ class Detector:
         memory = [past for past in self._memory if self._is_usable(past, frame)]
         if frame.world_from_ego is None or not memory:
             return None
-        # The network was trained with past frames of this age, from which it estimates velocities.
+        # The network was trained with past frames of this age. Another age would change the
+        # velocities that it estimates.
         wanted_ns = frame.stamp_ns - PAST_FRAME_AGE_NS
         nearest = min(memory, key=lambda past: abs(past.stamp_ns - wanted_ns))
         return nearest if abs(nearest.stamp_ns - wanted_ns) <= PAST_FRAME_TOLERANCE_NS else None
 
     def _is_usable(self, past: _PastFrame, frame: Frame) -> bool:
-        """Return True if the model can fuse the frames. A stereo model compares each camera
-        with itself, so both frames must have the same cameras; other models fuse all frames.
+        """Return True if the model can fuse the frames. A stereo model compares the two images of
+        each camera, so both frames must have the same cameras. Models without stereo can fuse all
+        frames.
         """
         return self.config.stereo is None or past.calibration.rig.names == frame.rig.names
 
@@ -322,11 +326,11 @@ class Detector:
 
 
 def _key_ego_from_past_camera(frame: Frame, past: _PastFrame) -> np.ndarray:
-    """Return the (N, 4, 4) pose of each past camera in the current ego frame, at the current stamp
-    of the same camera.
+    """Return the (N, 4, 4) poses of the past cameras in the current ego frame.
 
-    For a past camera that the current frame does not have, the ego pose of the current camera
-    nearest the mean stamp is used.
+    For each camera, the current ego frame is the ego frame at the current stamp of this camera. If
+    the current frame does not have the camera, the ego frame at the camera stamp nearest to
+    ``frame.stamp_ns`` is used.
     """
     assert frame.world_from_ego is not None  # otherwise there is no past frame
     middle = int(np.abs(frame.stamps_ns - frame.stamp_ns).argmin())
@@ -342,11 +346,11 @@ def _key_ego_from_past_camera(frame: Frame, past: _PastFrame) -> np.ndarray:
 def default_cpu_threads() -> int:
     """Return half of the CPU cores that this process may use, at least one.
 
-    OpenMP's threads wait for each other in a busy loop. With as many threads as cores, one
-    other busy process makes all of them wait, and a frame takes several times as long. With
-    ``OMP_WAIT_POLICY=PASSIVE``, which ``bevdepth_ros`` sets, the threads sleep instead, so at
-    least two threads are used on machines with two cores. If the environment sets
-    ``OMP_NUM_THREADS``, PyTorch's number is kept.
+    The threads of OpenMP wait for each other in a busy loop. If there are as many threads as
+    cores, a single busy process makes all threads wait, and a frame takes several times as long.
+    With ``OMP_WAIT_POLICY=PASSIVE``, which ``bevdepth_ros`` sets, the threads sleep instead. In
+    this case, at least two threads are used if there are two cores. If the environment sets
+    ``OMP_NUM_THREADS``, PyTorch's number of threads is not changed.
     """
     if os.environ.get('OMP_NUM_THREADS'):
         return torch.get_num_threads()
@@ -364,10 +368,12 @@ def _thread_count(requested: int | None) -> int:
 
 
 def usable_device(device: str | torch.device, precision: str = 'fp32') -> torch.device:
-    """Return the device; programs call this before they read or generate data.
+    """Check that the device can be used with the precision, and return the device. Programs call
+    this function before they read or generate data.
 
     Raises:
-        ValueError: this machine does not have the device, or it does not support the precision.
+        ValueError: this machine does not have the device, or the device does not support the
+            precision.
     """
     if precision not in PRECISIONS:
         raise ValueError(f'precision must be one of {", ".join(PRECISIONS)}, got {precision!r}')
@@ -381,8 +387,8 @@ def usable_device(device: str | torch.device, precision: str = 'fp32') -> torch.
         not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
     ):
         raise ValueError(
-            f'device {device} is not available: torch sees {torch.cuda.device_count()} GPUs; use '
-            'device cpu or install a driver'
+            f'device {device} is not available: PyTorch finds {torch.cuda.device_count()} GPUs; '
+            'use device cpu or install a driver'
         )
     if device.type == 'cpu' and precision != 'fp32':
         raise ValueError(f'precision {precision} needs a GPU: use precision fp32 on the CPU')

@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 class JpegDecoder:
     """Decodes the files of one image set.
 
-    Images of nvJPEG differ from those of Pillow by a few gray levels, because the two upsample
-    color differently.
+    Images that nvJPEG decodes differ by a few gray levels from images that Pillow decodes, because
+    the two libraries upsample color in different ways.
 
     Args:
         device: device of the decoded images. If nvJPEG rejects a file, its image set is decoded on
@@ -32,7 +32,7 @@ class JpegDecoder:
         self._warned = False
 
     def prepare(self) -> None:
-        """Decode a small image in advance, because the first one takes half a second on a GPU."""
+        """Decode a small image in advance, because the first call takes half a second on a GPU."""
         buffer = io.BytesIO()
         Image.new('RGB', (64, 64)).save(buffer, 'JPEG')
         self([buffer.getvalue()])

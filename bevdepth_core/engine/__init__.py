@@ -1,3 +1,3 @@
-"""Runs the network for the ``Detector``: step by step, as CUDA graphs on a GPU, or in ONNX
-Runtime.
+"""Runs the network for the ``Detector``: step by step, as CUDA graphs on a GPU, or as an exported
+network.
 """

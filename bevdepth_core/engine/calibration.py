@@ -20,13 +20,13 @@ from bevdepth_core.types import CameraMatrices, CameraRig
 
 @dataclass(frozen=True)
 class Calibration:
-    """Camera vector and back-projection of a rig of N cameras and their image sizes.
+    """Camera vectors and back-projection matrices for N cameras and the sizes of their images.
 
     Attributes:
         rig: the cameras.
         sizes: height and width of the images of each camera.
-        cameras: (1, N, 27) float32 camera vector.
-        camera_from_frustum: (1, N, 4, 4) float64.
+        cameras: (1, N, 27) float32, the camera vectors.
+        camera_from_frustum: (1, N, 4, 4) float64 matrices, see ``view_transform``.
     """
 
     rig: CameraRig
@@ -68,8 +68,12 @@ class Calibration:
     def ego_from_frustum(
         self, key_ego_from_camera: np.ndarray, dtype: torch.dtype = torch.float32
     ) -> torch.Tensor:
-        """Return the (1, N, 3, 4) matrix of ``view_transform.ego_from_frustum`` for cameras with
-        the (N, 4, 4) float64 poses.
+        """Return the (1, N, 3, 4) matrices that ``view_transform.ego_from_frustum`` describes.
+
+        Args:
+            key_ego_from_camera: (N, 4, 4) float64, poses of the cameras in the ego frame of the
+                key frame.
+            dtype: data type of the result.
         """
         return (torch.from_numpy(key_ego_from_camera)[None] @ self.camera_from_frustum)[
             ..., :3, :

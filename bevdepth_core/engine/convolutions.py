@@ -16,8 +16,8 @@ from bevdepth_core.model.torchvision_parts import BasicBlock, Bottleneck
 from bevdepth_core.ops.max_pool import max_pool
 
 MAX_SLOWDOWN = 1.1
-"""The fused kernel is used if it takes less than this factor times the time of separate kernels.
-The factor is above 1, because the measurement is noisy."""
+"""A fused kernel is used if it takes less than the time of separate kernels times this factor. The
+factor is above 1, because the measurement is noisy."""
 
 
 ModuleType = TypeVar('ModuleType', bound=nn.Module)
@@ -41,7 +41,7 @@ def fold_batch_norm(
         ValueError: a transposed convolution has groups.
     """
     is_transposed = isinstance(conv, nn.ConvTranspose2d)
-    if is_transposed and conv.groups > 1:  # PyTorch would fold other channels into the weights
+    if is_transposed and conv.groups > 1:  # fuse_conv_bn_weights would mix channels of groups
         raise ValueError(f'groups of a transposed convolution are not supported: {conv}')
     assert norm.running_mean is not None and norm.running_var is not None
     weight, bias = fuse_conv_bn_weights(
@@ -62,9 +62,9 @@ class FusedConv(nn.Module):
     computes all of them, unless it is slower than separate kernels by the factor ``MAX_SLOWDOWN``.
 
     Args:
-        conv: convolution that gives stride, padding, dilation and groups.
-        weight: folded, (out, in / groups, kh, kw).
-        bias: folded, (out,).
+        conv: convolution; its stride, padding, dilation and groups are used.
+        weight: (out, in / groups, kh, kw), with the batch norm folded in.
+        bias: (out,), with the batch norm folded in.
     """
 
     def __init__(self, conv: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor) -> None:
@@ -154,8 +154,9 @@ class FusedBlock(nn.Module):
 class FusedNeck(nn.Module):
     """The neck with one convolution per branch.
 
-    A transposed convolution whose stride equals its kernel size is a 1x1 convolution that computes
-    up * up output pixels for each input pixel, and a depth-to-space rearrangement.
+    A transposed convolution whose stride equals its kernel size becomes a 1x1 convolution, which
+    computes up * up output pixels for each input pixel, and a depth-to-space rearrangement of
+    these pixels.
     """
 
     def __init__(self, neck: MultiScaleNeck) -> None:
@@ -190,8 +191,9 @@ def _depth_to_space(blocks: torch.Tensor, up: int) -> torch.Tensor:
 
 
 def _pointwise_upsampling(conv: nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> FusedConv:
-    """Return a 1x1 convolution whose output channels are (row, column, channel) of the block of
-    output pixels of each input pixel.
+    """Return a 1x1 convolution that computes, for each input pixel, the block of output pixels of
+    ``conv`` and ``norm``. The output channels are the values of the block in the order row,
+    column, channel.
     """
     assert conv.stride == conv.kernel_size and conv.padding == (0, 0)
     weight, bias = fold_batch_norm(conv, norm)

@@ -16,12 +16,13 @@ from bevdepth_core.model import BEVDepth
 
 MANIFEST = 'manifest.json'
 FORMATS = {'onnx': 'bevdepth-onnx-1', 'pt2': 'bevdepth-pt2-1'}
-"""File ending of the graphs to the value of ``format`` in the manifest."""
+"""Maps the file ending of the graphs to the value of ``format`` in the manifest."""
 WRITE_AGAIN = 'write it with `python -m bevdepth_core.export CHECKPOINT --out FOLDER`'
 
 
 Graph = Callable[..., Sequence[Tensor]]
-"""A part of an exported network: its inputs to its outputs, both in the order of the manifest."""
+"""Type of a function that runs a part of an exported network. Inputs and outputs have the order of
+the manifest."""
 
 
 class ExportError(ValueError):
@@ -33,7 +34,7 @@ class ExportedNetwork:
     """The content of a folder that ``python -m bevdepth_core.export`` wrote.
 
     Attributes:
-        folder: contains the files.
+        folder: folder with the graphs and the manifest.
         manifest: content of ``manifest.json``.
     """
 
@@ -42,7 +43,7 @@ class ExportedNetwork:
 
     @classmethod
     def read(cls, folder: str | Path) -> ExportedNetwork:
-        """Return the exported network of ``folder``, its files verified by their digests.
+        """Read an exported network, and compare the SHA-256 of its graphs with the manifest.
 
         Raises:
             ExportError: a file is missing, invalid or damaged.
@@ -81,11 +82,13 @@ class ExportedNetwork:
 
     @property
     def has_scatter(self) -> bool:
-        """True if the splat graph adds with ScatterND."""
+        """True if the splat graph computes sums with ScatterND."""
         return bool(self.manifest['pooling'] == 'scatter')
 
     def require(self, model: BEVDepth) -> None:
-        """Raise ExportError unless the graphs have the weights and the config of ``model``."""
+        """Raise ExportError unless the graphs were exported from the weights and the config of
+        ``model``.
+        """
         same_config = self.manifest['config'] == plain_config(model)
         if not same_config or self.manifest['weights']['sha256'] != weights_digest(model):
             raise ExportError(

@@ -1,4 +1,6 @@
-"""Runs the graphs of ``bevdepth_core.export`` on the CPU, in ONNX Runtime or compiled."""
+"""Runs the graphs that ``bevdepth_core.export`` wrote on the CPU, in ONNX Runtime or as compiled
+packages.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,13 @@ from bevdepth_core.model.view_transform import ImageFeatures
 
 
 class ExportedInference:
-    """An ``InferenceNetwork`` of exported graphs.
+    """An ``InferenceNetwork`` that runs exported graphs.
 
-    If the splat was exported with the node ``bevdepth.VoxelPooling``, it runs in PyTorch, because
-    ONNX Runtime does not have this node.
+    If the splat graph contains the node ``bevdepth.VoxelPooling``, the splat runs in PyTorch
+    instead, because ONNX Runtime does not have this node.
 
     Args:
-        model: the network that was exported; its weights must be those of the export.
+        model: the network that was exported, with the same weights.
         folder: folder of the exported network.
         threads: number of threads of ONNX Runtime. A splat with ScatterND always uses one thread,
             and compiled packages use the threads of PyTorch.
@@ -36,8 +38,8 @@ class ExportedInference:
         stage_seconds: wall time per step of the current frame, in order.
 
     Raises:
-        ExportError: the folder contains no exported network, the network has other weights, or
-            ONNX Runtime is missing.
+        ExportError: the folder contains no exported network, the exported network has other
+            weights than ``model``, or ONNX Runtime is missing.
     """
 
     def __init__(self, model: BEVDepth, folder: str | Path, threads: int) -> None:
@@ -90,7 +92,7 @@ class ExportedInference:
         return features
 
     def head_maps(self, bev_maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the head's maps, as ``decode.stack_maps`` stacks them, from the BEV maps."""
+        """Return the head maps of ``bev_maps``, in the layout of ``decode.stack_maps``."""
         with torch.inference_mode():
             return self._detection(*bev_maps)[0]
 

@@ -17,8 +17,8 @@ def convolution_flags(dtype: torch.dtype, search: bool = False) -> Iterator[None
     default.
 
     Args:
-        dtype: the precision that the network runs in.
-        search: let cuDNN measure its kernels for new sizes and select the fastest.
+        dtype: the data type in which the network computes.
+        search: let cuDNN measure its kernels for each new size and select the fastest kernel.
     """
     convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
     before = (convolutions.allow_tf32, convolutions.benchmark, products.allow_tf32)

@@ -1,4 +1,4 @@
-"""Fixed buffers for the features of the current and the past frame, as CUDA graphs need them."""
+"""Fixed buffers, which CUDA graphs need, for the features of the current and the past frame."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from bevdepth_core.model.view_transform import ImageFeatures, StereoFeatures
 
 
 class FrameBuffers:
-    """Features of all frames of a model for up to ``cameras`` cameras; frame 0 is the current one.
+    """Buffers for the features of all frames of a model, for up to ``cameras`` cameras. Frame 0 is
+    the current frame.
 
     Args:
-        config: sizes.
+        config: config of the model, which gives the sizes of the buffers.
         cameras: number of cameras.
         device: device of the buffers.
         dtype: data type.
@@ -53,8 +54,8 @@ class FrameBuffers:
         return self.frames.mapped(lambda buffer: buffer[frame : frame + 1, :count])
 
     def set(self, frame: int, features: ImageFeatures) -> None:
-        """Copy the features (1, N, ...) of a frame to the buffers; the buffers of tensors that
-        ``features`` does not have stay unchanged.
+        """Copy the features (1, N, ...) of a frame to the buffers. If an optional tensor of
+        ``features`` is None, its buffer stays unchanged.
         """
         buffers = self.features(frame, features.depth.shape[1])
         for buffer, tensor in zip(buffers.tensors(), features.tensors(), strict=True):

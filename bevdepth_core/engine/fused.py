@@ -1,9 +1,9 @@
 """Converts a network for faster inference: batch norms, residuals and ReLU become parts of
 convolutions, and the head maps of all tasks are merged.
 
-In float32 the results equal those of the original network up to rounding. In half precision the
-convolutions run in that type; the softmax over depths, the sampling points of the deformable
-convolution and all geometry stay float32.
+In float32, the results equal the results of the original network up to rounding. With a float16 or
+bfloat16 network, the softmax over depths, the sampling points of the deformable convolution and
+all geometry are still computed in float32.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ from bevdepth_core.model.view_transform import (
 
 @dataclass(frozen=True)
 class FusedNetwork:
-    """The parts of a folded network whose head is merged, for one sample at a time."""
+    """The parts of a network with folded batch norms and a merged head. They process one sample at
+    a time.
+    """
 
     image_encoder: ImageEncoder
     depth_net: DepthNet | StereoDepthNet
@@ -63,8 +65,12 @@ class FusedNetwork:
         first_stage: torch.Tensor,
         gates: tuple[torch.Tensor, torch.Tensor],
     ) -> ImageFeatures:
-        """Return the features of a frame, not refined, from the outputs of the image encoder and
-        the factors of ``DepthNet.gates``.
+        """Return the features of a frame before depth refinement.
+
+        Args:
+            encoded: features from the image encoder.
+            first_stage: first stage of the image encoder; only stereo networks use it.
+            gates: factors that ``gates`` of the depth net returns.
         """
         if not isinstance(self.depth_net, StereoDepthNet):
             depth, context = self.depth_net.gated(encoded, gates)
@@ -80,8 +86,9 @@ class FusedNetwork:
 def folded_model(model: BEVDepth, dtype: torch.dtype) -> BEVDepth:
     """Return a copy of ``model`` for inference in which faster modules replace the original ones.
 
-    Weights are ``dtype`` and channels_last. The weights of stereo depth, the frustum, and the norm
-    of the camera vector, whose numbers reach thousands, stay float32.
+    Weights are ``dtype`` and channels_last. The weights of stereo depth and the frustum stay
+    float32. The batch norm of the camera vector also stays float32, because the numbers of a
+    camera vector reach thousands.
     """
     network = copy.deepcopy(model).eval().requires_grad_(False)
     _fuse_children(network)
@@ -121,7 +128,7 @@ def _cast(module: nn.Module, dtype: torch.dtype) -> None:
 
 
 class Cast(nn.Module):
-    """Convert a tensor to another dtype."""
+    """Converts a tensor to another dtype."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -138,18 +145,19 @@ _REPLACEMENTS: dict[type, Callable[[Any], nn.Module]] = {
     MultiScaleNeck: FusedNeck,
     nn.MaxPool2d: StemMaxPool,
 }
-"""Inference version of each type of module."""
+"""Maps the type of a module to its inference version."""
 _CONV_NORM_REPLACEMENTS: dict[type, Callable[..., nn.Module]] = {
     nn.Conv2d: FusedConv.from_conv_norm,
     nn.ConvTranspose2d: FusedUpsampling,
 }
-"""Inference version of a convolution with batch norm and ReLU, by type of convolution."""
+"""Maps the type of a convolution to the inference version of convolution, batch norm and ReLU."""
 _REPLACEMENTS_AFTER_CHILDREN: dict[type, Callable[[Any], nn.Module]] = {
     AtrousPyramid: FusedPyramid,
     DeformableConv: FusedDeformableConv,
     DepthRefinement: FusedRefinement,
 }
-"""Inference version of modules whose children must be replaced before."""
+"""Maps the type of a module to its inference version; the children of the module must be replaced
+first."""
 
 
 def _fuse_children(module: nn.Module) -> None:

@@ -1,5 +1,5 @@
-"""Inference versions of modules of the depth network and of depth refinement, made from modules
-whose convolutions are already fused.
+"""Inference versions of modules of the depth network and of the depth refinement. They are created
+from modules whose convolutions are already fused.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ class FusedDeformableConv(nn.Module):
 
 
 class FusedPyramid(nn.Module):
-    """Atrous pyramid that projects the global mean before it is expanded to the size of the map.
+    """Atrous pyramid that projects the global mean before the mean is expanded to the size of the
+    map.
 
-    The projection is linear, so its input channels can be split: one convolution of the four
-    branches, plus one of the mean, which needs a single pixel.
+    The projection is linear, so it equals the sum of two convolutions. One convolution projects
+    the four branches, and the other projects the mean, which is a single pixel.
     """
 
     def __init__(self, pyramid: AtrousPyramid) -> None:
@@ -55,7 +56,7 @@ class FusedPyramid(nn.Module):
 
 
 class ChannelsLastSoftmax(nn.Module):
-    """``DepthSoftmax`` along contiguous memory where logits are channels_last."""
+    """``DepthSoftmax`` for channels_last logits, whose depth bins are contiguous in memory."""
 
     def __init__(self, _: DepthSoftmax) -> None:
         super().__init__()
@@ -66,8 +67,8 @@ class ChannelsLastSoftmax(nn.Module):
 
 
 class FusedRefinement(nn.Module):
-    """Depth refinement that creates its planes in channels_last layout, and adds the last bias
-    while it copies the result.
+    """Depth refinement that creates its planes in channels_last layout, and adds the bias of the
+    last convolution while it copies the result.
     """
 
     def __init__(self, refinement: DepthRefinement) -> None:

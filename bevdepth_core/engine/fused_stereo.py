@@ -11,7 +11,7 @@ from bevdepth_core.model.stereo_depth import StereoDepth
 
 
 class ChannelsLastCast(nn.Module):
-    """Convert maps to another dtype and to channels_last in one copy."""
+    """Converts maps to another dtype and to channels_last in one copy."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -43,7 +43,9 @@ class FusedUpsampling(nn.Module):
 
 
 class FusedSimilarity(nn.Module):
-    """The similarity network as three matrix products over all pixels and depths."""
+    """The similarity network of ``StereoDepth``, computed as three matrix products over all pixels
+    and depths.
+    """
 
     def __init__(self, similarity: nn.Sequential) -> None:
         super().__init__()
@@ -72,9 +74,9 @@ class FusedSimilarity(nn.Module):
 
 
 def fused_stereo(stereo: StereoDepth, dtype: torch.dtype) -> StereoDepth:
-    """Convert the networks of ``stereo`` to ``dtype`` in place and return it; the 3D convolutions
-    of the similarity become matrix products. The 2D convolutions of ``stereo`` must be fused
-    already. Depths, hypotheses and pixel coordinates stay float32.
+    """Convert the networks of ``stereo`` to ``dtype`` in place and return ``stereo``. The 3D
+    convolutions of the similarity network become matrix products. The 2D convolutions of
+    ``stereo`` must be fused already. Depths, hypotheses and pixel coordinates stay float32.
     """
     stereo.similarity = nn.Sequential(FusedSimilarity(stereo.similarity).to(dtype))
     for name in ('mask', 'downsample'):

@@ -1,5 +1,5 @@
-"""Runs the network on a GPU with folded weights, fixed buffers and one CUDA graph per step; the
-CPU waits once per frame, for the boxes.
+"""Runs the network on a GPU with folded batch norms, fixed buffers and one CUDA graph per step.
+The CPU waits for the GPU only once per frame, for the boxes.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ Method = TypeVar('Method', bound=Callable[..., Any])
 
 
 def _on_device(method: Method) -> Method:
-    """Run a method of ``GraphedNetwork`` with its device as the current one, and without
-    gradients.
+    """Decorate a method of ``GraphedNetwork``, so that it runs without gradients and the device of
+    the network is the current CUDA device.
     """
 
     @functools.wraps(method)
@@ -57,11 +57,12 @@ class GraphedNetwork:
     """An ``InferenceNetwork`` with fixed buffers for up to ``capacity`` cameras.
 
     A frame with fewer cameras uses the same graphs. The buffers of unused cameras keep old images,
-    and their matrices project these images outside the grid. For a frame with more cameras, the
-    graphs are captured again. On the CPU the same steps run without graphs, for tests.
+    and the matrices of unused cameras project these images outside the grid. For a frame with more
+    cameras, the graphs are captured again. On the CPU, the same steps run without graphs; tests
+    use this.
 
     Args:
-        model: its weights are copied.
+        model: network to run; its weights are copied.
         device: device that runs the network.
         dtype: data type of network and features; geometry is always float32.
 
@@ -104,8 +105,8 @@ class GraphedNetwork:
             steps.run(name)
         self._timer.stage_done('image_branch')
         features = steps.buffers.features(0, count)
-        # With stereo, the depth is refined after the comparison, so the volume in the buffers
-        # belongs to an earlier frame.
+        # A stereo model refines the depth in ``match``, so the volume in the buffers still belongs
+        # to an earlier frame.
         return features if self._network.stereo is None else replace(features, volume=None)
 
     @_on_device
@@ -147,8 +148,8 @@ class GraphedNetwork:
         return features.mapped(torch.clone)
 
     def _steps_for(self, cameras: int) -> _Steps:
-        """Return buffers and steps for ``cameras`` cameras or more; if they do not exist,
-        create them, which selects kernels and captures graphs.
+        """Return buffers and steps for at least ``cameras`` cameras. If they do not exist, create
+        them: this selects kernels and captures graphs.
         """
         if self._steps is None or cameras > self.capacity:
             self._steps = None  # frees the buffers before larger ones are allocated
@@ -162,7 +163,7 @@ class GraphedNetwork:
 
 
 class _Steps:
-    """Fixed buffers for a number of cameras, and the steps between them."""
+    """Fixed buffers for a number of cameras, and the steps that read and write the buffers."""
 
     def __init__(
         self,
@@ -201,16 +202,18 @@ class _Steps:
     def _allocate_on_device(
         self, config: ModelConfig, cameras: int, new: Callable[..., torch.Tensor]
     ) -> None:
-        """Allocate images and maps, channels_last."""
+        """Allocate the buffers of images and BEV maps, channels_last."""
         frames, channels = config.key_frames, config.depth_net.context_channels
         images = new(cameras, config.image.height, config.image.width, INPUT_CHANNELS)
         self.images = images.permute(0, 3, 1, 2)
         nx, ny, _ = config.grid.shape
         self._bev = new(1, ny, nx, frames * channels).permute(0, 3, 1, 2)
-        self.maps = torch.zeros(0)  # the head's output, once it has run
+        self.maps = torch.zeros(0)  # replaced by the output of the head when the head runs
 
     def _allocate_on_host(self, config: ModelConfig, cameras: int, device: torch.device) -> None:
-        """Allocate page-locked memory for camera values and boxes, and copies on the device."""
+        """Allocate page-locked memory for camera vectors, matrices and boxes, and copies of camera
+        vectors and matrices on the device.
+        """
         new = partial(torch.zeros, pin_memory=device.type == 'cuda')
         self.cameras_host = new(cameras, CAMERA_VECTOR_SIZE)
         self.matrices_host = new(config.key_frames, cameras, 3, 4)
@@ -225,8 +228,8 @@ class _Steps:
         self._runs[name]()
 
     def set_matrices(self, place: int, matrices: torch.Tensor) -> None:
-        """Set the (N, 3, 4) matrices of a frame; the matrices of unused cameras project outside
-        the grid.
+        """Set the (N, 3, 4) matrices of a frame. The matrices of unused cameras are set to
+        matrices that project outside the grid.
         """
         target = self.matrices_host[place]
         target[: len(matrices)] = matrices
@@ -234,8 +237,9 @@ class _Steps:
         target[len(matrices) :, :, 3] = self._outside
 
     def set_motion(self, current: torch.Tensor, past: torch.Tensor) -> None:
-        """Set the (N, 3, 4) float64 matrices of two frames that stereo compares; unused cameras
-        do not move.
+        """Set the motion of the cameras between the two frames that a stereo model compares, from
+        the (N, 3, 4) float64 ``ego_from_frustum`` of each frame. The motion of unused cameras is
+        the identity.
         """
         self.motion_host.copy_(torch.eye(4, dtype=torch.float64)[:3])
         for target, pair in zip(
@@ -252,9 +256,9 @@ class _Steps:
         self.buffers.set(0, self._network.features(encoded, first_stage, gates))
 
     def _refine(self, frames: int) -> None:
-        """Refine the lifted features of the first ``frames`` frames. Without stereo, the refined
-        volume of a past frame is stored, because computing it again would take as long as for a
-        new frame.
+        """Refine the lifted features of the first ``frames`` frames. A model without stereo
+        refines only the current frame. For the past frame it uses the stored volume, because
+        another refinement would take as long as for the current frame.
         """
         for frame in range(frames):
             features = self.buffers.features(frame, len(self.images))
@@ -263,7 +267,7 @@ class _Steps:
             features.volume.copy_(refined.volume)
 
     def _match(self) -> None:
-        """Compare each of the two frames with the other one, both as a batch."""
+        """Compare each of the two frames with the other frame; both comparisons are one batch."""
         assert self._network.stereo is not None and self.buffers.frames.stereo is not None
         self._motion.copy_(self.motion_host, non_blocking=True)
         frames = self.buffers.frames.stereo
@@ -299,7 +303,9 @@ class _Steps:
 
 
 def _captured(runs: dict[str, Callable[[], None]]) -> dict[str, Callable[[], None]]:
-    """Return replays of ``runs``, which are captured in this order and share their memory."""
+    """Capture each function of ``runs`` as a CUDA graph, and return functions that replay the
+    graphs. The graphs are captured in the order of ``runs`` and share one memory pool.
+    """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

@@ -14,8 +14,8 @@ from bevdepth_core.types import BOX_VALUES
 class MergedHead(nn.Module):
     """All tasks of the center head in three convolutions.
 
-    Tasks have different numbers of classes; maps of classes that a task does not have contain
-    ``NO_CLASS``.
+    Tasks have different numbers of classes, but every task gets the same number of heatmaps. The
+    heatmaps of classes that a task does not have contain ``NO_CLASS``.
     """
 
     def __init__(self, head: CenterHead) -> None:
@@ -38,7 +38,9 @@ class MergedHead(nn.Module):
 
 
 def _joined(layers: list[nn.Sequential]) -> FusedConv:
-    """Return one convolution for layers of the same input: their channels side by side."""
+    """Return one convolution that computes the output channels of all ``layers`` one after the
+    other. The layers must have the same input.
+    """
     convs = [require_type(layer[0], nn.Conv2d) for layer in layers]
     weights, biases = zip(
         *(
@@ -51,10 +53,11 @@ def _joined(layers: list[nn.Sequential]) -> FusedConv:
 
 
 def _merged(convs: list[nn.Conv2d], tasks: int) -> nn.Conv2d:
-    """Return one convolution that computes all maps of all tasks, each from its own input
-    channels.
+    """Return one convolution that computes all maps of all tasks. Each map depends only on the
+    input channels that belong to it.
 
-    Most weights are 0; cuDNN's grouped convolutions take eight times as long.
+    All other weights are 0. A grouped convolution would not need these weights, but grouped
+    convolutions of cuDNN take eight times as long.
     """
     nets = len(convs) // tasks
     classes = max(conv.out_channels for conv in convs[nets - 1 :: nets])  # heatmaps come last

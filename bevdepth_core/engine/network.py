@@ -42,8 +42,8 @@ class InferenceNetwork(Protocol):
     def match(
         self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]]
     ) -> Sequence[tuple[ImageFeatures, torch.Tensor]]:
-        """Return ``frames``. A stereo model compares the frames first, and returns them with the
-        depth that results from the comparison.
+        """Return ``frames``; a stereo model first replaces their depth by the depth that it
+        estimates from a comparison of the frames.
 
         Args:
             frames: as for ``detect``; a single frame is compared with itself.

@@ -13,7 +13,11 @@ MISSING = "ONNX Runtime is not installed; run `pip install 'onnxruntime>=1.23'`"
 
 
 def onnx_graph(path: Path, threads: int) -> Graph:
-    """Return the graph of a file; errors are those of ``open_session``."""
+    """Return a function that runs the graph of a file.
+
+    Raises:
+        ExportError: see ``open_session``.
+    """
     session = open_session(path, threads)
     names = [value.name for value in session.get_inputs()]
 
@@ -26,7 +30,8 @@ def onnx_graph(path: Path, threads: int) -> Graph:
 
 
 def open_session(path: Path, threads: int) -> Any:
-    """Return an ONNX Runtime session on the CPU; its threads do not wait in a busy loop.
+    """Return an ONNX Runtime session on the CPU. The threads of the session do not wait in a busy
+    loop.
 
     Raises:
         ExportError: ONNX Runtime is missing, or it cannot load the graph.
@@ -42,4 +47,4 @@ def open_session(path: Path, threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
     except Exception as error:  # ONNX Runtime's exceptions have no common class
-        raise ExportError(f'{path}: ONNX Runtime cannot load it ({error})') from error
+        raise ExportError(f'{path}: ONNX Runtime cannot load this file ({error})') from error

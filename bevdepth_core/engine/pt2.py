@@ -10,11 +10,11 @@ from bevdepth_core.engine.exported import ExportError, Graph
 
 
 def pt2_graph(path: Path) -> Graph:
-    """Return the compiled graph of a package. Packages are machine code: open only those from a
-    trusted source.
+    """Return a function that runs the compiled graph of a package. Packages contain machine code:
+    open only packages from a trusted source.
 
     Raises:
-        ExportError: it cannot be loaded, for instance because it was compiled for another
+        ExportError: the package cannot be loaded, for instance because it was compiled for another
             processor.
     """
     try:
@@ -26,7 +26,7 @@ def pt2_graph(path: Path) -> Graph:
         ) from error
 
     def run(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        # The compiled code reads the memory in this order, whatever the strides are.
+        # The compiled code ignores strides and expects contiguous tensors.
         found = package(*(value.contiguous() for value in inputs))
         return (found,) if isinstance(found, torch.Tensor) else tuple(found)
 

@@ -24,7 +24,7 @@ def device_seconds(work: Callable[[], object], runs: int = 5) -> float:
 
 
 class StageTimer:
-    """Measures consecutive stages on a GPU; the CPU waits only for the end of the last one.
+    """Measures consecutive stages on a GPU. The CPU waits only for the end of the last stage.
 
     If ``device`` is the CPU, every time is 0.
     """
@@ -40,7 +40,7 @@ class StageTimer:
         self._record()
 
     def stage_done(self, stage: str) -> None:
-        """Mark the end of ``stage``; it began at the previous mark."""
+        """Mark the end of ``stage``, which began at the previous mark."""
         self._stages.append(stage)
         self._record()
 

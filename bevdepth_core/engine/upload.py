@@ -37,7 +37,8 @@ class ImageUploader:
         """Return (H, W, 3) tensors on the device and their plans; numpy images are copied through
         page-locked memory.
         """
-        # Handing tensors to the threads and back would take 0.1 ms.
+        # Tensors do not use the threads, because passing them to the threads and back would take
+        # 0.1 ms.
         are_tensors = all(isinstance(image, torch.Tensor) for image in images)
         fill: Callable[..., Iterable] = map if are_tensors else self._pool.map
         filled = fill(self._filled, range(len(images)), images)

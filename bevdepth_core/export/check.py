@@ -28,8 +28,8 @@ from bevdepth_core.types import CameraRig, Detections3D, Frame
 ERROR_LIMITS = {'fp32': 1e-4, 'fp16': 5e-2, 'int8': 0.5}
 """Largest relative L2 error of a stage by precision."""
 MATCHED_SHARE = {'fp32': 0.98, 'fp16': 0.8, 'int8': 0.0}
-"""Smallest share of matched boxes by precision. Not 1 for fp32: rounding changes the order of
-boxes with nearly equal scores, and so which boxes are among the last ones that a task returns."""
+"""Smallest share of matched boxes by precision. Even for fp32 it is below 1, because rounding
+changes the order of boxes with nearly equal scores, and a task returns only its best boxes."""
 MATCH_DISTANCE_M = 0.1
 MATCH_SCORE_DIFFERENCE = 0.01
 FRAME_NS = 500_000_000
@@ -43,11 +43,12 @@ class Report:
 
     Attributes:
         precision: precision of the export.
-        errors: largest relative L2 error by stage; the stages get the same inputs.
-        boxes: boxes of the network in PyTorch, all frames together.
-        exported_boxes: boxes of the export.
-        matched: pairs of a box of each, see ``matched_boxes``.
-        problems: sentences; empty for a good export.
+        errors: largest relative L2 error by stage. A stage of the export gets the same inputs as
+            the stage in PyTorch.
+        boxes: number of boxes that the network in PyTorch finds in all frames.
+        exported_boxes: number of boxes that the export finds in all frames.
+        matched: number of pairs of a PyTorch box and an exported box, see ``matched_boxes``.
+        problems: what is wrong with the export, one text per problem.
     """
 
     precision: str
@@ -58,7 +59,10 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
     def add_error(self, stage: str, found: torch.Tensor, expected: torch.Tensor) -> None:
-        """Note the relative L2 error of ``found``; NaN and another shape count as infinite."""
+        """Compute the relative L2 error of ``found``, and store it if it is the largest error of
+        ``stage``. The error is infinite if ``found`` is not finite, or if its shape differs from
+        the shape of ``expected``.
+        """
         error = float('inf')
         if found.shape == expected.shape and found.isfinite().all():
             difference = (found.double() - expected.double()).norm()
@@ -67,10 +71,10 @@ class Report:
 
 
 def compare(model: BEVDepth, folder: Path, cameras: Iterable[int], seed: int = 0) -> Report:
-    """Return how far the export in ``folder`` is from ``model``.
+    """Return the differences between ``model`` and its export in ``folder``.
 
-    For each number of cameras, two frames with other images, intrinsics, mounting poses and ego
-    poses are encoded, splatted and detected.
+    For each number of cameras, both networks process two random frames. Images, intrinsics,
+    mounting poses and ego pose of the two frames differ.
     """
     return compare_all(model, (folder,), cameras, seed)[0]
 
@@ -78,8 +82,8 @@ def compare(model: BEVDepth, folder: Path, cameras: Iterable[int], seed: int = 0
 def compare_all(
     model: BEVDepth, folders: Sequence[Path], cameras: Iterable[int], seed: int = 0
 ) -> list[Report]:
-    """Return what ``compare`` returns for each of several exports, which get the same frames; the
-    network in PyTorch runs once for all.
+    """Return the result of ``compare`` for each of several exports. All exports process the same
+    frames, so the network in PyTorch runs only once.
     """
     threads = default_cpu_threads()
     torch.set_num_threads(threads)
@@ -98,8 +102,8 @@ def compare_all(
 
 
 def random_frames(count: int, rng: np.random.Generator) -> list[Frame]:
-    """Return two frames, half a second apart, of ``count`` cameras that look around; all images
-    and the whole calibration of the second one differ.
+    """Return two random frames, half a second apart, of ``count`` cameras around the vehicle. The
+    second frame has other images and another calibration than the first frame.
     """
     frames = []
     for place in range(2):
@@ -136,8 +140,10 @@ def _compare_frames(
     reports: list[Report],
     frames: list[Frame],
 ) -> None:
-    """Compare stage by stage, with the eager network's outputs of earlier stages as input of all
-    networks, and the boxes that each network computes from its own outputs.
+    """Compare the exports with the eager network, first by stage and then by boxes.
+
+    Each stage of an export gets the outputs of the eager network's earlier stages as inputs. For
+    the boxes, each network uses the outputs of its own earlier stages.
     """
     model, key_frames = eager.model, eager.model.config.key_frames
     calibrations = [
@@ -147,7 +153,7 @@ def _compare_frames(
     expected = _encoded(eager, frames, calibrations)
     bev = [model.splat(*inputs) for inputs in zip(expected, own, strict=True)]
     maps = stack_maps(model.head_maps(bev[:key_frames]))
-    is_class = maps > -1e4  # classes that a task lacks hold a huge number in both
+    is_class = maps > -1e4  # False for classes that a task does not have: they are NO_CLASS
     boxes = _boxes(eager, expected, own, moved, key_frames)
     for exported, report in zip(exports, reports, strict=True):
         found = _encoded(exported, frames, calibrations)
@@ -166,8 +172,8 @@ def _compare_frames(
 def _matrices(
     frames: list[Frame], calibrations: list[Calibration]
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Return ``ego_from_frustum`` of each frame in its own ego frame, and that of the first frame
-    in the ego frame of the second one.
+    """Return two results: ``ego_from_frustum`` of each frame in its own ego frame, and
+    ``ego_from_frustum`` of the first frame in the ego frame of the second frame.
     """
     own = [
         calibration.ego_from_frustum(frame.rig.ego_from_camera, torch.float64)
@@ -200,7 +206,9 @@ def _boxes(
     moved: torch.Tensor,
     key_frames: int,
 ) -> list[ScoredBoxes]:
-    """Return the boxes of a first frame, and of the second one, whose past frame is the first."""
+    """Return the boxes of the first frame, which has no past frame, and of the second frame, whose
+    past frame is the first frame.
+    """
     first = [(features[0], own[0])]
     second = [(features[1], own[1]), (features[0], moved)][:key_frames]
     return [network.detect(inputs, threshold=0.0) for inputs in (first, second)]
@@ -209,8 +217,13 @@ def _boxes(
 def matched_boxes(
     boxes: Detections3D | ScoredBoxes, others: Detections3D | ScoredBoxes
 ) -> np.ndarray:
-    """Return the (n, 2) indices of pairs, one to one, of the same label, with centers within
-    MATCH_DISTANCE_M and scores within MATCH_SCORE_DIFFERENCE.
+    """Match each box to at most one box of ``others`` with the same label.
+
+    Centers of a pair differ by at most MATCH_DISTANCE_M, and scores by at most
+    MATCH_SCORE_DIFFERENCE.
+
+    Returns:
+        (n, 2) indices of the pairs: into ``boxes`` and into ``others``.
     """
     distance = np.linalg.norm(boxes.boxes.center[:, None] - others.boxes.center, axis=-1)
     allowed = (
@@ -224,8 +237,8 @@ def matched_boxes(
 
 @torch.inference_mode()
 def _require_dependence(exported: ExportedInference, frames: list[Frame], report: Report) -> None:
-    """Report each output that stays the same when an input changes: the export has replaced the
-    input by a constant.
+    """Report each output that stays the same although an input changes. In this case, the export
+    has replaced the input by a constant.
     """
     cameras, matrices, features = [], [], []
     for frame in frames:
@@ -234,7 +247,7 @@ def _require_dependence(exported: ExportedInference, frames: list[Frame], report
         matrices.append(calibration.ego_from_frustum(frame.rig.ego_from_camera, torch.float64))
         exported.set_images(frame.images)
         features.append(exported.encode(calibration.cameras))
-    by_camera = exported.encode(cameras[0])  # images of the second frame
+    by_camera = exported.encode(cameras[0])  # images of frame 1, camera vectors of frame 0
     bev = [exported.splat(features[0], matrix) for matrix in matrices]
     changes = {
         'depth does not depend on the images': (features[0].depth, by_camera.depth),
@@ -256,7 +269,7 @@ def _require_dependence(exported: ExportedInference, frames: list[Frame], report
 def _require_half_range(
     model: BEVDepth, folders: Sequence[Path], reports: list[Report], frames: list[Frame]
 ) -> None:
-    """Report values of float16 graphs that are beyond its range."""
+    """Report values of float16 graphs that are beyond the range of float16."""
     halves = [pair for pair in zip(folders, reports, strict=True) if pair[1].precision == 'fp16']
     if not halves:
         return

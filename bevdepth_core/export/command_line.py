@@ -54,8 +54,8 @@ def _require_pt2_options(options: Namespace) -> None:
     chosen = (options.precision, options.pooling, options.deformable)
     if chosen != ('fp32', None, 'sampled'):
         raise ExportError(
-            'pt2 has no such options: leave out --precision, --pooling and --deformable, or use '
-            '--format onnx'
+            'the format pt2 does not support these options: leave out --precision, --pooling and '
+            '--deformable, or use --format onnx'
         )
 
 
@@ -76,26 +76,47 @@ def _parser() -> ArgumentParser:
     parser.add_argument('--out', type=Path, required=True, help='folder to write')
     parser.add_argument('--format', choices=tuple(FORMATS), default='onnx')
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32')
-    parser.add_argument('--pooling', choices=ONNX_POOLINGS, help='pooling of ONNX graphs (plain)')
+    parser.add_argument(
+        '--pooling', choices=ONNX_POOLINGS, help='pooling in ONNX graphs (default plain)'
+    )
     parser.add_argument('--deformable', choices=DEFORMABLE, default='sampled')
     parser.add_argument(
-        '--calibration', type=Path, help='dataset in nuScenes format whose key frames set scales'
+        '--calibration',
+        type=Path,
+        help='folder of a dataset in nuScenes format; its key frames calibrate the scales of int8',
     )
-    parser.add_argument('--version', default='v1.0-synthetic', help='of that dataset')
-    parser.add_argument('--split', default='synthetic_train', help='of that dataset')
-    parser.add_argument('--key-frames', type=int, default=24, help='key frames to use (24)')
+    parser.add_argument(
+        '--version',
+        default='v1.0-synthetic',
+        help='version of the calibration dataset (default v1.0-synthetic)',
+    )
+    parser.add_argument(
+        '--split',
+        default='synthetic_train',
+        help='split of the calibration dataset (default synthetic_train)',
+    )
+    parser.add_argument(
+        '--key-frames',
+        type=int,
+        default=24,
+        help='largest number of key frames for the calibration (default 24)',
+    )
     parser.add_argument(
         '--in-float32',
         nargs='*',
         choices=tuple(GROUPS),
         metavar='GROUP',
         default=IN_FLOAT32,
-        help=f'groups of layers that int8 leaves in float32 ({" ".join(IN_FLOAT32)})',
+        help=f'groups of layers that int8 leaves in float32 (default {" ".join(IN_FLOAT32)})',
     )
     parser.add_argument(
         '--check', action='store_true', help='compare the export with the network in PyTorch'
     )
     parser.add_argument(
-        '--cameras', type=int, nargs='+', default=[1, 6], help='numbers of cameras to check (1 6)'
+        '--cameras',
+        type=int,
+        nargs='+',
+        default=[1, 6],
+        help='numbers of cameras that --check compares (default 1 6)',
     )
     return parser

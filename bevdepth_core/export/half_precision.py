@@ -1,6 +1,6 @@
 """Converts the convolutional layers of exported graphs to float16.
 
-Inputs and outputs stay float32, and so do the layers that ``layer_groups`` leaves out.
+Inputs, outputs and layers outside of ``layer_groups.GROUPS`` stay float32.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bevdepth_core.export.layer_groups import group_of
 
 
 def to_half(path: Path) -> None:
-    """Replace the graph ``path`` by one in float16.
+    """Convert the convolutional layers of the ONNX file ``path`` to float16, in place.
 
     Raises:
         ExportError: ONNX Runtime, which has the converter, is missing.
@@ -33,18 +33,20 @@ def to_half(path: Path) -> None:
     half = convert_float_to_float16(
         graph, keep_io_types=True, op_block_list=[], node_block_list=in_float32
     )
-    # The converter appends casts after the nodes that read them, which is no valid ONNX graph.
+    # The converter appends casts after the nodes that read the casts. A valid ONNX graph needs the
+    # opposite order.
     ordered = ONNXModel(half)
     ordered.topological_sort()
     onnx.save(ordered.model, path)
 
 
 def overflows(path: Path, inputs: dict[str, np.ndarray]) -> list[str]:
-    """Return the names of the float16 values of a graph that leave the range of float16 for
+    """Return the names of the float16 values of a graph that exceed the range of float16 for
     ``inputs``.
 
-    ONNX Runtime computes float16 in float32 on a CPU, so that outputs of the graph do not show
-    them. It rounds the values that it returns: here, it returns all.
+    On a CPU, ONNX Runtime computes float16 graphs in float32, so inner values do not overflow. It
+    converts only the outputs of a graph to float16. Therefore all float16 values are added to the
+    outputs here.
     """
     import onnx
 

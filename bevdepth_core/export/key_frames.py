@@ -1,4 +1,4 @@
-"""Key frames of a dataset in nuScenes format, which INT8 is calibrated on."""
+"""Loads key frames of a dataset in nuScenes format, which calibrate the scales of INT8."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bevdepth_core.types import Frame
 
 @dataclass(frozen=True)
 class KeyFrames:
-    """Which key frames of which dataset.
+    """Selects key frames of a dataset.
 
     Attributes:
         root: folder of the dataset.
-        version: its folder of tables.
-        split: scenes to take key frames from.
-        count: greatest number of key frames; they are evenly spaced over the split.
+        version: name of the folder of tables in ``root``.
+        split: split from which key frames are selected.
+        count: largest number of key frames. They are evenly spaced over the split.
     """
 
     root: Path
@@ -33,7 +33,7 @@ class KeyFrames:
         """Yield the key frames in order.
 
         Raises:
-            ValueError: the split is unknown, or the dataset incomplete.
+            ValueError: the split is unknown, or the dataset is incomplete.
             OSError: an image cannot be read.
         """
         index = load_index(self.root, self.version, self.split)

@@ -1,8 +1,8 @@
-"""Groups of layers whose nodes in an exported graph get reduced precision, by node names.
+"""Defines groups of layers that may have reduced precision in an exported graph.
 
-All other nodes stay in float32: the MLP of the camera vector and the squeeze-and-excitation gates
-that it drives, GridSample of the deformable convolution (its offset convolution is in a group),
-the softmax over depth, and the decoding of boxes.
+The nodes of all other layers stay in float32: the MLP of the camera vector and the
+squeeze-and-excitation gates that use its output, GridSample of the deformable convolution (its
+offset convolution belongs to a group), the softmax over depth, and the decoding of boxes.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ GROUPS = {
     'head_shared': ('/head/shared/',),
     'head_tasks': ('/head/tasks',),
 }
-"""Name of a group -> prefixes of the names of its nodes."""
+"""Maps the name of a group to the prefixes of the names of its nodes."""
 
 
 def group_of(node: str) -> str | None:
-    """Return the group of the node with this name, None if it belongs to no group."""
+    """Return the group of the node with the name ``node``; None if the node is in no group."""
     names = [name for name, prefixes in GROUPS.items() if node.startswith(prefixes)]
     return names[0] if names else None

@@ -28,22 +28,26 @@ MEANINGS = {
     'depth': 'probability of each depth bin, lower edge start + step * index, meters',
     'context': 'features of each pixel of the feature map',
     'ego_from_frustum': (
-        'meters in the ego frame of the key frame from (u d, v d, d, 1), u and v pixels of the '
-        'network input, d depth in meters: ego_from_camera @ inv(4x4 intrinsics) @ '
-        'source_from_input, see preprocessing; multiply in float64, round once. For a past frame: '
-        'key_ego_from_past_ego @ that'
+        'matrix that transforms (u d, v d, d, 1) to meters in the ego frame of the key frame; u '
+        'and v are pixels of the network input, and d is the depth in meters. For the key frame: '
+        'ego_from_camera @ inv(4x4 intrinsics) @ source_from_input, see preprocessing. For a past '
+        'frame: key_ego_from_past_ego @ ego_from_camera @ inv(4x4 intrinsics) @ '
+        'source_from_input. Multiply in float64, and round only the result'
     ),
     'bev': (
-        "the frame's map in the ego frame of the key frame: y increases with the row "
-        'index, x with the column index'
+        'BEV map of the frame in the ego frame of the key frame: y increases with the row index, '
+        'x with the column index'
     ),
-    'bev_key': 'splat of the key frame',
-    'bev_past': 'splat of the past frame; of the key frame while there is no past frame',
-    'maps': f'per task: {BOX_MAPS}, then one logit per class; -65504 for classes it lacks',
+    'bev_key': 'output of splat for the key frame',
+    'bev_past': 'output of splat for the past frame, or for the key frame if no past frame exists',
+    'maps': (
+        f'per task: {BOX_MAPS}, then one logit per class; -65504 for classes that the task does '
+        'not have'
+    ),
     'candidates': (
         'per task, best score first: x y z (m) length width height (m) yaw (rad, about +z) vx vy '
         '(m/s) in the ego frame, score (-1 for an invalid box), label. Apply circle NMS per task, '
-        'keep at most decode.boxes_per_task of each, then apply decode.score_threshold, then '
+        'keep at most decode.boxes_per_task per task, then apply decode.score_threshold, then '
         'decode.scale_nms if the config has it'
     ),
 }
@@ -63,7 +67,7 @@ def write_manifest(
 
     Args:
         model: the exported model.
-        parts: its exported parts.
+        parts: the exported parts of ``model``.
         folder: folder with the graphs of the parts.
         file_format: a key of FORMATS, which is also the ending of the files.
         weights_name: name of the weights as the user gave it.
@@ -93,13 +97,17 @@ def write_manifest(
 
 
 def preprocessing(spec: ImageSpec) -> dict[str, Any]:
-    """Return how images become network input."""
+    """Return the description of how images are converted to network input."""
     return {
         'scale': f'max({spec.height} / height, {spec.width} / width)',
         'resize': 'Pillow, antialiased bicubic, to (int(width * scale), int(height * scale))',
-        'crop': 'to the input size: all excess rows from the top, columns from both sides equally',
+        'crop': (
+            'to the input size: remove all excess rows at the top, half of the excess columns at '
+            'the left, and the other half at the right'
+        ),
         'image_aug': 'rows: scale 0 0 -crop_x; 0 scale 0 -crop_y; 0 0 1 0; 0 0 0 1',
-        # It undoes image_aug for coordinates that are multiplied by the depth, and so is the crop.
+        # This is the inverse of image_aug for coordinates that are multiplied by the depth. The
+        # crop is in the third column, so that it is multiplied by the depth, too.
         'source_from_input': (
             'rows: 1/scale 0 crop_x/scale 0; 0 1/scale crop_y/scale 0; 0 0 1 0; 0 0 0 1'
         ),

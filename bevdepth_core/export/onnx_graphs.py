@@ -1,7 +1,8 @@
 """Writes the parts of a network as ONNX graphs.
 
-PyTorch's tracing exporter does it. The newer one, which torch.export feeds, gives the same
-operators and takes much longer, minutes for a network of this size.
+The older exporter of PyTorch, which traces the network, writes the graphs. The newer exporter,
+which is based on torch.export, gives the same operators, but takes minutes for a network of this
+size.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from torch.onnx.utils import register_custom_op_symbolic, unregister_custom_op_s
 from bevdepth_core.export.parts import CAMERAS, Part
 
 OPSET = 19
-"""The first one with DeformConv."""
+"""Version of the ONNX operators. 19 is the first version with DeformConv."""
 DOMAIN = 'bevdepth'
-"""Domain of our own node, see docs/EXPORT.md."""
+"""ONNX domain of the nodes that this project defines, see docs/EXPORT.md."""
 
 
 @torch.no_grad()
 def write_graph(part: Part, path: Path) -> None:
     """Write ``part`` as an ONNX file with a dynamic number of cameras."""
     with _own_symbols(), warnings.catch_warnings():
-        # They warn that the exporter is the older one, that fixed sizes become constants, and that
-        # an index must not be negative; indices of cells never are.
+        # These warnings say that the older exporter is used, that fixed sizes become constants,
+        # and that an index must not be negative. Indices of cells are never negative.
         for category in (DeprecationWarning, TracerWarning, UserWarning):
             warnings.simplefilter('ignore', category)
         torch.onnx.export(
@@ -47,7 +48,9 @@ def write_graph(part: Part, path: Path) -> None:
 
 @contextmanager
 def _own_symbols() -> Iterator[None]:
-    """Translate deformable convolutions and our pooling within this context."""
+    """Within this context, export deformable convolutions and the pooling ops of this project as
+    the ONNX nodes that the functions below create.
+    """
     symbols = {
         'torchvision::deform_conv2d': _deformable_convolution,
         'bevdepth::voxel_pooling': _voxel_pooling,
@@ -97,8 +100,8 @@ def _voxel_pooling_volume(graph: Any, volume: Any, index: Any, shape: Any) -> An
 
 
 def _grid_numbers(lower: Any, cell: Any) -> dict[str, float]:
-    """Return one attribute per number: onnxruntime-extensions cannot read attributes that contain
-    several.
+    """Return the numbers of the grid as one attribute per number, because onnxruntime-extensions
+    cannot read an attribute with several numbers.
     """
     return {
         f'{name}_{axis}_f': number

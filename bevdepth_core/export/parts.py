@@ -1,10 +1,11 @@
-"""The network cut into the parts that a streaming runtime runs one by one.
+"""Cuts the network into the parts that a streaming runtime runs one by one.
 
-A runtime keeps depth and context of past frames, which do not depend on the pose of the vehicle:
+A runtime stores depth and context of past frames, which do not depend on the pose of the vehicle.
+For each new frame, it runs these parts:
 
-* image branch: once per frame;
-* splat: for the key frame and, with the ego motion since then, for the past frame;
-* detection: once per frame, on the maps of all frames.
+* The image branch processes the images of the new frame.
+* The splat runs for the new frame, and again for the past frame with the ego motion since then.
+* The detection processes the BEV maps of both frames.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from bevdepth_core.model.depth_net import DeformableConv, DepthNet
 from bevdepth_core.model.view_transform import LiftSplat
 
 CAMERAS = 'cameras'
-"""Name of the dynamic dimension."""
+"""Name of the dynamic dimension, the number of cameras."""
 
 
 class SampledDeformableConv(nn.Module):
-    """``DeformableConv`` from standard operators: one GridSample reads the nine neighbors of each
-    pixel as a 3x3 block, one convolution of stride 3 sums them.
+    """``DeformableConv`` from standard operators. One GridSample reads the nine sampling points of
+    each pixel as a 3x3 block, and one convolution of stride 3 computes their weighted sum.
 
     Args:
-        conv: its weights.
+        conv: module whose weights are used.
         height: height of the feature map.
         width: width of the feature map.
     """
@@ -56,7 +57,7 @@ class SampledDeformableConv(nn.Module):
         """Return the convolution of (N, C, h, w) features."""
         offsets = self.offset(features).unflatten(1, (3, 3, 2))  # (N, row, column, vu, h, w)
         offsets = offsets.permute(0, 4, 1, 5, 2, 3).flip(-1)  # (N, h, row, w, column, uv)
-        # GridSample takes -1 to 1 from the first to the last pixel's center.
+        # For GridSample, -1 is the center of the first pixel, and 1 the center of the last pixel.
         grid = (self.places + offsets) * self.scale - 1
         read = F.grid_sample(
             features, grid.flatten(3, 4).flatten(1, 2), padding_mode='zeros', align_corners=True
@@ -66,10 +67,10 @@ class SampledDeformableConv(nn.Module):
 
 
 class ImageBranch(nn.Module):
-    """Images to depth and context.
+    """Computes depth and context from images.
 
     Args:
-        model: without stereo.
+        model: a model without stereo.
         sample_deformable: replace the deformable convolution by ``SampledDeformableConv``.
     """
 
@@ -120,10 +121,10 @@ ONNX_POOLINGS = ('plain', 'scatter', 'custom')
 
 
 class Detection(nn.Module):
-    """The maps of all frames to head maps and scored boxes before suppression.
+    """Computes head maps and scored boxes before suppression from the BEV maps of all frames.
 
     Args:
-        model: for BEV encoder, head and decoding.
+        model: model whose BEV encoder, head and decoding are used.
     """
 
     def __init__(self, model: BEVDepth) -> None:
@@ -132,11 +133,11 @@ class Detection(nn.Module):
         self.decoder = BoxDecoder(model.config)
 
     def forward(self, *bev: Tensor) -> tuple[Tensor, Tensor]:
-        """Return head maps (1, T, BOX_VALUES + classes, ny, nx) as ``decode.stack_maps`` stacks
-        them, and ``BoxDecoder.candidates`` of them.
+        """Return head maps (1, T, BOX_VALUES + classes, ny, nx) in the layout of
+        ``decode.stack_maps``, and the result of ``BoxDecoder.candidates`` for these maps.
 
         Args:
-            bev: the map (1, C, ny, nx) of each frame, key frame first.
+            bev: the BEV map (1, C, ny, nx) of each frame; the key frame is the first one.
         """
         maps = stack_maps(self.head(self.bev_encoder(torch.cat(bev, dim=1))))
         return maps, self.decoder.candidates(maps)
@@ -148,10 +149,10 @@ class Part:
 
     Attributes:
         name: name of the graph, and of its file without the ending.
-        module: in evaluation mode.
+        module: module that computes the part, in evaluation mode.
         inputs: an example of each input, by name.
-        outputs: names.
-        per_camera: inputs and outputs whose first dimension is the number of cameras.
+        outputs: names of the outputs.
+        per_camera: names of the inputs and outputs whose first dimension is the number of cameras.
     """
 
     name: str
@@ -165,7 +166,7 @@ def network_parts(model: BEVDepth, pooling: str, sample_deformable: bool) -> tup
     """Return image branch, splat and detection of ``model``.
 
     Args:
-        model: any device.
+        model: the network, on the CPU.
         pooling: one of POOLINGS.
         sample_deformable: see ``ImageBranch``.
     """

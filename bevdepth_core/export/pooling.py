@@ -1,10 +1,11 @@
-"""Voxel pooling from standard operators, for runtimes that have no kernel for it.
+"""Voxel pooling from standard operators, for runtimes that have no kernel for voxel pooling.
 
-The op ``ops.voxel_pooling`` adds each frustum point to its cell: a scatter with addition. ONNX has
-it (ScatterND, ScatterElements), but TensorRT ignores the addition. Here the same sums are matrix
-products. The map of one pixel's depth is ``Y @ diag(depth) @ X``: X and Y hold, for each depth
-bin, a one in the column or row of the point's cell. The BEV map is the sum of these maps, each
-times its pixel's context. Products with 0 and 1 are exact: only the order of sums differs.
+The op ``ops.voxel_pooling`` adds each frustum point to its cell. ONNX has operators for this
+scatter with addition (ScatterND, ScatterElements), but TensorRT ignores the addition. This module
+computes the same sums with matrix products. The map of one pixel's depth is
+``Y @ diag(depth) @ X``. For each depth bin, X contains a 1 in the column of the point's cell, and
+Y contains a 1 in its row. The BEV map is the sum of these maps, each multiplied by the context of
+its pixel. Products with 0 and 1 are exact, so only the order of the sums differs.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from bevdepth_core.model.view_transform import LiftSplat
 
 
 class FrustumCells(nn.Module):
-    """The cell of every frustum point, as ``ops.voxel_index`` defines it, from camera matrices.
+    """Computes the cell of every frustum point from camera matrices. ``ops.voxel_index`` computes
+    the same cells.
 
     Args:
-        view: frustum axes and grid.
+        view: view transform, which has the frustum axes and the grid.
 
     Attributes:
-        columns: cells of the grid along x.
-        rows: cells of the grid along y.
-        outside: what ``flat`` returns for points outside the grid.
+        columns: number of cells of the grid along x.
+        rows: number of cells of the grid along y.
+        outside: number that ``flat`` returns for points outside the grid.
     """
 
     frustum_u: Tensor
@@ -43,8 +45,8 @@ class FrustumCells(nn.Module):
         self.register_buffer('cell', torch.tensor(view.grid.cell))
 
     def forward(self, ego_from_frustum: Tensor, row: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return x, y and z of the cells, (N, w, D) float32 whole numbers; -1 and numbers beyond
-        the grid are outside.
+        """Return x, y and z of the cells, (N, w, D) float32 whole numbers. Points outside the grid
+        have -1 or a number beyond the last cell.
 
         Args:
             ego_from_frustum: (N, 3, 4) float32.
@@ -59,8 +61,8 @@ class FrustumCells(nn.Module):
         return x, y, z
 
     def flat(self, ego_from_frustum: Tensor, row: int) -> Tensor:
-        """Return the (N, w, D) float32 places in the flat map, ``y * columns + x``; the arguments
-        are those of ``forward``.
+        """Return the (N, w, D) float32 indices into the flattened map, ``y * columns + x``; points
+        outside the grid have the index ``outside``. The arguments are the same as for ``forward``.
         """
         x, y, z = self(ego_from_frustum, row)
         inside = (x >= 0) & (x < self.columns) & (y >= 0) & (y < self.rows) & (z == 0)
@@ -71,16 +73,17 @@ class FrustumCells(nn.Module):
         m0, m1, m2, m3 = matrix_row.unbind(1)  # each (N, 1, 1)
         point = ((m0 * ud + m1 * vd) + m2 * self.frustum_d) + m3
         quotient = (point - self.lower[axis]) / self.cell[axis]
-        # Truncated towards zero; -1 for NaN, because comparisons with NaN are False.
+        # The quotient is truncated towards zero. NaN gives -1, because comparisons with NaN are
+        # False.
         return torch.where(quotient > -1, quotient.clamp(min=0).floor(), -1)
 
 
 class PlainPooling(nn.Module):
-    """``ops.voxel_pooling`` for one sample as matrix products, one row of the feature map after
-    the other, which bounds the memory.
+    """``ops.voxel_pooling`` for one sample, computed with matrix products. The rows of the feature
+    map are processed one after the other to limit the memory.
 
     Args:
-        view: frustum axes and grid.
+        view: view transform, which has the frustum axes and the grid.
     """
 
     columns: Tensor
@@ -107,7 +110,7 @@ class PlainPooling(nn.Module):
         return bev.unflatten(1, (len(self.rows), len(self.columns)))[None]
 
     def _of_row(self, depth: Tensor, context: Tensor, matrices: Tensor, row: int) -> Tensor:
-        """Return the (C, ny * nx) sum over the pixels of one row of the feature map."""
+        """Return the (C, ny * nx) map that the pixels of one row of the feature map give."""
         x, y, z = self.cells(matrices, row)
         weights = torch.where(z == 0, depth[:, :, row].transpose(1, 2), 0.0)  # (N, w, D)
         in_column = (x[..., None] == self.columns).to(weights.dtype)  # (N, w, D, nx)

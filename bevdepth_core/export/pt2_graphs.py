@@ -1,7 +1,8 @@
 """Compiles the parts of a network to packages that C++ loads without Python.
 
-``torch.export`` records the operators, AOTInductor writes C++ code and compiles it. All operators
-are standard ones: no op of our own has to be registered in the program that loads a package.
+``torch.export`` records the operators; AOTInductor generates C++ code and compiles it. All
+operators are standard operators of PyTorch, so a program that loads a package need not register
+ops of this project.
 """
 
 from __future__ import annotations
@@ -27,23 +28,24 @@ def write_package(part: Part, path: Path, numbers: dict[str, str]) -> None:
     Args:
         part: a part with inputs on the CPU.
         path: file to write.
-        numbers: stored in the package, for programs without a JSON parser.
+        numbers: texts that are stored in the package, for programs without a JSON parser; see
+            ``package_numbers``.
     """
     options = {
         'aot_inductor.metadata': numbers,
-        # Precompiling needs the program openssl, which fails where the libraries of a ROS 2 from
-        # pip are on the search path.
+        # Precompiling needs the program openssl. This program fails if the libraries of a
+        # pip-only ROS 2 are on the library path.
         'aot_inductor.precompile_headers': False,
     }
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', FutureWarning)  # of PyTorch, about its own code
+        warnings.simplefilter('ignore', FutureWarning)  # PyTorch warns about its own code
         torch._inductor.aoti_compile_and_package(
             _recorded(part), package_path=str(path), inductor_configs=options
         )
 
 
 def _recorded(part: Part) -> ExportedProgram:
-    # Copies: the same tensor as two inputs would become one.
+    # The inputs are copied, because torch.export merges two inputs that are the same tensor.
     inputs = tuple(value.clone() for value in part.inputs.values())
     shapes: Any = None
     if part.per_camera:
@@ -63,8 +65,8 @@ def require_compiler() -> None:
 
 
 def package_numbers(config: ModelConfig) -> dict[str, str]:
-    """Return what a program needs beside the graphs to turn images into boxes; numbers of one
-    entry are separated by spaces, classes by commas.
+    """Return the settings that a program needs in addition to the graphs to compute boxes from
+    images. Spaces separate the numbers of an entry, and commas separate the classes.
     """
     image, decode, scaling = config.image, config.decode, config.decode.scale_nms
     numbers = {

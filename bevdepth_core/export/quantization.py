@@ -1,7 +1,8 @@
 """Quantizes the convolutions of exported graphs to INT8 with the quantizer of ONNX Runtime.
 
-The graphs get pairs of QuantizeLinear and DequantizeLinear. Their scales come from the largest
-values that a few key frames give (static quantization); weights have a scale per channel.
+The quantizer inserts pairs of QuantizeLinear and DequantizeLinear into the graphs. Their scales
+are computed from the largest values that occur in a few key frames (static quantization). Weights
+have one scale per channel.
 """
 
 from __future__ import annotations
@@ -23,19 +24,20 @@ from bevdepth_core.model import BEVDepth
 from bevdepth_core.types import Frame
 
 IN_FLOAT32 = ('bev_stem', 'bev_neck', 'head_shared', 'head_tasks')
-"""Groups of layers that are not quantized: docs/EXPORT.md has the table of what each costs."""
+"""Groups of layers that are not quantized by default. A table in docs/EXPORT.md lists the effect
+of quantizing each group."""
 QUANTIZED = 'Conv'
-"""Type of the quantized operators. Their inputs and weights have scales, their outputs do not: an
-output would be rounded before and after the activation."""
+"""Type of the quantized operators. Their inputs and weights are quantized, but not their outputs,
+because values would then be rounded both before and after the activation."""
 
 Inputs = dict[str, np.ndarray]
 
 
 class Samples:
-    """Inputs of each graph that the scales are calibrated on.
+    """Inputs of the graphs for some key frames, for the calibration of the scales.
 
     Attributes:
-        by_graph: name of a graph to its inputs, one entry per key frame.
+        by_graph: maps the name of a graph to a list of its inputs, one entry per key frame.
     """
 
     def __init__(self) -> None:
@@ -44,9 +46,10 @@ class Samples:
     @classmethod
     @torch.inference_mode()
     def of(cls, model: BEVDepth, frames: Iterable[Frame]) -> Samples:
-        """Return what ``model`` passes to the graphs for some key frames, in order. The map of the
-        past frame is that of the frame before, without the ego motion in between, which does not
-        change the range of its values.
+        """Return the inputs of the graphs of ``model`` for key frames in order of time.
+
+        The map of the past frame is the map of the previous key frame, without correction for the
+        ego motion. This correction would not change the range of the values.
         """
         samples, maps = cls(), []
         network = EagerNetwork(model, torch.device('cpu'), torch.float32)
@@ -69,12 +72,12 @@ class Samples:
 
 
 def to_int8(path: Path, samples: list[Inputs], in_float32: Collection[str] = IN_FLOAT32) -> None:
-    """Replace the graph ``path`` by one with quantized convolutions.
+    """Quantize the convolutions of the ONNX file ``path``, in place.
 
     Args:
         path: an ONNX file in float32.
-        samples: inputs to calibrate on.
-        in_float32: groups of layers to leave out.
+        samples: inputs of the graph for the calibration.
+        in_float32: groups of layers that stay in float32.
 
     Raises:
         ExportError: there are no samples, a group is unknown, or ONNX Runtime is missing.
@@ -91,7 +94,7 @@ def to_int8(path: Path, samples: list[Inputs], in_float32: Collection[str] = IN_
         raise ExportError(f'no group of layers is named {", ".join(sorted(unknown))}')
     graph = onnx.load(path)
     chosen = _chosen(graph.graph.node, GROUPS.keys() - set(in_float32))
-    if not chosen:  # the quantizer takes an empty list for all nodes
+    if not chosen:  # with an empty list, the quantizer would quantize all nodes
         return
     quantization.quantize_static(
         graph,
@@ -120,8 +123,9 @@ def _chosen(nodes: Iterable[Any], groups: Collection[str | None]) -> list[str]:
 
 
 def _connect_others(nodes: Iterable[Any], chosen: Collection[str]) -> None:
-    """Connect all nodes but the chosen ones to the values before their quantization: the quantizer
-    connects every reader of a value, such as residual additions, to the rounded one.
+    """Connect all nodes that are not in ``chosen`` to the values before quantization. This is
+    needed because the quantizer connects every reader of a value, such as a residual addition, to
+    the rounded value.
     """
     exact = {node.output[0]: node.input[0] for node in nodes if node.op_type == 'QuantizeLinear'}
     before = {

@@ -1,6 +1,7 @@
-"""Voxel pooling with ScatterND, which adds the values of equal cells.
+"""Voxel pooling with ScatterND, which adds all values of the same cell.
 
-It is faster than ``PlainPooling`` on a CPU. TensorRT ignores the addition, see ``pooling``.
+On a CPU, this pooling is faster than ``PlainPooling``. TensorRT ignores the addition, see
+``export.pooling``.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from bevdepth_core.model.view_transform import LiftSplat
 
 
 class ScatterPooling(nn.Module):
-    """Computes the same as ``LiftSplat`` for one sample, one row of the feature map after the
-    other, which bounds the memory.
+    """Computes the result of ``LiftSplat`` for one sample. The rows of the feature map are
+    processed one after the other to limit the memory.
 
     Args:
-        view: frustum axes, grid and refinement of the model.
+        view: view transform of the model, which has the frustum axes, the grid and the refinement.
     """
 
     def __init__(self, view: LiftSplat) -> None:
@@ -32,7 +33,7 @@ class ScatterPooling(nn.Module):
         volume = None
         if self.refinement is not None:
             volume = self.refinement(depth[None], context[None])[0]  # (N, C, D, h, w)
-        # One more place collects the points outside the grid.
+        # The last place, which is no cell, collects the points outside the grid.
         places = context.new_zeros(self.cells.outside + 1, context.shape[1])
         for row in range(len(self.cells.frustum_v)):
             if volume is None:
@@ -46,8 +47,8 @@ class ScatterPooling(nn.Module):
 
 
 class WholePooling(ScatterPooling):
-    """``ScatterPooling`` of all rows at once, for AOTInductor: it compiles product and addition to
-    one loop, which needs no memory for the product.
+    """``ScatterPooling`` that processes all rows at once, for AOTInductor. AOTInductor compiles
+    product and addition to one loop, which needs no memory for the product.
     """
 
     def forward(self, depth: Tensor, context: Tensor, ego_from_frustum: Tensor) -> Tensor:
@@ -61,14 +62,14 @@ class WholePooling(ScatterPooling):
         places = context.new_zeros(self.cells.outside + 1, context.shape[1])
         places = places.index_add(0, cells.flatten().long(), values.flatten(0, 3))
         bev = places[:-1].t().unflatten(1, (self.cells.rows, self.cells.columns))[None]
-        return bev.contiguous()  # other compiled parts read it in this order
+        return bev.contiguous()  # the compiled detection part needs contiguous inputs
 
 
 class _AddRows(torch.autograd.Function):
     """``index_add`` along the first dimension, exported as one ScatterND.
 
-    PyTorch's own exports do not serve: that of ``index_put`` does not add the values of equal
-    places, and that of ``scatter_add`` expands the places to the size of the values.
+    The exports of PyTorch are not suitable. The export of ``index_put`` does not add the values of
+    equal places, and the export of ``scatter_add`` expands the places to the size of the values.
     """
 
     @staticmethod

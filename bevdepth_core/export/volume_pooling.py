@@ -1,9 +1,9 @@
-"""Depth refinement and voxel pooling of its volume, from standard operators.
+"""Depth refinement and voxel pooling of the refined volume, from standard operators.
 
-A refined volume is no product of depth and context: the matrix products of ``PlainPooling`` would
-multiply each of its values by every cell. Here, the points of one row of the feature map are
-sorted by their cells. After log2(points) shifted additions, the last point of each cell has the
-sum of the cell, and a scatter without addition writes it to the map.
+A refined volume is not a product of depth and context. The matrix products of ``PlainPooling``
+would therefore multiply each value of the volume by every cell. Here, the points of one row of the
+feature map are sorted by their cells. After log2(points) shifted additions, the last point of each
+cell has the sum of the cell, and a scatter without addition writes this sum to the map.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from bevdepth_core.export.pooling import FrustumCells
 from bevdepth_core.model.view_transform import LiftSplat
 
 MOST_SORTED = 3840
-"""Points that are sorted together; TopK of TensorRT, which sorts, takes no more."""
+"""Largest number of points that are sorted together. TopK of TensorRT, which sorts them, does not
+accept more points."""
 
 
 class VolumePooling(nn.Module):
-    """Computes the same as ``LiftSplat`` for one sample of a model with depth refinement.
+    """Computes the result of ``LiftSplat`` for one sample of a model with depth refinement.
 
     Args:
-        view: frustum axes, grid and refinement of the model.
+        view: view transform of the model, which has the frustum axes, the grid and the refinement.
 
     Attributes:
-        group: columns of the feature map that are sorted together.
-        points: number of their points.
+        group: number of columns of the feature map whose points are sorted together.
+        points: number of points that are sorted together.
     """
 
     def __init__(self, view: LiftSplat) -> None:
@@ -49,8 +50,8 @@ class VolumePooling(nn.Module):
         return bev.unflatten(1, (self.cells.rows, self.cells.columns))[None]
 
     def _of_row(self, volume: Tensor, matrices: Tensor, row: int) -> Tensor:
-        """Return the (C, ny * nx) sum over one row of the feature map. Its points are sorted in
-        G groups of P points, each of which belongs to one camera.
+        """Return the (C, ny * nx) map that the points of one row of the feature map give. The
+        points are sorted in G groups of P points. All points of a group belong to one camera.
         """
         channels = volume.shape[1]
         cells = self.cells.flat(matrices, row).unflatten(1, (-1, self.group))
@@ -63,7 +64,7 @@ class VolumePooling(nn.Module):
         return self._scattered(cells, _running_sums(cells, values)).sum(dim=0)
 
     def _scattered(self, cells: Tensor, sums: Tensor) -> Tensor:
-        """Return the (G, C, ny * nx) map of each group: the last of the running sums per cell."""
+        """Return the (G, C, ny * nx) maps of the groups: the last running sum of each cell."""
         outside = self.cells.outside
         is_last = pad(cells[:, 1:] - cells[:, :-1], (0, 1), value=1.0) > 0
         place = torch.where(is_last, cells, outside).long()[:, None].expand(-1, sums.shape[1], -1)
@@ -72,7 +73,8 @@ class VolumePooling(nn.Module):
 
 
 def _running_sums(cells: Tensor, values: Tensor) -> Tensor:
-    """Return (G, C, P): the sum of each of ``values`` and those before it in the same cell.
+    """Return (G, C, P): for each point, the sum of its value and of the values of all earlier
+    points in the same cell.
 
     Args:
         cells: (G, P), sorted.

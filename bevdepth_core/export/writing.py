@@ -20,7 +20,7 @@ DEFORMABLE = ('sampled', 'native')
 """Operators of the deformable convolution: GridSample and Conv, or DeformConv."""
 PRECISIONS = ('fp32', 'fp16', 'int8')
 REDUCED = ('image_branch', 'detection')
-"""Graphs that fp16 and int8 apply to: the splat, which is geometry, stays in float32."""
+"""Graphs that fp16 and int8 change. The splat graph computes geometry and stays in float32."""
 
 
 def export_onnx(
@@ -37,17 +37,18 @@ def export_onnx(
     """Write the graphs of ``model`` and their manifest.
 
     Args:
-        model: in evaluation mode, on the CPU.
-        folder: made if it is missing; existing files are replaced.
+        model: the model, in evaluation mode and on the CPU.
+        folder: folder to write. It is created if it is missing; existing files are replaced.
         pooling: one of ONNX_POOLINGS.
         deformable: one of DEFORMABLE.
         precision: one of PRECISIONS.
-        samples: what int8 is calibrated on.
+        samples: inputs of the graphs for the calibration of int8; other precisions ignore them.
         in_float32: groups of layers that int8 leaves in float32.
         name: name of the weights, for the manifest.
 
     Raises:
-        ExportError: the network cannot be exported with these options, or a package is missing.
+        ExportError: the network cannot be exported with these options, or a Python package is
+            missing.
     """
     _require_onnx()
     _prepare(model, folder)
@@ -66,12 +67,12 @@ def export_onnx(
 def export_pt2(model: BEVDepth, folder: Path, *, name: str = 'unnamed') -> None:
     """Compile ``model`` to packages for the CPU of this machine and write their manifest.
 
-    Pooling and deformable convolution are standard operators: a program that loads the packages
-    needs no library but libtorch.
+    Pooling and deformable convolution are standard operators, so a program that loads the packages
+    needs only the library libtorch.
 
     Args:
-        model: in evaluation mode, on the CPU.
-        folder: made if it is missing; existing files are replaced.
+        model: the model, in evaluation mode and on the CPU.
+        folder: folder to write. It is created if it is missing; existing files are replaced.
         name: name of the weights, for the manifest.
 
     Raises:

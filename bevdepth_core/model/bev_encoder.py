@@ -13,8 +13,8 @@ _NECK_SCALES = (1, 2, 4, 8)
 
 
 class ResidualTrunk(nn.Module):
-    """Three residual stages behind a strided stem without pooling; returns the stages at strides
-    2, 4 and 8.
+    """A strided stem without pooling, followed by three residual stages. It returns the outputs of
+    the stages, which have the strides 2, 4 and 8.
     """
 
     def __init__(self, in_channels: int, base_channels: int) -> None:
@@ -41,11 +41,11 @@ class ResidualTrunk(nn.Module):
 
 
 class BEVEncoder(nn.Module):
-    """Trunk and neck.
+    """Trunk and neck, which compute features from BEV maps.
 
     Args:
-        in_channels: channels of the BEV maps of all frames together.
-        config: widths.
+        in_channels: sum of the channels of the BEV maps of all frames.
+        config: widths of trunk and neck.
     """
 
     def __init__(self, in_channels: int, config: BEVEncoderConfig) -> None:
