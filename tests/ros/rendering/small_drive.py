@@ -20,7 +20,7 @@ from bevdepth_ros.detections.messages import objects_cloud
 SIZE = (320, 180)
 OBJECTS_TOPIC = '/bevdepth_detector/objects'
 RESULT_DELAY_NS = 80_000_000
-"""Time from the exposure to the recording of the result."""
+"""Time from the stamp of an image set to the time at which its detections are recorded."""
 
 
 def draw(seconds: float, size: tuple[int, int] = SIZE) -> list[Snapshot]:
@@ -29,7 +29,7 @@ def draw(seconds: float, size: tuple[int, int] = SIZE) -> list[Snapshot]:
 
 
 def detections(snapshot: Snapshot) -> Detections3D:
-    """Return the true boxes of a set as a perfect detector would."""
+    """Return the ground-truth boxes of an image set as detections with a score of 0.9."""
     scores = np.full(len(snapshot.boxes), 0.9)
     return Detections3D(
         snapshot.boxes,
@@ -47,8 +47,10 @@ def record(
     size: tuple[int, int] = SIZE,
     left_out: str = 'nothing',
 ) -> tuple[Path, Path]:
-    """Write a drive to ``folder`` twice; return the bag without detections, and the one that
-    has recorded detections but no topics of the camera ``left_out``.
+    """Write a drive to ``folder`` as two bags, and return the paths of both bags.
+
+    The first bag contains no detections. The second bag contains detections, but no topics of the
+    camera ``left_out``.
     """
     plain, with_objects = folder / 'plain', folder / 'with_objects'
     write_bag(snapshots, plain, size)

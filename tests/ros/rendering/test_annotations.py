@@ -14,7 +14,7 @@ HALF_SECOND_NS = 500_000_000
 
 
 def annotation(half_seconds: int, objects: dict[str, tuple[float, float]]) -> Annotation:
-    """Return objects by id at (x, yaw) in the world."""
+    """Return an annotation; ``objects`` maps ids to (x, yaw) in the world, meters and radians."""
     count = len(objects)
     center = np.array([(x, 0, 1) for x, _ in objects.values()], float).reshape(count, 3)
     yaw = np.array([yaw for _, yaw in objects.values()])
@@ -38,14 +38,14 @@ def test_an_object_is_interpolated_between_two_annotations_with_its_velocity() -
     assert labels.tolist() == [0]
 
 
-def test_an_object_is_extrapolated_for_at_most_half_an_annotation_period() -> None:
+def test_an_object_is_extrapolated_by_250_ms_but_not_by_1_5_s() -> None:
     known = history(annotation(0, {'car': (1.0, 0)}), annotation(1, {'car': (2.0, 0)}))
     boxes, _ = known.at(round(1.5 * HALF_SECOND_NS), np.eye(4))
     np.testing.assert_allclose(boxes.center, [(2.5, 0, 1)])
     assert known.at(4 * HALF_SECOND_NS, np.eye(4)) is None
 
 
-def test_an_object_without_an_id_is_shown_only_at_the_time_of_its_annotation() -> None:
+def test_an_object_without_an_id_is_shown_only_near_the_time_of_its_annotation() -> None:
     known = history(annotation(0, {'': (1.0, 0)}), annotation(1, {'': (2.0, 0)}))
     assert known.at(HALF_SECOND_NS // 2, np.eye(4)) is None
     boxes, _ = known.at(HALF_SECOND_NS + 20_000_000, np.eye(4))
@@ -67,7 +67,7 @@ MS = 1_000_000
 
 
 def at_x(known: AnnotationHistory, stamp_ns: int) -> list[float] | None:
-    """Return the x of all boxes at a time."""
+    """Return x of the center of each box at ``stamp_ns``; None if there are no boxes."""
     found = known.at(stamp_ns, np.eye(4))
     return None if found is None else found[0].center[:, 0].tolist()
 
@@ -83,14 +83,18 @@ def test_annotations_more_than_1_1_s_apart_are_not_interpolated(gap_ms: int, x) 
 
 
 @pytest.mark.parametrize(('after_ms', 'is_shown'), [(550, True), (551, False)])
-def test_a_time_far_from_all_annotations_has_no_boxes(after_ms: int, is_shown: bool) -> None:
+def test_more_than_550_ms_from_all_annotations_no_boxes_are_shown(
+    after_ms: int, is_shown: bool
+) -> None:
     known = history(annotation(0, {'car': (1.0, 0)}), annotation(1, {'car': (2.0, 0)}))
     assert (at_x(known, HALF_SECOND_NS + after_ms * MS) is not None) == is_shown
     assert (at_x(known, -after_ms * MS) is not None) == is_shown
 
 
 @pytest.mark.parametrize(('after_ms', 'x'), [(60, [2.24, 5.0]), (61, [2.244])])
-def test_an_object_with_one_annotation_is_shown_for_60_ms_and_others_are_interpolated(after_ms, x):
+def test_an_object_with_one_annotation_is_shown_for_60_ms_and_other_objects_are_extrapolated(
+    after_ms, x
+):
     known = history(
         annotation(0, {'car': (0.0, 0)}), annotation(1, {'car': (2.0, 0), 'new': (5.0, 0)})
     )
@@ -100,9 +104,7 @@ def test_an_object_with_one_annotation_is_shown_for_60_ms_and_others_are_interpo
     assert found.velocity[0].tolist() == pytest.approx([4, 0])
 
 
-def test_only_the_newest_annotations_are_stored_and_a_new_one_replaces_one_of_the_same_time() -> (
-    None
-):
+def test_a_history_stores_the_newest_annotations_and_only_one_annotation_per_stamp() -> None:
     known = AnnotationHistory(2)
     for number in (0, 2, 1, 2):
         known.add(annotation(number, {'car': (float(number), 0)}))
@@ -119,7 +121,7 @@ def test_an_object_is_extrapolated_backward_before_the_first_annotation() -> Non
     assert at_x(later, 5 * HALF_SECOND_NS // 2) == [2.5]
 
 
-def test_boxes_turn_and_move_with_their_frame() -> None:
+def test_a_transform_rotates_and_moves_boxes_and_keeps_their_size() -> None:
     turn = np.array(((0.0, -1, 0, 5), (1, 0, 0, 6), (0, 0, 1, 7), (0, 0, 0, 1)))
     box = Boxes3D([[1.0, 2, 3]], [[4.0, 2, 1]], [0.25], [[3.0, 1]])
     found = transformed(box, turn)

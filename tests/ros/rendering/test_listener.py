@@ -1,4 +1,4 @@
-"""The listener returns scenes in the order of time."""
+"""Tests which scenes the listener returns, in which order, and what it logs about tf."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ MS = 1_000_000
 
 
 class Setup:
-    """A listener of one camera without tf, whose store receives messages directly."""
+    """A listener for one camera.
+
+    Messages are added directly to its store. tf is replaced: transforms exist only at the times
+    ``times_with_tf``, in milliseconds after START_NS.
+    """
 
     def __init__(self, graph: Graph) -> None:
         cameras = [Parameter('cameras', value=['left'])]
@@ -80,7 +84,9 @@ def test_a_scene_is_never_followed_by_an_older_scene_whose_tf_arrives_later(setu
     assert setup.next_time_ms() == 1200
 
 
-def test_scenes_of_a_new_recording_are_returned_although_they_are_older(setup: Setup) -> None:
+def test_scenes_of_a_new_recording_are_returned_although_their_stamps_are_older(
+    setup: Setup,
+) -> None:
     setup.send(1000)
     setup.detect(1000)
     assert setup.next_time_ms() == 1000
@@ -89,7 +95,7 @@ def test_scenes_of_a_new_recording_are_returned_although_they_are_older(setup: S
     assert setup.next_time_ms() == 0
 
 
-def test_time_that_goes_back_is_logged_only_once_and_another_problem_is_a_warning(
+def test_a_backward_jump_of_tf_is_logged_once_as_info_and_an_invalid_transform_as_a_warning(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(listener_module, 'LOG_PERIOD_S', 0.0)

@@ -1,4 +1,4 @@
-"""Rendering of recordings to videos and images."""
+"""Tests the rendering of recordings to videos and images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def drive() -> list[Snapshot]:
 
 @pytest.fixture(scope='module')
 def bags(drive, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Return the drive as a bag without and with recorded detections."""
+    """Return two bags of the drive: the first without detections, the second with detections."""
     return record(drive, tmp_path_factory.mktemp('drive'))
 
 
@@ -42,7 +42,9 @@ def pixels_of(name: str, image: np.ndarray) -> int:
     return int((np.abs(image.astype(int) - class_color(name)).max(axis=-1) < 12).sum())
 
 
-def test_a_video_shows_every_recorded_result_at_its_time(bags, drive, tmp_path: Path) -> None:
+def test_a_video_has_a_different_frame_for_every_recorded_result_at_its_time(
+    bags, drive, tmp_path: Path
+) -> None:
     assert run(bags[1], tmp_path / 'drive.mp4') == len(drive)
     with av.open(str(tmp_path / 'drive.mp4')) as film:
         stream = film.streams.video[0]
@@ -55,7 +57,7 @@ def test_a_video_shows_every_recorded_result_at_its_time(bags, drive, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ['drive.mp4']
 
 
-def test_the_rendered_image_has_the_recorded_boxes_and_no_others(bags, tmp_path: Path) -> None:
+def test_a_rendered_image_shows_boxes_if_the_bag_contains_detections(bags, tmp_path: Path) -> None:
     counts = []
     for number, bag in enumerate(bags):
         assert run(bag, tmp_path / f'{number}.png', '--start', '0.9') == 1
@@ -64,7 +66,7 @@ def test_the_rendered_image_has_the_recorded_boxes_and_no_others(bags, tmp_path:
     assert with_boxes > legend + 300
 
 
-def test_detections_of_a_second_bag_give_the_same_image_as_detections_of_the_same_bag(
+def test_detections_in_a_second_bag_give_the_same_image_as_detections_in_the_bag_of_the_images(
     bags, tmp_path: Path
 ) -> None:
     together, apart = tmp_path / 'together.png', tmp_path / 'apart.png'
@@ -144,7 +146,7 @@ def test_a_recording_that_cannot_be_rendered_gives_a_message_and_no_file(
 
 
 @pytest.mark.parametrize('detector', ['/bevdepth_detector', '/other'], ids=['recorded', 'none'])
-def test_a_camera_without_topics_is_named_and_the_others_are_rendered(
+def test_a_camera_without_topics_is_named_and_the_other_cameras_are_rendered(
     drive, tmp_path: Path, capsys: pytest.CaptureFixture, detector: str
 ) -> None:
     _, bag = record(drive[:2], tmp_path, left_out='CAM_BACK')
@@ -187,7 +189,7 @@ def test_topics_of_a_preset_are_resolved_in_the_namespace_of_the_node(
     assert rig.odometry_topic == '/robot/odom'
 
 
-def test_an_unknown_suffix_is_rejected_with_the_valid_ones_before_the_bag_is_read(
+def test_an_unknown_suffix_is_rejected_with_the_valid_suffixes_before_the_bag_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / 'drive.avi'

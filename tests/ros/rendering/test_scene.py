@@ -51,7 +51,7 @@ class StoreSetup:
         self.rig.wait_for_detector()
 
     def scene(self, time_s: float) -> Scene:
-        """Return the scene of a trigger cycle once both images of it were received."""
+        """Return the scene of a trigger cycle after both images of the cycle were received."""
         stamp_ns = self.rig.mean_stamp_ns(time_s)
 
         def whole() -> bool:
@@ -103,7 +103,7 @@ def test_a_late_image_does_not_clear_the_stored_images(make_setup):
     assert setup.store.scene(setup.rig.mean_stamp_ns(0.0)) is not None
 
 
-def test_objects_in_another_frame_are_moved_to_the_base_frame(make_setup):
+def test_objects_in_another_frame_are_transformed_to_the_base_frame(make_setup):
     setup = make_setup()
     setup.rig.send_all(2.0)
     stamp_ns = setup.rig.mean_stamp_ns(2.0)
@@ -157,7 +157,7 @@ def test_distorted_images_are_undistorted_to_the_pinhole_model_that_projects_the
     wanted = frame.rig.intrinsics[0] @ point
     assert np.linalg.norm(bright - wanted[:2] / wanted[2]) < 1.5
     assert np.linalg.norm(spot - (K @ point)[:2] / point[2]) > 5, (
-        'the lens moves the point visibly'
+        'the distortion must move the point by more than 5 pixels'
     )
 
 
@@ -174,7 +174,9 @@ def pose(parent: str, child: str, stamp_ns: int, x: float) -> TransformStamped:
 
 
 class DirectStore:
-    """A scene store that takes messages directly, of a vehicle that moves by 1 m/s along map x."""
+    """A scene store to which messages are added without topics. The vehicle moves at 1 m/s along
+    the x axis of map.
+    """
 
     def __init__(self, transport: str = 'compressed') -> None:
         self.transforms = RecordedTransforms(1000.0)
@@ -202,7 +204,7 @@ class DirectStore:
             self.store.add_image(camera, message)
 
     def names(self, time_ms: float) -> tuple[str, ...]:
-        """Return the cameras of the scene at a time."""
+        """Return the names of the cameras in the scene at ``time_ms``."""
         scene = self.store.scene(START_NS + round(time_ms * MS))
         return () if scene is None else scene.frame.rig.names
 
@@ -221,7 +223,7 @@ def direct() -> Iterator[DirectStore]:
     setup.store.close()
 
 
-def test_images_up_to_60_ms_from_the_detections_belong_to_them(direct: DirectStore):
+def test_a_scene_contains_only_images_within_60_ms_of_the_requested_time(direct: DirectStore):
     direct.send('left', 1000)
     direct.send('right', 1010)
     assert direct.names(1060) == CAMERAS
@@ -231,7 +233,7 @@ def test_images_up_to_60_ms_from_the_detections_belong_to_them(direct: DirectSto
     assert direct.names(1071) == ()
 
 
-def test_the_image_nearest_the_detections_is_used(direct: DirectStore):
+def test_a_scene_contains_the_image_that_is_nearest_to_the_requested_time(direct: DirectStore):
     direct.send('left', 1000, 1080, 1160)
     for time_ms, nearest_ms in ((1035, 1000), (1045, 1080), (1130, 1160)):
         scene = direct.store.scene(START_NS + time_ms * MS)
@@ -242,7 +244,7 @@ def test_the_image_nearest_the_detections_is_used(direct: DirectStore):
 
 
 @pytest.mark.parametrize(('back_ms', 'is_kept'), [(250, True), (251, False)])
-def test_an_image_that_is_more_than_a_quarter_of_a_second_late_clears_the_stored_images(
+def test_an_image_that_is_more_than_250_ms_older_than_the_last_image_clears_the_stored_images(
     direct: DirectStore, back_ms: int, is_kept: bool
 ):
     direct.send('right', 1000)
@@ -253,7 +255,9 @@ def test_an_image_that_is_more_than_a_quarter_of_a_second_late_clears_the_stored
 
 
 @pytest.mark.parametrize(('transport', 'count'), [('compressed', 64), ('raw', 8)])
-def test_the_newest_images_of_each_camera_are_stored(transport: str, count: int):
+def test_only_the_newest_64_compressed_or_8_raw_images_of_a_camera_are_stored(
+    transport: str, count: int
+):
     direct = DirectStore(transport)
     direct.send('left', *(100 * number for number in range(count + 1)))
     assert direct.names(0) == ()
@@ -261,7 +265,7 @@ def test_the_newest_images_of_each_camera_are_stored(transport: str, count: int)
     direct.store.close()
 
 
-def test_the_rate_is_that_of_the_last_ten_results(
+def test_the_detection_rate_is_computed_from_the_last_ten_results(
     direct: DirectStore, monkeypatch: pytest.MonkeyPatch
 ):
     now_s = [100.0]
@@ -277,7 +281,7 @@ def test_the_rate_is_that_of_the_last_ten_results(
     assert direct.store.detections_arrived == now_s[0]
 
 
-def test_the_latency_is_the_time_between_the_last_image_and_the_detections(
+def test_the_latency_is_the_time_from_the_arrival_of_the_last_image_to_the_detections(
     direct: DirectStore, monkeypatch: pytest.MonkeyPatch
 ):
     now_s = [100.0]
@@ -293,17 +297,19 @@ def test_the_latency_is_the_time_between_the_last_image_and_the_detections(
     assert len(scene.detections) == 1
 
 
-def test_the_newest_detections_that_have_tf_are_used_unless_they_are_too_old(direct: DirectStore):
+def test_detections_with_tf_are_preferred_if_they_are_at_most_400_ms_older_than_the_newest(
+    direct: DirectStore,
+):
     assert direct.store.newest_detections_ns() is None
     direct.detect(9900, 9990, 10_100)
     assert direct.store.newest_detections_ns() == START_NS + 9990 * MS
-    direct.detect(10_391)  # 401 ms after the last one with tf
+    direct.detect(10_391)  # 401 ms after the newest detections with tf
     assert direct.store.newest_detections_ns() == START_NS + 10_391 * MS
     direct.store.clear()
     assert direct.store.newest_detections_ns() is None
 
 
-def test_the_newest_images_are_the_newest_that_all_publishing_cameras_have_sent(
+def test_newest_images_ns_is_the_earliest_of_the_last_stamps_of_the_publishing_cameras(
     direct: DirectStore,
 ):
     assert direct.store.newest_images_ns() is None
@@ -338,7 +344,9 @@ def test_annotations_of_known_classes_are_shown_in_the_base_frame(
     np.testing.assert_allclose(boxes.center[:, 0], x, rtol=1e-6)
 
 
-def test_annotations_wait_for_tf_and_later_use_the_last_known_pose(direct: DirectStore):
+def test_annotations_wait_until_tf_has_poses_before_and_after_their_stamp(
+    direct: DirectStore,
+):
     direct.store.add_annotations(annotations(10_150, 'base_link', ('car',)))
     direct.send('left', 10_150, 10_600)
     assert direct.store.scene(START_NS + 10_150 * MS).ground_truth is None

@@ -1,4 +1,4 @@
-"""The rendered image of the visualizer, and the topics of the RViz and Foxglove layouts."""
+"""Tests the rendered image of the visualizer and the topics in the RViz and Foxglove layouts."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def connected(
     return images, rig, objects
 
 
-def test_camera_images_are_rendered_at_once_and_boxes_when_they_arrive(
+def test_camera_images_are_rendered_before_boxes_arrive_and_boxes_are_drawn_when_they_arrive(
     graph: Graph, visualizer: Visualizer
 ) -> None:
     images, rig, objects = connected(graph, visualizer)
@@ -111,7 +111,7 @@ def test_camera_images_are_rendered_at_once_and_boxes_when_they_arrive(
     )
 
 
-def test_the_raw_output_is_the_same_image_without_compression(
+def test_the_raw_output_shows_the_same_image_as_the_compressed_output(
     graph: Graph, visualizer: Visualizer
 ) -> None:
     images = graph.collect(Image, f'/{NODE_NAME}/image')
@@ -129,7 +129,7 @@ def test_the_raw_output_is_the_same_image_without_compression(
     wait_until(lambda: images and files, 'both outputs')
     raw, file = (image_from_message(message, 10**7) for message in (images[0], files[0]))
     assert images[0].header == files[0].header
-    assert np.abs(raw.astype(int) - file).mean() < 8  # colors of a JPEG are coarser
+    assert np.abs(raw.astype(int) - file).mean() < 8  # JPEG reduces the resolution of colors
 
 
 def test_boxes_that_arrive_before_their_images_are_drawn_on_these_images(
@@ -153,7 +153,7 @@ def test_boxes_that_arrive_before_their_images_are_drawn_on_these_images(
     assert pixels_of_a_bus(images[0]) > 200
 
 
-def test_every_topic_of_the_layouts_is_published(graph: Graph) -> None:
+def test_every_topic_in_the_rviz_and_foxglove_layouts_is_published(graph: Graph) -> None:
     detector = LifecycleNode(DETECTOR_NAME)
     outputs = Outputs(detector)
     drawn = Visualizer()

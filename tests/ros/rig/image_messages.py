@@ -1,4 +1,4 @@
-"""Image and CameraInfo messages for the tests of this folder."""
+"""Creates Image and CameraInfo messages for the tests in this folder."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from PIL import Image as PillowImage
 from sensor_msgs.msg import CameraInfo, Image
 
 LIMIT = 10**6
+"""Largest number of pixels of an image that most tests allow."""
 K = np.array([[1266.4, 0, 816.2], [0, 1266.4, 491.5], [0, 0, 1]])
 P = np.array([[1200.0, 0, 800, 0], [0, 1210, 450, 0], [0, 0, 1, 0]])
 
 
 def noise(height: int = 24, width: int = 40) -> np.ndarray:
-    """Return (height, width, 3) uint8 noise."""
+    """Return a (height, width, 3) uint8 image of noise, the same on every call."""
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def smooth(height: int = 120, width: int = 160) -> np.ndarray:
-    """Return a (height, width, 3) uint8 image that JPEG keeps well."""
+    """Return a (height, width, 3) uint8 image that JPEG compression changes only slightly."""
     coarse = PillowImage.fromarray(noise(6, 8))
     return np.asarray(coarse.resize((width, height), PillowImage.Resampling.BICUBIC))
 
@@ -27,7 +28,7 @@ def smooth(height: int = 120, width: int = 160) -> np.ndarray:
 def raw(
     encoding: str, rows: np.ndarray, width: int, padding: int = 0, bigendian: bool = False
 ) -> Image:
-    """Return a raw image of (H, width, channels) ``rows``, each with ``padding`` more bytes."""
+    """Return an Image of the (H, W, channels) values ``rows``; ``padding`` bytes end each row."""
     rows = rows.astype(rows.dtype.newbyteorder('>' if bigendian else '<'))
     lines = np.frombuffer(rows.tobytes(), np.uint8).reshape(len(rows), -1)
     lines = np.pad(lines, ((0, 0), (0, padding)), constant_values=77)
@@ -42,7 +43,7 @@ def raw(
 
 
 def camera_info(k=K, p=P, d=(0.0,) * 5, size=(1600, 900), **fields) -> CameraInfo:
-    """Return a CameraInfo; R is zero unless given, as in some bags of nuScenes."""
+    """Return a CameraInfo. R is zero if ``fields`` has no ``r``, as in some nuScenes bags."""
     width, height = size
     return CameraInfo(
         width=width,

@@ -24,7 +24,7 @@ RED, BLUE = (200, 30, 30), (30, 60, 210)
 
 
 def halves() -> np.ndarray:
-    """Return an image of a red and a blue half."""
+    """Return an image with a red left half and a blue right half."""
     image = np.empty((120, 160, 3), np.uint8)
     image[:, :80], image[:, 80:] = RED, BLUE
     return image
@@ -51,27 +51,31 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 @pytest.mark.parametrize('subsampling', [0, 1, 2])
 @pytest.mark.parametrize('progressive', [False, True])
 @pytest.mark.parametrize('size', [(120, 160), (91, 161)])
-def test_a_jpeg_gives_exactly_the_pixels_that_pillow_decodes(size, progressive, subsampling):
+def test_a_jpeg_is_decoded_to_exactly_the_pixels_that_pillow_decodes(
+    size, progressive, subsampling
+):
     data = encoded(smooth(*size), 'JPEG', subsampling=subsampling, progressive=progressive)
     pixels = image_from_message(compressed(data), LIMIT)
     assert np.array_equal(pixels, np.asarray(PillowImage.open(io.BytesIO(data))))
 
 
-def test_without_simplejpeg_a_jpeg_gives_the_same_pixels(monkeypatch: pytest.MonkeyPatch):
+def test_a_jpeg_is_decoded_to_the_same_pixels_with_and_without_simplejpeg(
+    monkeypatch: pytest.MonkeyPatch,
+):
     message = compressed(encoded(smooth(), 'JPEG'))
     expected = image_from_message(message, LIMIT)
     monkeypatch.setattr(compressed_images, 'simplejpeg', None)
     assert np.array_equal(image_from_message(message, LIMIT), expected)
 
 
-def test_a_cmyk_jpeg_is_converted_as_pillow_does():
+def test_a_cmyk_jpeg_is_converted_to_the_same_pixels_as_by_pillow():
     buffer = io.BytesIO()
     PillowImage.fromarray(smooth()).convert('CMYK').save(buffer, 'JPEG')
     expected = np.asarray(PillowImage.open(buffer).convert('RGB'))
     assert np.array_equal(image_from_message(compressed(buffer.getvalue()), LIMIT), expected)
 
 
-def test_a_gray_jpeg_becomes_three_equal_channels():
+def test_a_gray_jpeg_is_decoded_to_three_equal_channels():
     data = encoded(smooth()[..., 0], 'JPEG')
     pixels = image_from_message(compressed(data), LIMIT)
     assert np.array_equal(pixels[..., 1], np.asarray(PillowImage.open(io.BytesIO(data))))
@@ -88,7 +92,9 @@ def test_a_gray_jpeg_becomes_three_equal_channels():
         ('jpeg', False),
     ],
 )
-def test_colors_that_the_compression_removed_are_reported(image_format: str, warns: bool):
+def test_a_gray_jpeg_causes_a_warning_if_its_format_string_has_a_color_encoding(
+    image_format: str, warns: bool
+):
     gray = decode_compressed(compressed(encoded(smooth()[..., 0], 'JPEG'), image_format), LIMIT)
     assert ('the compression removed the colors' in gray.warning) is warns
     color = decode_compressed(compressed(encoded(smooth(), 'JPEG'), image_format), LIMIT)
@@ -105,7 +111,7 @@ def test_a_lossless_file_is_decoded_exactly_for_every_format_string(kind: str, i
 
 @pytest.mark.parametrize('suffix', ['.png', '.tiff'])
 @pytest.mark.parametrize('channels', [1, 3])
-def test_a_file_of_16_bits_keeps_the_upper_byte(channels: int, suffix: str):
+def test_a_file_with_16_bits_per_value_is_reduced_to_the_upper_bytes(channels: int, suffix: str):
     deep = noise()[..., :channels].astype(np.uint16) * 256 + 77
     message = compressed(
         cv2.imencode(suffix, deep[..., ::-1])[1].tobytes(), 'mono16; png compressed '
@@ -132,7 +138,7 @@ def test_a_16_bit_bayer_mosaic_is_demosaiced():
     assert_halves(image_from_message(message, LIMIT))
 
 
-def test_a_bayer_camera_whose_driver_compresses_colors_is_not_demosaiced_again():
+def test_a_color_file_of_a_bayer_camera_is_not_demosaiced():
     data = encoded(halves(), 'PNG')
     message = compressed(data, 'bayer_rggb8; png compressed bgr8')
     assert np.array_equal(image_from_message(message, LIMIT), halves())
@@ -198,7 +204,7 @@ def test_a_little_padding_before_restart_markers_is_accepted_and_more_is_rejecte
 
 
 @pytest.mark.parametrize('data', [b'', b'noise' * 600, b'GIF89a' + bytes(50), b'BM' + bytes(99)])
-def test_a_file_of_another_format_is_rejected_with_the_supported_ones(data: bytes):
+def test_a_file_of_another_format_is_rejected_with_the_supported_formats(data: bytes):
     with pytest.raises(ValueError, match=f'not a JPEG, PNG, TIFF or WebP file .{len(data)} bytes'):
         image_from_message(compressed(data), LIMIT)
 
@@ -213,7 +219,9 @@ def test_a_file_of_another_format_is_rejected_with_the_supported_ones(data: byte
         ('zstd', 'zstd'),
     ],
 )
-def test_another_transport_is_rejected_with_the_republish_command(image_format, transport):
+def test_the_message_about_an_unsupported_transport_contains_the_republish_command(
+    image_format, transport
+):
     command = f'ros2 run image_transport republish {transport} raw .*in_transport:={transport} '
     with pytest.raises(ValueError, match=command):
         image_from_message(compressed(b'\0\0\0\1' * 30, image_format), LIMIT)
@@ -227,7 +235,7 @@ def test_the_republish_command_is_not_suggested_for_a_supported_codec(image_form
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'TIFF', 'WEBP'])
-def test_a_large_image_is_rejected_by_its_header(kind: str):
+def test_an_image_with_too_many_pixels_in_its_header_is_rejected(kind: str):
     data = encoded(smooth(300, 400), kind)
     data = data[:700] if kind == 'JPEG' else data
     with pytest.raises(ValueError, match=r'is 400x300, more than 0\.119999 megapixels'):
@@ -240,7 +248,7 @@ def test_a_jpeg_with_too_many_scans_is_rejected_before_decoding():
     data = encoded(smooth(), 'JPEG', progressive=True)
     allowed = with_scans(data, MAX_JPEG_SCANS)
     assert is_color_jpeg(compressed(allowed), LIMIT)
-    with pytest.raises(ValueError, match='Inconsistent progression'):  # found by decoding it
+    with pytest.raises(ValueError, match='Inconsistent progression'):  # raised while decoding
         image_from_message(compressed(allowed), LIMIT)
     bomb = compressed(with_scans(data, MAX_JPEG_SCANS + 1))
     assert not is_color_jpeg(bomb, LIMIT)
@@ -248,7 +256,7 @@ def test_a_jpeg_with_too_many_scans_is_rejected_before_decoding():
         image_from_message(bomb, LIMIT)
 
 
-def test_a_png_in_tiny_chunks_is_rejected_before_it_is_decoded():
+def test_a_png_with_too_many_tiny_chunks_is_rejected():
     data = encoded(noise(), 'PNG')
     few, many = (data[:33] + chunk(b'teXt', b'') * count + data[33:] for count in (200, 300))
     assert np.array_equal(image_from_message(compressed(few), LIMIT), noise())
@@ -263,7 +271,7 @@ def test_a_large_png_in_ordinary_chunks_is_accepted():
     assert np.array_equal(image_from_message(compressed(data), 2 * LIMIT), pixels)
 
 
-def test_a_file_of_floats_is_rejected():
+def test_a_file_with_float_values_is_rejected():
     data = cv2.imencode('.tiff', np.ones((20, 30), np.float32))[1].tobytes()
     with pytest.raises(ValueError, match='is a TIFF of 32-bit values'):
         image_from_message(compressed(data), LIMIT)
@@ -273,7 +281,7 @@ def test_a_file_of_floats_is_rejected():
     ('min_width', 'size'),
     [(0, (120, 160)), (81, (120, 160)), (80, (60, 80)), (79, (60, 80)), (40, (30, 40))],
 )
-def test_a_jpeg_may_be_decoded_at_a_reduced_size_that_is_wide_enough(min_width, size):
+def test_a_jpeg_is_decoded_at_the_smallest_size_that_is_at_least_min_width_wide(min_width, size):
     message = compressed(encoded(smooth(), 'JPEG', quality=95))
     image = decode_compressed(message, LIMIT, min_width)
     assert (image.width, image.height) == (160, 120)

@@ -1,4 +1,4 @@
-"""CameraInfo and calibration files to intrinsics."""
+"""Tests the conversion of CameraInfo messages and calibration files to intrinsics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.ros.rig.image_messages import K, P, camera_info
 LENS = (-0.3, 0.1, 0.0, 0.0, 0.0)
 FULL = np.array([[1000.0, 0, 800], [0, 1000, 600], [0, 0, 1]])
 CORNER = K * np.array([[1, 1, 0], [1, 1, 0], [1, 1, 1]])
-"""The principal point is not filled in."""
+"""K with a principal point of (0, 0), as in a calibration that is not filled in."""
 
 
 def image(width: int, height: int) -> np.ndarray:
@@ -24,7 +24,7 @@ def image(width: int, height: int) -> np.ndarray:
 
 
 def changed(matrix: np.ndarray, **values: float) -> np.ndarray:
-    """Return the camera matrix with the named entries replaced."""
+    """Return a copy of the camera ``matrix`` in which the named entries are replaced."""
     places = {
         'fx': (0, 0),
         'fy': (1, 1),
@@ -71,7 +71,7 @@ def test_the_projection_matrix_of_an_unrectified_image_is_k_and_distortion_is_ke
         ((0, 0), (600, 200, 1, 1), (1, 1), (200, 400)),
     ],
 )
-def test_region_and_binning_reduce_the_matrix_and_the_expected_size(
+def test_region_of_interest_and_binning_change_the_matrix_and_the_expected_image_size(
     binning, roi, size, principal, rectified: bool
 ):
     x, y, width, height = roi
@@ -95,7 +95,7 @@ def test_a_region_that_exceeds_the_image_is_rejected():
         intrinsics_from_info(camera_info(roi=region), rectified=True)
 
 
-def test_camera_info_without_a_size_is_checked_by_its_principal_point_and_binning_applies():
+def test_the_principal_point_of_camera_info_without_a_size_is_compared_with_the_image_size():
     binned = intrinsics_from_info(
         camera_info(FULL, np.zeros(12), (), (0, 0), binning_x=2, binning_y=2), rectified=True
     )
@@ -107,7 +107,7 @@ def test_camera_info_without_a_size_is_checked_by_its_principal_point_and_binnin
         full.require_size(image(800, 600))
 
 
-def test_without_a_full_size_the_region_of_interest_gives_the_expected_size():
+def test_without_a_full_size_the_region_of_interest_defines_the_expected_size():
     region = RegionOfInterest(x_offset=400, y_offset=300, width=800, height=600)
     found = intrinsics_from_info(
         camera_info(FULL, np.zeros(12), (), (0, 0), roi=region), rectified=True
@@ -134,7 +134,9 @@ def test_a_camera_that_is_not_calibrated_is_rejected(k: np.ndarray):
         ({'cy': -300}, 'principal point .816, -300. outside'),
     ],
 )
-def test_an_implausible_camera_matrix_is_rejected_by_name(values: dict, words: str):
+def test_the_message_about_an_implausible_camera_matrix_names_the_implausible_values(
+    values: dict, words: str
+):
     with pytest.raises(ValueError, match=f'is not calibrated correctly: .*{words}'):
         intrinsics_from_info(camera_info(changed(K, **values)), rectified=False)
 
@@ -146,7 +148,7 @@ def test_an_unusual_camera_matrix_is_accepted(values: dict):
 
 
 @pytest.mark.parametrize('factor', [0.5, 2.0])
-def test_the_matrix_of_another_image_size_is_rejected(factor: float):
+def test_a_camera_matrix_for_another_image_size_is_rejected(factor: float):
     other = np.diag((factor, factor, 1)) @ K
     with pytest.raises(ValueError, match=f'K has values for an image {factor:.0f}.. times'):
         intrinsics_from_info(camera_info(other), rectified=False)
@@ -162,7 +164,7 @@ def test_an_implausible_p_is_rejected_instead_of_being_replaced_by_k():
     assert np.array_equal(intrinsics_from_info(camera_info(p=p), rectified=False).matrix, K)
 
 
-def test_a_cropped_image_may_have_its_principal_point_outside():
+def test_the_principal_point_may_be_outside_of_a_cropped_image():
     cropped = K - np.array([[0, 0, 0], [0, 0, 600], [0, 0, 0]])
     found = intrinsics_from_info(camera_info(k=cropped), rectified=False)
     assert np.array_equal(found.matrix, cropped)
@@ -214,7 +216,7 @@ def test_a_singular_r_is_treated_as_not_filled_in(r: np.ndarray):
         (stereo(-1200 * 11), 'Tx and Ty of P shift it by 11.0 m'),
     ],
 )
-def test_an_invalid_rectification_is_rejected_by_name(message, words: str):
+def test_an_invalid_rectification_is_rejected_with_the_reason(message, words: str):
     with pytest.raises(ValueError, match=words):
         intrinsics_from_info(message, rectified=True)
 
@@ -258,7 +260,7 @@ def calibration(**changes) -> dict:
 
 
 @pytest.mark.parametrize('rectified', [True, False])
-def test_a_calibration_file_gives_the_same_as_camera_info(tmp_path, rectified: bool):
+def test_a_calibration_file_gives_the_same_intrinsics_as_camera_info(tmp_path, rectified: bool):
     path = tmp_path / 'camera.yaml'
     r = Rotation.from_euler('y', 4, degrees=True).as_matrix().ravel()
     path.write_text(yaml.safe_dump(calibration(rectification_matrix={'data': r.tolist()})))
@@ -330,7 +332,7 @@ def test_a_resized_image_has_the_scaled_matrix_and_size():
     assert (found.width, found.height) == (800, 225)
 
 
-def test_a_calibration_with_only_one_side_of_the_size_is_checked_like_one_without_a_size():
+def test_camera_info_with_a_width_but_no_height_is_checked_as_if_it_had_no_size():
     found = intrinsics_from_info(camera_info(size=(1600, 0)), rectified=False)
     found.require_size(image(1600, 900))
     with pytest.raises(ValueError, match='times the size of 800x450'):

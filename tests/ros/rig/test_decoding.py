@@ -23,7 +23,7 @@ def jpegs() -> list:
 
 
 class SlowDecoder:
-    """Simulates a slow codec: decoding of one message waits until ``finish``."""
+    """Simulates a slow codec: decoding ``slow_message`` waits until the test calls ``finish``."""
 
     def __init__(self, slow_message) -> None:
         self._slow_message, self._may_finish = slow_message, threading.Event()
@@ -52,14 +52,14 @@ def test_each_camera_gets_its_own_image(decoder: ImageDecoder):
     assert [(image.width, image.height) for image in images] == [(160, 120), (40, 24)]
 
 
-def test_an_invalid_image_only_removes_its_camera_from_the_set(decoder: ImageDecoder):
+def test_an_invalid_image_removes_only_its_camera_from_the_set(decoder: ImageDecoder):
     left, right = decoder(CAMERAS, [compressed(b'noise'), jpegs()[1]], LIMIT, TIMEOUT_S)
     with pytest.raises(ValueError, match='is not a JPEG'):
         left()
     assert right().width == 160
 
 
-def test_a_slow_decoder_only_removes_its_camera_from_the_sets_until_it_finishes(
+def test_while_an_image_is_being_decoded_slowly_only_its_camera_is_missing_in_sets(
     decoder: ImageDecoder, monkeypatch: pytest.MonkeyPatch
 ):
     late, prompt = jpegs()
@@ -110,7 +110,7 @@ def test_an_image_side_that_is_too_short_or_too_long_is_rejected(
             image()
 
 
-def test_images_may_be_decoded_at_a_reduced_size():
+def test_with_min_width_images_are_decoded_at_a_reduced_size():
     decoder = ImageDecoder(min_width=80)
     image = decoder(('left',), jpegs()[:1], LIMIT, TIMEOUT_S)[0]()
     decoder.close()
@@ -118,7 +118,7 @@ def test_images_may_be_decoded_at_a_reduced_size():
     assert (image.width, image.height) == (160, 120)
 
 
-def test_large_images_are_rejected(decoder: ImageDecoder):
+def test_images_with_more_than_the_allowed_pixels_are_rejected(decoder: ImageDecoder):
     with pytest.raises(ValueError, match=r'more than 0\.019199 megapixels'):
         decoder(('left',), jpegs()[:1], 160 * 120 - 1, TIMEOUT_S)[0]()
 
@@ -169,14 +169,14 @@ def test_at_most_waiting_sets_decoded_images_are_kept_per_camera(decoder: ImageD
 
 @pytest.fixture
 def batching(decoder: ImageDecoder) -> ImageDecoder:
-    """A decoder that works as for a GPU, on the CPU."""
+    """Return a decoder that uses the CPU, but decodes on arrival and in batches as with a GPU."""
     decoder.on_arrival, decoder._device = True, torch.device('cpu')
     decoder._jpeg_batches = JpegBatches(torch.device('cpu'))
     return decoder
 
 
 class RecordingDecoder:
-    """Stands for nvJPEG: counts the files of each call; the first call waits for ``finish``."""
+    """Replaces nvJPEG. It records the number of files of each call; calls wait for ``finish``."""
 
     def __init__(self) -> None:
         self.counts, self._may_finish = [], threading.Event()
@@ -192,7 +192,9 @@ class RecordingDecoder:
         self._may_finish.set()
 
 
-def test_color_jpegs_that_arrive_during_a_call_are_decoded_together(batching: ImageDecoder):
+def test_color_jpegs_that_arrive_during_a_call_of_nvjpeg_are_decoded_in_the_next_call(
+    batching: ImageDecoder,
+):
     recording = batching._jpeg_batches._decode = RecordingDecoder()
     cameras = ('front', 'gray', 'left', 'right')
     messages = [jpegs()[0], compressed(encoded(smooth()[..., 0], 'JPEG')), *jpegs()]
@@ -208,7 +210,7 @@ def test_color_jpegs_that_arrive_during_a_call_are_decoded_together(batching: Im
     assert np.array_equal(images[1].pixels, decoded_image(messages[1], LIMIT).pixels)
 
 
-def test_a_damaged_jpeg_only_removes_its_camera_from_the_call(batching: ImageDecoder):
+def test_a_damaged_jpeg_in_a_batch_removes_only_its_camera_from_the_set(batching: ImageDecoder):
     damaged = compressed(encoded(smooth(), 'JPEG')[:-900])
     messages = [damaged, jpegs()[1]]
     for camera, message in zip(CAMERAS, messages, strict=True):
@@ -230,7 +232,7 @@ def test_a_failing_device_is_not_reported_as_an_invalid_image(batching: ImageDec
         image()
 
 
-def test_images_that_arrive_while_others_are_in_progress_wait(
+def test_images_wait_while_an_earlier_image_is_decoded_and_images_beyond_the_limit_are_dropped(
     batching: ImageDecoder, monkeypatch: pytest.MonkeyPatch
 ):
     messages = [raw('rgb8', noise(), 40) for _ in range(decoding.WAITING_SETS + 1)]
@@ -245,7 +247,7 @@ def test_images_that_arrive_while_others_are_in_progress_wait(
     assert all(image.message is not messages[-1] for image in batching._started['left'])
 
 
-def test_a_late_image_excludes_its_camera_until_it_is_decoded(
+def test_after_a_timeout_the_camera_is_excluded_until_its_late_image_is_decoded(
     batching: ImageDecoder, monkeypatch: pytest.MonkeyPatch
 ):
     late, next_one = (raw('rgb8', noise(), 40) for _ in range(2))

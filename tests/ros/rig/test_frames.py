@@ -1,4 +1,4 @@
-"""Tests the conversion of an image set to a frame, with transforms that the test sets."""
+"""Tests the conversion of an image set to a frame. Transforms are stored without topics."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def transform(parent: str, child: str, stamp_ns: int, x: float) -> TransformStam
 
 
 def filled_transforms() -> RecordedTransforms:
-    """Return tf of cameras 1 and 2 m ahead, on a vehicle that moves by 1 m/s along map x."""
+    """Return tf of a vehicle that moves at 1 m/s along the x axis of map.
+
+    The left camera is 1 m ahead of base_link, and the right camera 2 m.
+    """
     transforms = RecordedTransforms(100.0)
     mounts = [
         transform('base_link', f'{name}_optical', 0, x)
@@ -63,13 +66,13 @@ CALIBRATION = info()
 
 
 def topic_name(topic: str) -> str:
-    """Return the name of a topic; fails without one, as the function of rclpy does."""
+    """Return ``topic``; fail if it is empty, as the function of rclpy does."""
     assert topic
     return topic
 
 
 class Setup:
-    """A builder with calibrated cameras, and settings that can be changed."""
+    """A frame builder with calibrated cameras and with settings that a test can change."""
 
     def __init__(self, infos=(CALIBRATION, CALIBRATION), min_width=0, is_over=True, **values):
         values = {'cameras': CAMERAS, 'geometry_timeout_s': 0.0} | values
@@ -98,7 +101,7 @@ def test_a_frame_has_pixels_calibration_extrinsics_stamps_and_poses():
     assert (built.faults, built.rejection, built.no_poses, built.warnings) == ({}, None, None, {})
 
 
-def test_a_camera_whose_colors_were_removed_is_used_and_reported():
+def test_a_camera_whose_driver_removed_the_colors_is_used_and_reported():
     messages = [compressed(encoded(smooth(), 'JPEG')) for _ in CAMERAS]
     messages[1] = compressed(encoded(smooth()[..., 0], 'JPEG'), 'yuv422; jpeg compressed mono8')
     built = Setup().build(image_set(messages))
@@ -153,7 +156,7 @@ def test_a_camera_with_missing_or_invalid_calibration_is_not_used(message, words
     assert words in str(built.faults['right'])
 
 
-def test_fewer_cameras_than_min_cameras_are_rejected_with_the_first_reason():
+def test_a_set_with_fewer_than_min_cameras_is_rejected_with_the_reason_of_the_first_fault():
     setup = Setup((info(), None), min_cameras=2)
     built = setup.build()
     assert built.frame is None
@@ -173,7 +176,7 @@ def test_during_startup_a_set_needs_the_calibration_of_every_camera_but_not_ever
     assert Setup(is_over=False).build(image_set(messages)).rejection is None
 
 
-def test_without_ego_motion_a_frame_is_built_and_the_reason_is_given():
+def test_without_ego_motion_a_frame_is_built_and_the_reason_is_reported():
     built = Setup(fixed_frame='odom').build()
     assert built.frame.world_from_ego is None
     assert (
@@ -187,7 +190,7 @@ def test_without_odometry_the_reason_names_the_odometry_topic():
     assert 'check the publisher of /odom or set fixed_frame; without ego motion' in built.no_poses
 
 
-def test_a_stamp_outside_tf_gets_the_nearest_pose_if_it_is_within_pose_clamp_s():
+def test_a_stamp_after_the_last_pose_gets_this_pose_if_the_difference_is_within_pose_clamp_s():
     stamps = np.array([3_050_000_000])
     assert np.allclose(Setup(pose_clamp_s=0.06).builder.poses(stamps)[0][0, 0, 3], 3.0)
     assert Setup(pose_clamp_s=0.04).builder.poses(stamps)[0] is None
@@ -249,13 +252,13 @@ def test_r_and_tx_move_the_camera_relative_to_its_frame():
     assert np.allclose(rig.ego_from_camera[1, :3, 3], (2, 0, 0) + r.T @ (0.5, 0, 0))
 
 
-def test_a_suspicious_calibration_is_reported_by_camera():
+def test_the_warning_about_a_suspicious_calibration_names_the_camera():
     built = Setup((info(), info(d=LENS))).build()
     assert set(built.warnings) == {'right'}
     assert built.warnings['right'].startswith('camera right may have lens distortion')
 
 
-def test_two_cameras_with_one_frame_are_reported_unless_their_tx_differs():
+def test_two_cameras_with_the_same_tf_frame_are_reported_unless_their_tx_differs():
     images = image_set(frames=('left_optical', 'left_optical'))
     built = Setup().build(images)
     assert 'camera right has the frame left_optical of left' in built.warnings['right']
@@ -263,7 +266,7 @@ def test_two_cameras_with_one_frame_are_reported_unless_their_tx_differs():
     assert Setup((info(p=P), info(p=p))).build(images).warnings == {}
 
 
-def test_two_cameras_with_one_camera_info_topic_are_reported():
+def test_two_cameras_with_the_same_camera_info_topic_are_reported():
     built = Setup(camera_info_topics=('/info', '/info')).build()
     assert 'camera right has the CameraInfo topic of left (/info)' in built.warnings['right']
 
@@ -287,13 +290,13 @@ def test_calibration_files_need_no_camera_info_topics(tmp_path):
     assert built.frame.rig.intrinsics[:, 0, 0].tolist() == [100, 100]
 
 
-def test_an_invalid_calibration_file_is_rejected_at_once(tmp_path):
+def test_an_invalid_calibration_file_is_rejected_when_the_builder_is_created(tmp_path):
     (tmp_path / 'left.yaml').write_text(yaml.safe_dump(calibration(0.0)))
     with pytest.raises(ValueError, match='is not calibrated'):
         Setup(camera_info_files=(str(tmp_path / 'left.yaml'), ''))
 
 
-def test_a_set_waits_for_camera_info_that_arrives_in_time():
+def test_a_set_waits_for_camera_info_that_arrives_before_the_timeout():
     setup = Setup((info(), None), geometry_timeout_s=30.0)
     timer = threading.Timer(0.05, setup.builder.take_info, ('right', info()))
     timer.start()
@@ -315,14 +318,14 @@ def test_after_a_timeout_sets_no_longer_wait_for_the_camera_info_of_that_camera(
 
 
 class NoWait(threading.Event):
-    """An event that fails the test when something waits for it."""
+    """An event that raises AssertionError in ``wait``, so that ``waits`` can detect the call."""
 
     def wait(self, timeout: float | None = None) -> bool:
         raise AssertionError('waited')
 
 
 def waits(setup: Setup, images: ImageSet | None = None) -> bool:
-    """Return True if the builder waits for the geometry of the set."""
+    """Return True if the builder waits for calibration, extrinsics or poses of the set."""
     try:
         setup.builder.build(images or image_set(), NoWait())
     except AssertionError:
@@ -341,7 +344,7 @@ def test_a_set_waits_for_poses_only_if_its_stamps_are_later_than_tf(stamps_s, is
     assert waits(setup, images) == is_waiting
 
 
-def test_after_a_timeout_of_poses_sets_do_not_wait_for_poses_during_one_second(
+def test_after_a_timeout_while_waiting_for_poses_sets_do_not_wait_for_poses_for_one_second(
     monkeypatch: pytest.MonkeyPatch,
 ):
     now_s = [100.0]

@@ -1,4 +1,4 @@
-"""Raw images against formulas in numpy, which share no code with the conversion."""
+"""Compares converted raw images with formulas in numpy that share no code with the conversion."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ COLORS = [(200, 40, 40), (40, 80, 210), (30, 160, 60), (250, 250, 250), (5, 5, 5
 
 
 def values_of(encoding: str, rgb: np.ndarray) -> np.ndarray:
-    """Return ``rgb`` in a packed encoding; 16-bit values have a lower byte that must not count."""
+    """Return ``rgb`` in a packed encoding. The lower byte of 16-bit values is 9; the conversion
+    must ignore it.
+    """
     is_wide = '16' in encoding
     order = next(
         (CHANNELS[name] for name in sorted(CHANNELS, key=len)[::-1] if name in encoding), (0,)
@@ -42,7 +44,7 @@ def values_of(encoding: str, rgb: np.ndarray) -> np.ndarray:
 
 
 def yuv(rgb: np.ndarray) -> np.ndarray:
-    """Return (H, W, 3) YUV of BT.601 with 16 to 235 for black to white."""
+    """Return the (H, W, 3) YUV values of BT.601, with Y = 16 for black and 235 for white."""
     weights = np.array(
         [(65.738, 129.057, 25.064), (-37.945, -74.494, 112.439), (112.439, -94.154, -18.285)]
     )
@@ -50,7 +52,10 @@ def yuv(rgb: np.ndarray) -> np.ndarray:
 
 
 def yuv_rows(encoding: str, rgb: np.ndarray, padding: int) -> np.ndarray:
-    """Return the rows of the buffer, for an image whose pairs of pixels have one color."""
+    """Return the rows of the message data.
+
+    All pixels of ``rgb`` that share a U and a V value in ``encoding`` must have the same color.
+    """
     y, u, v = np.moveaxis(yuv(rgb), -1, 0)
     height, width = y.shape
     u2, v2 = u[:, ::2], v[:, ::2]
@@ -61,7 +66,7 @@ def yuv_rows(encoding: str, rgb: np.ndarray, padding: int) -> np.ndarray:
     if encoding in ('nv12', 'nv21'):
         pair = (u2[::2], v2[::2]) if encoding == 'nv12' else (v2[::2], u2[::2])
         return np.concatenate((y, np.stack(pair, -1).reshape(height // 2, width)))
-    if encoding == 'nv24':  # a row of color, with its padding, takes two rows of the buffer
+    if encoding == 'nv24':  # a row of UV and its padding fill two rows of the data
         color = np.pad(np.stack((u, v), -1).reshape(height, -1), ((0, 0), (0, 2 * padding)))
         luma = np.pad(y, ((0, 0), (0, padding)))
         return np.concatenate((luma, color.reshape(2 * height, -1)))
@@ -70,14 +75,14 @@ def yuv_rows(encoding: str, rgb: np.ndarray, padding: int) -> np.ndarray:
 
 
 def with_blocks(height: int = 16, width: int = 24) -> np.ndarray:
-    """Return an image of blocks of 4x4 pixels in one of COLORS each."""
+    """Return an image of blocks of 4x4 pixels; each block has one of COLORS."""
     picks = np.random.default_rng(1).integers(0, len(COLORS), (height // 4, width // 4))
     blocks = np.array(COLORS, np.uint8)[picks]
     return blocks.repeat(4, 0).repeat(4, 1)
 
 
 def mosaic(encoding: str, rgb: np.ndarray) -> np.ndarray:
-    """Return the (H, W) values that a sensor with this Bayer pattern measures of ``rgb``."""
+    """Return the (H, W) values of a sensor that has the Bayer pattern of ``encoding``."""
     result = np.empty(rgb.shape[:2], np.uint8)
     for place, letter in enumerate(encoding.split('_')[1][:4]):
         row, column = divmod(place, 2)
@@ -86,7 +91,7 @@ def mosaic(encoding: str, rgb: np.ndarray) -> np.ndarray:
 
 
 def message_of(encoding: str, rgb: np.ndarray, padding: int, bigendian: bool) -> Image:
-    """Return ``rgb`` in any encoding of ENCODINGS."""
+    """Return an Image message that contains ``rgb`` in ``encoding``, any of ENCODINGS."""
     width = rgb.shape[1]
     if not isinstance(ENCODINGS[encoding], Packed):
         rows = yuv_rows(encoding, rgb, padding)[..., None]
@@ -102,7 +107,10 @@ def message_of(encoding: str, rgb: np.ndarray, padding: int, bigendian: bool) ->
 
 
 def difference(encoding: str, padding: int = 0, bigendian: bool = False) -> int:
-    """Encode an image, convert it back, and return the largest difference inside its border."""
+    """Encode an image, convert it back, and return the largest difference in gray levels.
+
+    The two outer rows and columns are ignored.
+    """
     is_gray = encoding.startswith('mono') or encoding.endswith('C1')
     if encoding.startswith('bayer_'):
         rgb = np.broadcast_to(np.array((200, 120, 30), np.uint8), (16, 24, 3))
@@ -116,7 +124,7 @@ def difference(encoding: str, padding: int = 0, bigendian: bool = False) -> int:
 
 
 def documented_table() -> str:
-    """Return the table of docs/NODE.md: encodings and the largest difference that was found."""
+    """Return the table of encodings in docs/NODE.md with the differences that are measured now."""
     lines = [
         '| encoding | largest difference from the formula, gray levels of 255 |',
         '| --- | --- |',
@@ -124,13 +132,13 @@ def documented_table() -> str:
     return '\n'.join([*lines, *(f'| `{name}` | {difference(name)} |' for name in ENCODINGS)])
 
 
-def test_exactly_the_encodings_that_can_be_viewed_are_supported():
+def test_exactly_the_encodings_with_a_defined_brightness_or_color_are_supported():
     assert set(ENCODINGS) == VIEWABLE
 
 
 @pytest.mark.parametrize('padding', [0, 6])
 @pytest.mark.parametrize('encoding', sorted(VIEWABLE))
-def test_an_encoding_is_converted_by_its_formula(encoding: str, padding: int):
+def test_the_pixels_of_an_encoding_agree_with_its_formula(encoding: str, padding: int):
     exact = isinstance(ENCODINGS[encoding], Packed)
     assert difference(encoding, padding) <= (0 if exact else 2)
 
@@ -146,7 +154,7 @@ def test_the_documented_table_of_encodings_equals_the_measured_differences():
 
 
 @pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
-def test_a_bayer_pattern_keeps_colors_in_place(pattern: str):
+def test_demosaicing_does_not_move_colors_with_any_bayer_pattern(pattern: str):
     rgb = np.empty((16, 24, 3), np.uint8)
     rgb[:, :12], rgb[:, 12:] = COLORS[0], COLORS[1]
     found = image_from_message(message_of(f'bayer_{pattern}8', rgb, 0, False), LIMIT)
@@ -155,7 +163,9 @@ def test_a_bayer_pattern_keeps_colors_in_place(pattern: str):
 
 
 @pytest.mark.parametrize('encoding', ['nv12', 'nv21', 'nv24'])
-def test_a_planar_image_whose_step_covers_all_planes_is_read_without_padding(encoding: str):
+def test_a_planar_image_without_padding_is_read_if_its_step_is_data_size_divided_by_height(
+    encoding: str,
+):
     message = message_of(encoding, with_blocks(), 0, False)
     expected = image_from_message(message, LIMIT)
     message.step = len(message.data) // message.height
@@ -175,7 +185,7 @@ def test_a_yuv_image_of_odd_size_is_rejected(encoding: str, field: str):
 @pytest.mark.parametrize(
     'encoding', ['8UC2', '16SC1', '32FC1', '32FC3', 'bayer_xyzw8', 'RGB8', '']
 )
-def test_an_unsupported_encoding_is_rejected_with_the_list_of_supported_ones(encoding: str):
+def test_an_unsupported_encoding_is_rejected_with_the_list_of_supported_encodings(encoding: str):
     with pytest.raises(ValueError, match=f"encoding '{encoding}'.* one of rgb8, bgr8, .*, nv24"):
         image_from_message(raw(encoding, noise(), 40), LIMIT)
 
@@ -199,7 +209,7 @@ def test_a_size_that_does_not_fit_the_data_is_rejected(field: str, value: int):
 
 
 @pytest.mark.parametrize('encoding', ['yuv422_yuy2', 'nv12', 'bgr8'])
-def test_an_image_is_rejected_if_its_rows_have_padding_but_its_step_does_not_count_it(
+def test_an_image_whose_rows_have_padding_is_rejected_if_step_does_not_include_the_padding(
     encoding: str,
 ):
     message = message_of(encoding, with_blocks(), 64, False)
@@ -215,14 +225,14 @@ def test_bytes_after_the_last_row_are_ignored():
     assert np.array_equal(image_from_message(message, LIMIT), expected)
 
 
-def test_an_image_of_the_largest_size_is_converted_and_a_larger_one_is_rejected():
+def test_an_image_of_the_largest_size_is_converted_and_a_larger_image_is_rejected():
     message = raw('rgb8', noise(), 40)
     assert image_from_message(message, 24 * 40).shape == (24, 40, 3)
     with pytest.raises(ValueError, match=r'is 40x24, more than 0\.000959 megapixels'):
         image_from_message(message, 24 * 40 - 1)
 
 
-def test_a_tight_rgb8_image_is_not_copied():
+def test_an_rgb8_image_without_padding_is_not_copied():
     message = raw('rgb8', noise(), 40)
     assert np.shares_memory(
         image_from_message(message, LIMIT), np.frombuffer(message.data, np.uint8)
@@ -230,7 +240,7 @@ def test_a_tight_rgb8_image_is_not_copied():
 
 
 @pytest.mark.parametrize('encoding', list(color_conversion.COLOR_CODES))
-def test_cv_bridge_and_opencv_convert_alike(encoding: str):
+def test_cv_bridge_and_opencv_convert_to_the_same_pixels(encoding: str):
     bridge = color_conversion.load_cv_bridge()
     message = message_of(encoding, noise(16, 24), 0, False)
     assert np.array_equal(rgb_from_message(message, bridge), rgb_from_message(message, None))

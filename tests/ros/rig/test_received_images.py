@@ -1,4 +1,4 @@
-"""Images from serialized messages equal those that rclpy deserializes."""
+"""Tests that images read from serialized messages equal the images that rclpy deserializes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STAMPS = (Time(), Time(sec=-1, nanosec=999_999_999), Time(sec=1_700_000_000, nan
 
 
 def require_equal(message: CompressedImage | Image) -> None:
-    """Require the fields that rclpy deserializes."""
+    """Assert that ``received_image`` reads the same fields from ``message`` as rclpy."""
     data = serialize_message(message)
     found, expected = received_image(data, type(message)), deserialize_message(data, type(message))
     assert isinstance(found, type(message))
@@ -57,7 +57,7 @@ def test_the_data_of_an_image_is_a_view_of_the_received_bytes():
         assert received_image(data, type(message)).data.obj is data
 
 
-def test_pixels_are_those_of_the_message_that_rclpy_deserializes():
+def test_a_received_image_has_the_pixels_of_the_message_that_was_serialized():
     jpeg = encoded(smooth(), 'JPEG')
     messages = [compressed(jpeg), compressed(encoded(smooth(), 'PNG'), 'png')]
     messages += [raw(encoding, noise(), 40) for encoding in ('rgb8', 'bgr8')]
@@ -69,13 +69,13 @@ def test_pixels_are_those_of_the_message_that_rclpy_deserializes():
 
 
 @pytest.mark.parametrize('data', [b'', b'no JPEG', b'\xff\xd8'])
-def test_data_that_is_not_a_jpeg_does_not_count_as_a_color_jpeg(data: bytes):
+def test_is_color_jpeg_is_false_for_data_that_is_not_a_jpeg(data: bytes):
     received = received_image(serialize_message(compressed(data)), CompressedImage)
     assert not is_color_jpeg(received, LIMIT)
 
 
 @pytest.mark.parametrize('message', [compressed(b'1234'), raw('rgb8', noise(), 40)])
-def test_bytes_that_end_too_early_are_an_error(message: CompressedImage | Image):
+def test_a_truncated_message_is_rejected(message: CompressedImage | Image):
     data = serialize_message(message)
     end = data.rindex(bytes(message.data)) + len(message.data)
     for length in (2, 3, 9, 13, 15, 20, 21, 25, 28, end - 1):
@@ -87,7 +87,7 @@ def test_data_of_another_byte_order_is_deserialized_by_rclpy():
     message = compressed(b'1234')
     data = serialize_message(message)
     swapped = bytearray(b'\x00\x00' + data[2:])
-    for begin in range(4, 16, 4):  # stamp and length of the frame's name
+    for begin in range(4, 16, 4):  # seconds and nanoseconds of the stamp, length of frame_id
         swapped[begin : begin + 4] = swapped[begin : begin + 4][::-1]
     swapped[20:24], swapped[32:36] = swapped[23:19:-1], swapped[35:31:-1]
     assert received_image(bytes(swapped), CompressedImage) == message
