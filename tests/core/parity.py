@@ -25,20 +25,21 @@ from tests.reference import DATA, filled_model, golden, reference_path, syntheti
 from tests.sample import sample_paths
 
 CASES = ('real_1key', 'real_2key', 'real_2key_da', 'synth_2key', 'synth_2key_da')
-"""The images of the synth cases come from a formula, so that they need no reference folder."""
+"""The images of the synth cases are computed, so that these cases need no reference folder."""
 TIGHT = 1e-5
 """Tolerance, relative L2, where only rounding differs."""
 FLIPS = {'1key': 2e-3, '2key': 2e-3, '2key_da': 5e-3}
-"""Tolerance, relative L2, of stages after voxel pooling with our voxel indices: one or two points
-fall into a neighboring cell. In refined volumes single points have a large weight, so that one
-such point changes more there."""
+"""Tolerance, relative L2, of stages after voxel pooling with our voxel indices. One or two points
+fall into a neighboring cell of the official cell. After depth aggregation, single points have
+large weights, so that one such point changes the map more."""
 BOXES = {'1key': (1e-3, 1e-4, 0), '2key': (1e-3, 1e-4, 0), '2key_da': (5e-2, 1e-2, 4)}
-"""Tolerances with our voxel indices: center in meters, score, and number of boxes that may
-differ because they are near the limit of candidates."""
+"""Tolerances with our voxel indices: distance of centers in meters, difference of scores, and
+number of unmatched boxes. A candidate with a score near the lowest selected score can be selected
+in one of the two codes only, and then its box has no match."""
 TIGHT_BOXES = (1e-3, 1e-4, 0)
 MAX_FLIPS = 16
-"""Points of a frame (473,088) that may change cell; the official code's own float32 and float64
-runs differ in 6 to 8."""
+"""Largest number of points of a frame, out of 473,088, whose cell may differ. A float32 run and a
+float64 run of the official code differ in the cells of 6 to 8 points."""
 
 IMAGE_STAGES = {
     'img_backbone.stem_pool': 'image_encoder.backbone.maxpool',
@@ -74,7 +75,7 @@ BEV_STAGES = {
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table: the compared stage, its tolerance and its distance."""
+    """One row of the table: the compared stage, the tolerance and the measured distance."""
 
     case: str
     stage: str
@@ -88,8 +89,10 @@ class Row:
 
 
 def sample_inputs(case: str) -> ModelInputs:
-    """Return the inputs of a golden case: its matrices, and images from the real sample's JPEG
-    files or the formula."""
+    """Return the inputs of a golden case: the matrices of its file, and its images.
+
+    The images of a synth case are computed; a real case has the JPEG files of the real sample.
+    """
     _, arrays = golden(case)
     matrices = (
         torch.from_numpy(arrays[f'in/{name}'])
@@ -139,8 +142,8 @@ def compare(case: str) -> Iterator[Row]:
 
 
 def compare_head_only() -> Iterator[Row]:
-    """Yield the BEV head's comparisons on a synthetic map, whose numbers do not depend on voxel
-    indices.
+    """Yield the comparisons of BEV encoder and head on a computed BEV map. Without voxel pooling,
+    they do not depend on voxel indices.
     """
     reference, arrays = golden('head_only_2key')
     model = filled_model('2key')
@@ -166,8 +169,9 @@ class Stages:
         self.reference, self._arrays = reference, arrays
 
     def row(self, stage: str, tensor: torch.Tensor, tolerance: float, note: str = '') -> Row:
-        """Return the larger of two relative distances: on the stored elements, and of a random
-        projection of them all."""
+        """Return the row of a stage. Its number is the larger of two relative L2 distances: of the
+        stored elements, and of a random projection of all elements.
+        """
         if list(tensor.shape) != self.reference[stage]['shape'] and tensor.numel() != np.prod(
             self.reference[stage]['shape']
         ):
@@ -190,12 +194,14 @@ class Stages:
         return Row(self.case, stage + note, 'relative L2', tolerance, float(max(stored, total)))
 
     def add(self, stage: str, tensor: torch.Tensor, tolerance: float) -> None:
-        """Compare a stage if the case has it; some are stored only for the key frame."""
+        """Compare a stage if it is stored; some stages are stored only for the key frame."""
         if self._prefix + stage in self.reference:
             self.rows.append(self.row(self._prefix + stage, tensor, tolerance))
 
     def require_all(self) -> None:
-        """Raise unless every stored stage was compared; geometry is compared by its integers."""
+        """Raise AssertionError if a stored stage was not compared, except for the stages of the
+        geometry, of which only the voxel indices are compared, elsewhere.
+        """
         compared = {row.stage for row in self.rows}
         left_out = [
             stage for stage in self.reference if stage not in compared and 'geometry' not in stage
@@ -276,8 +282,9 @@ def _compare_geometry(case: str, inputs: ModelInputs, model: BEVDepth) -> Iterat
 
 
 def stored_index(case: str, frame: int) -> np.ndarray:
-    """Return the official voxel indices of one frame, (1, N, D, h, w, 3) int32; both frames of
-    real_2key have the same."""
+    """Return the official voxel indices of one frame, (1, N, D, h, w, 3) int32. Both frames of
+    a real case have the same indices.
+    """
     if case.startswith('synth'):
         return np.load(DATA / 'geometry_synth.npz')['geom_int16'][:, frame].astype(np.int32)
     return np.load(reference_path('golden/voxel_pooling_real.npz'))['geom_int16'].astype(np.int32)
@@ -343,11 +350,18 @@ def compare_boxes(
 def match_boxes(
     found: ScoredBoxes, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, int]:
-    """Pair each official box with our nearest one of its label within 0.1 m and 0.01 of score, one
-    to one. The columns of ``boxes`` begin with x, y and z.
+    """Pair each official box with one of our boxes: the nearest unpaired box within 0.1 m that has
+    the same label and a score that differs by at most 0.01.
+
+    Args:
+        found: our boxes.
+        boxes: official boxes; the first columns are x, y and z.
+        scores: official scores.
+        labels: official labels.
 
     Returns:
-        (pairs, 2) indices (ours, theirs), and how many boxes of either side are left over.
+        (pairs, 2) indices (our box, official box), and the number of unpaired boxes: ours plus
+        official.
     """
     free = np.ones(len(found.boxes), bool)
     pairs = []
@@ -373,7 +387,7 @@ def all_rows() -> Iterator[Row]:
 
 
 def require_all_met(rows: list[Row]) -> None:
-    """Fail with the rows that miss their tolerance."""
+    """Raise AssertionError with the rows whose distance exceeds the tolerance."""
     missed = [row for row in rows if not row.met]
     assert not missed, '\n'.join(str(row) for row in missed)
 
@@ -393,12 +407,12 @@ def summary(rows: list[Row]) -> dict[tuple[str, str], dict[str, Row]]:
 
 
 def main() -> None:
-    """Print the table; exit with an error when a tolerance is missed."""
+    """Print the table; exit with an error if a distance exceeds its tolerance."""
     print_table(list(all_rows()))
 
 
 def print_table(rows: list[Row]) -> None:
-    """Print the rows as Markdown; exit with an error when a tolerance is missed."""
+    """Print the rows as Markdown; exit with an error if a distance exceeds its tolerance."""
     cases = list(dict.fromkeys(row.case for row in rows))
     print(f'| stage | measure | tolerance | {" | ".join(cases)} |')
     print('| --- | --- | --- |' + ' ---: |' * len(cases))

@@ -2,9 +2,10 @@
 
 ``python -m tests.core.stereo_parity`` prints the table.
 
-The official code multiplies poses in float32, 1,000 m from the origin of the world frame: once for
-the BEV features and once for stereo matching; the two results differ by 0.1 mm. Our code uses one
-result for both. The tests therefore use the official matrices of stereo matching.
+The official code computes the motion between two frames in float32, from poses that are 1,000 m
+from the origin of the world frame. It computes the motion twice: for the BEV features and for
+stereo matching. The two results differ by 0.1 mm. Our code uses one result for both. For the
+comparison, our stereo matching therefore uses the official matrices of stereo matching.
 """
 
 from __future__ import annotations
@@ -53,31 +54,33 @@ from tests.reference import filled_model, reference_path, stereo_golden
 
 CASES = ('stereo_real_2key', 'stereo_real_2key_da', 'stereo_real_2key_mu_clamp')
 AMPLIFIED = 5e-3
-"""Relative L2 of the stages after the first update of the spread: candidates with a depth near
-0 project far outside of the image, where a rounding error moves them by many pixels. The
-official code's own float32 and float64 runs differ by up to 1.5e-3 there."""
+"""Relative L2 of the stages after the first update of the spread. Candidates with a depth near 0
+project far outside of the image, where a rounding error moves the projection by many pixels. In
+these stages, a float32 run and a float64 run of the official code differ by up to 1.5e-3."""
 FIRST_COSTS = 5e-5
 """Relative L2 of the cost volumes of the first step. One pixel (camera 4, row 17,
 column 93 of the second range) projects to 0.12 m in front of the source camera; its 8 elements
-differ by up to 1e-2 between AVX2 and AVX-512 instructions of one machine. They alone change the
-checksum of a stage by up to 2e-5; the stored elements agree within 7.2e-6."""
+differ by up to 1e-2 between AVX2 and AVX-512 instructions of one machine. These 8 elements change
+the checksum of a stage by up to 2e-5; the stored elements agree within 7.2e-6."""
 DEPTH = 2e-4
-"""Relative L2 of the depth distribution: the softmax reduces the difference. Float32 and
+"""Relative L2 of the depth distribution. The softmax reduces the difference. Float32 and
 float64 runs of the official code differ by 3e-5 here and by up to 4e-4 with other weights."""
 FLIPS = 1e-2
-"""Relative L2 after voxel pooling with our voxel indices. Two points of the past frame change
-their cell; one has a depth probability of 0.153 and a context of norm 18.8, so that the map, of
-norm 872, changes by sqrt(2) 0.153 18.8 / 872 = 4.7e-3. Maps of the head change by up to twice
-that."""
+"""Relative L2 after voxel pooling with our voxel indices. Two points of the past frame fall
+into another cell. One of these points has the depth probability 0.153 and a context with the norm
+18.8. This point moves from one cell of the map to another cell. The map has the norm 872 and
+changes by sqrt(2) * 0.153 * 18.8 / 872 = 4.7e-3. Maps of the head change by up to twice this
+number."""
 BORDER_M = 4e-5
-"""Largest distance from a cell border, of points that fall into another cell. Float32
-coordinates of up to 100 m have steps of 7.6e-6 m; about ten operations round them, by half a
-step at most."""
+"""Largest distance to the cell border, of points whose cell is not the official cell. Float32
+coordinates of up to 100 m have steps of 7.6e-6 m; about ten operations round the coordinates by
+up to half a step each."""
 BOXES = (0.1, 1e-2, 10)
-"""Tolerances with our voxel indices: center in meters, score, and number of unmatched boxes."""
+"""Tolerances with our voxel indices: distance of centers in meters, difference of scores, and
+number of unmatched boxes."""
 STORED_INDEX = 2e-4
-"""Relative L2 after voxel pooling with the official indices: the deviation of the depth
-distribution remains."""
+"""Relative L2 after voxel pooling with the official indices. Only the deviation of the depth
+distribution contributes."""
 
 _STEREO_IMAGE_STAGES = {
     **{
@@ -116,10 +119,10 @@ def golden_inputs(arrays: dict[str, np.ndarray]) -> ModelInputs:
 
 
 def official_pair_matrices(arrays: dict[str, np.ndarray]) -> list[torch.Tensor]:
-    """Return ``source_from_reference`` from the official poses: with the key frame as reference,
-    and with the past frame.
+    """Return two matrices ``source_from_reference``, computed from the official poses. The
+    reference frame is the key frame in the first matrix and the past frame in the second.
     """
-    poses = torch.from_numpy(arrays['in/sensor2sensor_mats']).double()  # of each frame
+    poses = torch.from_numpy(arrays['in/sensor2sensor_mats']).double()  # one per frame
     frustums = [
         camera_from_frustum(
             *(torch.from_numpy(arrays[f'in/{name}'])[:, f] for name in ('intrin_mats', 'ida_mats'))
@@ -136,7 +139,7 @@ def official_pair_matrices(arrays: dict[str, np.ndarray]) -> list[torch.Tensor]:
 
 @contextmanager
 def official_poses(arrays: dict[str, np.ndarray]) -> Iterator[None]:
-    """Let stereo matching of a two-frame forward use the official poses."""
+    """Replace the poses of stereo matching by the official poses, for one two-frame forward."""
     pairs = official_pair_matrices(arrays)
     with patch.object(bevdepth, 'source_from_reference', side_effect=pairs):
         yield
@@ -144,8 +147,8 @@ def official_poses(arrays: dict[str, np.ndarray]) -> Iterator[None]:
 
 @contextmanager
 def stored_cells() -> Iterator[None]:
-    """Let voxel pooling of a two-frame forward use the official voxel indices; for models without
-    depth refinement.
+    """Replace the voxel indices by the official indices, for one two-frame forward of a model
+    without depth aggregation.
     """
     frames = iter((0, 1))
 
@@ -227,10 +230,11 @@ def _hooks(
 
 
 class _StereoStages:
-    """Compare the stages of ``StereoDepth`` for one reference frame.
+    """Compares the stages of ``StereoDepth`` for one reference frame.
 
-    ``cost_volume`` and ``updated`` handle all depth ranges in one call, ``bin_density`` one range
-    per call.
+    The methods with the argument ``real`` replace functions of our code: they call the replaced
+    function ``real`` and compare its arguments or its results. ``cost_volume`` and ``updated`` are
+    called once for all depth ranges, ``bin_density`` is called once per range.
     """
 
     def __init__(self, stages: Stages, frame: int, ranges: int) -> None:
@@ -242,11 +246,11 @@ class _StereoStages:
         self._stages.add(f's{self._frame}.{name}', tensor, tolerance)
 
     def _add_ranges(self, step: int, first: float, **stages: torch.Tensor) -> None:
-        """Compare stages of a step, whose tensors have the ranges as first dimension.
+        """Compare stages of one step; the first dimension of each tensor is the depth range.
 
         Args:
             step: refinement step.
-            first: tolerance in the first step; later ones have ``AMPLIFIED``.
+            first: tolerance in the first step; in later steps it is ``AMPLIFIED``.
             stages: tensors by name.
         """
         tolerance = first if step == 0 else AMPLIFIED
@@ -395,7 +399,7 @@ def stored_index(frame: int) -> np.ndarray:
 
 
 def _compare_cells(run: EncodedCase, frame: int) -> Iterator[Row]:
-    """Compare the voxel indices, and the distance to the border of points that change cell."""
+    """Compare the voxel indices; points with another index must be close to a cell border."""
     view, grid = run.model.view_transform, run.model.config.grid
     matrix = ego_from_frustum(run.inputs.matrices.frame(frame), torch.float64)
     axes = (view.frustum_u, view.frustum_v, view.frustum_d)
@@ -410,8 +414,9 @@ def _compare_cells(run: EncodedCase, frame: int) -> Iterator[Row]:
 def _border_distances(
     matrix: torch.Tensor, axes: tuple[torch.Tensor, ...], grid: BEVGrid
 ) -> np.ndarray:
-    """Return (1, N, D, h, w, 3): how far each point lies from a border of cells along each axis,
-    meters, in float64."""
+    """Return (1, N, D, h, w, 3) float64: distance of each point to the nearest cell border along
+    x, y and z, meters.
+    """
     u, v, d = (axis.double() for axis in axes)
     depth, row, column = torch.meshgrid(d, v, u, indexing='ij')
     points = torch.stack((column * depth, row * depth, depth, torch.ones_like(depth)), dim=-1)

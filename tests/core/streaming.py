@@ -1,4 +1,4 @@
-"""Head maps of streaming steps, to be compared with those of the two-frame forward."""
+"""Helpers that compare the head maps of streaming steps with maps of a two-frame forward."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def head_maps(
 
 
 def assert_same_maps(ours: Sequence[TaskMaps], theirs: Sequence[TaskMaps]) -> None:
-    """Fail unless every map agrees to 1e-5 of its norm."""
+    """Raise AssertionError if a map differs by more than 1e-5 of its norm."""
     for ours_task, theirs_task in zip(ours, theirs, strict=True):
         for name in ('reg', 'height', 'dim', 'rot', 'vel', 'heatmap'):
             difference = torch.linalg.norm(getattr(ours_task, name) - getattr(theirs_task, name))

@@ -41,7 +41,7 @@ FILLED = ('1key', '2key', '2key_da')
 
 @pytest.fixture(scope='module')
 def official(tmp_path_factory):
-    """The 2key model's file in the official layout, and the model."""
+    """Return the path of a 2key checkpoint in the official layout, and its model."""
     model = filled_model('2key')
     path = tmp_path_factory.mktemp('official') / '2key.pth'
     save_official(model, path)
@@ -61,7 +61,7 @@ def assert_same_weights(ours, theirs):
 
 
 @pytest.mark.parametrize('case', LAYOUTS)
-def test_weight_names_and_shapes_are_the_official_ones(case):
+def test_weight_names_shapes_and_types_equal_the_official_checkpoint(case):
     layout = json.loads((DATA / f'state_dict_{LAYOUTS[case]}.json').read_text())
     expected = {name: (shape, dtype) for name, shape, dtype in layout['entries']}
     state = official_state_dict(
@@ -143,7 +143,7 @@ def test_a_file_that_contains_a_weight_with_and_without_prefix_is_rejected(offic
     require_rejected(change, f'contains {name} twice')
 
 
-def test_a_file_of_averaged_weights_keeps_the_slightly_changed_frustum_that_it_contains(
+def test_a_slightly_changed_frustum_in_a_file_of_averaged_weights_is_loaded_unchanged(
     official, tmp_path
 ):
     content = torch.load(official[0], weights_only=True)
@@ -165,7 +165,7 @@ def test_other_official_variants_are_recognized(case, tmp_path):
 
 
 @pytest.mark.parametrize('case', ['stereo_2key', 'stereo_2key_da'])
-def test_official_stereo_files_load_with_the_clamp_that_they_were_trained_with(case, tmp_path):
+def test_official_stereo_files_load_with_clamp_mean_true(case, tmp_path):
     config = load_model_config(ROOT / 'config' / 'models' / f'{PRESETS[case]}.yaml')
     assert not config.stereo.clamp_mean
     config = dataclasses.replace(
@@ -176,7 +176,7 @@ def test_official_stereo_files_load_with_the_clamp_that_they_were_trained_with(c
     assert_same_weights(load_checkpoint(tmp_path / 'model.pth'), model)
 
 
-def test_the_command_disables_the_clamp_of_stereo_weights(tmp_path):
+def test_the_option_no_clamp_mean_disables_the_clamp_of_stereo_weights(tmp_path):
     preset = ROOT / 'config' / 'models' / f'{PRESETS["stereo_2key"]}.yaml'
     model = BEVDepth(load_model_config(preset))
     save_official(model, tmp_path / 'a.pth')
@@ -186,7 +186,7 @@ def test_the_command_disables_the_clamp_of_stereo_weights(tmp_path):
         assert load_checkpoint(target).config.stereo.clamp_mean is clamp
 
 
-def test_the_command_rejects_the_clamp_option_for_weights_without_stereo(small, tmp_path):
+def test_the_option_no_clamp_mean_is_rejected_for_weights_without_stereo(small, tmp_path):
     save_checkpoint(small, tmp_path / 'a.safetensors')
     arguments = [str(tmp_path / 'a.safetensors'), str(tmp_path / 'b.safetensors')]
     with pytest.raises(SystemExit, match='not a stereo model'):
@@ -255,7 +255,9 @@ def test_the_command_writes_random_weights_in_the_official_layout(tmp_path):
     assert_same_weights(load_checkpoint(tmp_path / 'random.pth'), untrained(preset, 3))
 
 
-def test_the_command_rejects_what_the_official_layout_cannot_store(tmp_path, official):
+def test_the_command_rejects_models_and_types_that_the_official_layout_cannot_store(
+    tmp_path, official
+):
     preset = str(ROOT / 'config' / 'models' / 'small.yaml')
     with pytest.raises(SystemExit, match=r'official layout .*convert to \.safetensors'):
         main(['untrained', preset, str(tmp_path / 'random.pth')])
@@ -280,12 +282,12 @@ def require_rejected(path, *words):
     assert all(word in message for word in words), message
 
 
-def test_missing_file_is_rejected(tmp_path):
+def test_a_missing_file_is_rejected(tmp_path):
     require_rejected(tmp_path / 'nowhere.pth', 'no such checkpoint file')
 
 
 @pytest.mark.parametrize('part', [0.0, 0.001, 0.5, 0.999])
-def test_truncated_official_file_is_rejected(official, tmp_path, part):
+def test_a_truncated_official_file_is_rejected(official, tmp_path, part):
     content = official[0].read_bytes()
     (tmp_path / 'cut.pth').write_bytes(content[: int(len(content) * part)])
     require_rejected(tmp_path / 'cut.pth', 'truncated')
@@ -346,7 +348,9 @@ def test_a_single_value_that_is_not_finite_is_rejected(official, tmp_path, value
     require_rejected(change, 'weight head.shared.0.weight contains NaN or infinity;')
 
 
-def test_a_message_names_one_weight_and_counts_the_others(official, tmp_path):
+def test_the_message_about_missing_weights_names_one_weight_and_counts_the_others(
+    official, tmp_path
+):
     def lose(state):
         for name in ('weight', 'bias', 'running_mean'):
             del state[f'model.head.shared_conv.bn.{name}']
@@ -393,7 +397,9 @@ def test_weights_without_stored_elements_and_weights_that_are_no_tensors_are_rej
 
 
 def rewritten(source, target, compress=(), extra=()):
-    """Copy an archive, some of its entries compressed, others added."""
+    """Copy an archive. Compress the entries whose names end with a string of ``compress``, and add
+    the (name, content) pairs of ``extra``.
+    """
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, 'w') as new:
         for entry in old.infolist():
             packed = entry.filename.endswith(tuple(compress)) and bool(compress)
@@ -432,7 +438,7 @@ def test_a_name_selects_bundled_weights_unless_a_file_of_that_name_exists(
     require_rejected(Path('small'), 'not a PyTorch checkpoint')
 
 
-def test_the_bundled_weights_belong_to_their_preset(small):
+def test_the_bundled_weights_have_the_config_of_their_preset(small):
     assert load_checkpoint('small').config == small.config
 
 
@@ -474,7 +480,7 @@ def test_random_weights_do_not_change_the_global_generator_and_use_seed_0_by_def
 
 
 @pytest.mark.parametrize('shape', [(3,), (112, 16, 44), (0, 0, 0, 4), (112, 16, 44, 4)])
-def test_invalid_geometry_is_rejected(official, tmp_path, shape):
+def test_a_frustum_of_invalid_shape_or_content_is_rejected(official, tmp_path, shape):
     change = changed_official(
         official,
         tmp_path,
@@ -483,7 +489,7 @@ def test_invalid_geometry_is_rejected(official, tmp_path, shape):
     require_rejected(change, 'BEVDepth')
 
 
-def test_a_frustum_with_one_point_beside_its_grid_is_rejected(official, tmp_path):
+def test_a_frustum_with_one_point_off_the_grid_is_rejected(official, tmp_path):
     change = changed_official(
         official, tmp_path, lambda state: state['model.backbone.frustum'][3, 2, 1, 0].add_(0.1)
     )
@@ -514,7 +520,7 @@ def test_a_safetensors_file_without_our_metadata_is_rejected(tmp_path):
     require_rejected(tmp_path / 'unknown_key.safetensors', 'imagee')
 
 
-def test_failed_save_leaves_the_old_file(small, tmp_path, monkeypatch):
+def test_a_failed_save_keeps_the_old_file(small, tmp_path, monkeypatch):
     path = tmp_path / 'kept.safetensors'
     save_checkpoint(small, path)
     before = path.read_bytes()
@@ -548,7 +554,7 @@ def test_half_precision_halves_the_file_and_loads_as_float32(small, tmp_path):
     assert all(torch.allclose(half[name], full[name], rtol=5e-4, atol=1e-7) for name in full)
 
 
-def test_an_unknown_weights_name_is_rejected_with_the_known_ones():
+def test_an_unknown_name_of_weights_is_rejected_with_the_known_names():
     with pytest.raises(
         CheckpointError,
         match=r'huge: neither a checkpoint file nor a name of weights; known names: small, 2key',

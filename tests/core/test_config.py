@@ -1,4 +1,4 @@
-"""Model configs are complete and strict, and invalid ones raise an error that names the value."""
+"""Model configs are complete and strict; the message about an invalid config names the value."""
 
 import dataclasses
 
@@ -250,7 +250,7 @@ def test_values_at_a_limit_are_accepted_and_values_beyond_it_rejected(section, g
         ),
     ],
 )
-def test_sections_that_contradict_each_other_are_rejected(good, bad, named):
+def test_configs_with_contradictory_sections_are_rejected(good, bad, named):
     ModelConfig(**good)
     with pytest.raises(ValueError, match=named):
         ModelConfig(**bad)
@@ -264,7 +264,7 @@ def test_the_center_range_follows_the_grid():
     assert ModelConfig(decode=DecodeConfig(center_range=wide)).center_range == wide
 
 
-def test_a_file_that_stores_the_default_range_as_numbers_equals_the_default():
+def test_a_config_file_with_the_default_center_range_as_numbers_equals_the_default_config():
     stored = {'decode': {'center_range': [-61.2, -61.2, -10.0, 61.2, 61.2, 10.0]}}
     assert model_config_from_dict(stored) == ModelConfig()
 

@@ -22,7 +22,7 @@ from tests.reference import golden
 CONFIG = ModelConfig()
 
 
-def test_extents_are_those_of_the_rotated_rectangle():
+def test_half_extents_enclose_the_rotated_rectangle():
     length, width, yaw = (torch.tensor(values) for values in ((4.0, 4.0), (2.0, 2.0), (0.0, 0.5)))
     corners = torch.tensor([(2.0, 1.0), (2.0, -1.0), (-2.0, 1.0), (-2.0, -1.0)])
     cosine, sine = yaw[1].cos(), yaw[1].sin()
@@ -59,7 +59,7 @@ def put(
     maps.vel[sample, :, row, column] = torch.tensor([3.0, -1.0])
 
 
-def test_a_cell_with_known_values_becomes_the_known_box():
+def test_a_cell_is_decoded_to_the_box_of_its_values():
     tasks = empty_maps()
     put(tasks[2], 0, row=100, column=30, score=0.7, label=1)
     (found,) = decode(tasks, CONFIG)
@@ -77,7 +77,7 @@ def test_without_a_score_above_the_threshold_there_is_no_box():
     assert [len(sample.boxes) for sample in decode(empty_maps(2), CONFIG)] == [0, 0]
 
 
-def test_a_batch_gives_the_boxes_that_its_samples_give():
+def test_a_batch_gives_the_same_boxes_as_its_single_samples():
     torch.manual_seed(0)
     tasks = [
         TaskMaps(**{name: torch.randn_like(value) for name, value in vars(maps).items()})
@@ -108,7 +108,7 @@ def test_boxes_are_sorted_by_score_and_limited_per_task():
     assert (found.labels == 0).sum() <= 83 and (found.labels >= 8).sum() == 83
 
 
-def test_invalid_box_values_are_dropped():
+def test_boxes_with_invalid_values_are_dropped():
     tasks = empty_maps()
     put(tasks[0], 0, 10, 10, 0.9, dim=(1e3, 0, 0))
     put(tasks[0], 0, 40, 10, 0.9, dim=(-1e3, 0, 0))
@@ -120,8 +120,8 @@ def test_invalid_box_values_are_dropped():
     assert np.allclose(found.scores, 0.8)
 
 
-def test_circle_nms_equals_the_official_one_on_its_own_candidates():
-    """The official candidates of every task, suppressed by us, are the official boxes."""
+def test_circle_nms_keeps_the_official_boxes_of_the_official_candidates():
+    """From the official candidates of every task, our circle NMS keeps the official boxes."""
     arrays = golden('synth_2key')[1]
     expected, kept = arrays['out/b0/boxes'], []
     for number, task in enumerate(CONFIG.head.tasks):
@@ -140,7 +140,7 @@ def changed(**decoding) -> ModelConfig:
     return dataclasses.replace(CONFIG, decode=dataclasses.replace(CONFIG.decode, **decoding))
 
 
-def test_a_box_exactly_at_the_threshold_is_left_out():
+def test_a_box_with_a_score_exactly_at_the_threshold_is_dropped():
     tasks = empty_maps()
     put(tasks[0], 0, 10, 10, 0.3)
     score = float(decode(tasks, CONFIG)[0].scores[0])
@@ -151,7 +151,7 @@ def test_a_box_exactly_at_the_threshold_is_left_out():
 
 @pytest.mark.parametrize('axis', range(3))
 @pytest.mark.parametrize('sign', [-1, 1])
-def test_a_center_on_the_border_of_the_range_is_kept_and_one_beyond_is_dropped(axis, sign):
+def test_a_box_centered_on_the_border_of_the_range_is_kept_and_beyond_it_is_dropped(axis, sign):
     limit = (61.2, 61.2, 10.0)[axis]
     for beyond, count in ((0.0, 1), (0.01, 0)):
         tasks = empty_maps()
@@ -171,7 +171,7 @@ def test_a_box_in_the_last_cell_of_a_far_grid_is_kept():
     assert found.boxes.center[0, 0] == pytest.approx(127.25 * 0.8)
 
 
-def test_a_box_below_the_threshold_does_not_suppress_others():
+def test_a_box_below_the_threshold_suppresses_no_other_box():
     tasks = empty_maps()
     put(tasks[0], 0, 64, 64, 0.09)
     put(tasks[0], 0, 64, 66, 0.5)
@@ -202,7 +202,7 @@ def test_a_nan_score_gives_no_box():
     assert np.allclose(decode(tasks, CONFIG)[0].scores, 0.5)
 
 
-def test_a_class_that_a_task_lacks_never_becomes_a_box():
+def test_a_task_never_gives_a_box_of_a_class_that_it_does_not_have():
     """A small grid has fewer cells than candidates, so that every cell of every class is a
     candidate.
     """
@@ -220,7 +220,7 @@ def test_a_class_that_a_task_lacks_never_becomes_a_box():
     assert found.labels.max() == 2
 
 
-def test_the_table_has_a_fixed_size_and_does_not_depend_on_strides():
+def test_the_box_table_has_a_fixed_size_and_does_not_depend_on_the_memory_layout():
     torch.manual_seed(0)
     tasks = [
         TaskMaps(**{name: torch.randn_like(value) for name, value in vars(maps).items()})
@@ -256,7 +256,7 @@ def test_scale_nms_drops_boxes_of_one_task_that_overlap_after_scaling():
 
 def test_scale_nms_uses_the_factor_of_each_class():
     tasks = overlapping_cones()
-    factors = (*[1.0] * 8, 9.0, 1.0)  # now pedestrians grow, cones do not
+    factors = (*[1.0] * 8, 9.0, 1.0)  # enlarge pedestrians, but not cones
     (found,) = decode(tasks, changed(scale_nms=ScaleNMSConfig(factors, 0.0)))
     assert np.allclose(found.scores, (0.9, 0.8, 0.7, 0.5))
     (found,) = decode(tasks, changed(scale_nms=ScaleNMSConfig(factors, 0.1)))

@@ -1,4 +1,4 @@
-"""Downloads of official weights from a local server: resumed, through a proxy, or refused."""
+"""Downloads of official weights from a local server: complete, resumed, by proxy, and failed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.reference import ROOT
 
 WEIGHTS = OFFICIAL['2key_da_ema']
 CONTENT = bytes(range(256)) * 1000
-"""Content of the served file: not a checkpoint, as the download does not read it."""
+"""Content of the served files. It is no checkpoint, because ``fetch`` does not parse it."""
 
 
 @pytest.fixture(scope='module')
@@ -43,7 +43,7 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> tuple[BEVDepth, bytes]
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    """Return a server of all official files."""
+    """Return a server with the names of all official files, each with ``CONTENT``."""
     for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY', 'no_proxy', 'NO_PROXY'):
         monkeypatch.delenv(name, raising=False)
     with serving({entry.file: CONTENT for entry in OFFICIAL.values()}) as running:
@@ -105,7 +105,7 @@ def test_an_official_checkpoint_is_converted_and_loaded_by_its_short_name(
     assert capsys.readouterr().out == '2key_da_ema is as recorded\n'
 
 
-def test_a_file_that_was_downloaded_elsewhere_is_converted_and_kept(
+def test_a_checkpoint_given_with_the_option_file_is_converted_and_kept(
     folder: Path, tmp_path: Path, official: tuple[BEVDepth, bytes]
 ):
     checkpoint = tmp_path / 'own.pth'
@@ -116,7 +116,7 @@ def test_a_file_that_was_downloaded_elsewhere_is_converted_and_kept(
 
 
 @pytest.mark.parametrize('name', OFFICIAL)
-def test_each_name_requests_its_file_and_a_file_without_weights_is_requested_anew(
+def test_each_name_requests_its_file_and_a_file_without_weights_is_downloaded_again(
     server: FileServer, folder: Path, name: str
 ):
     for _ in range(2):
@@ -153,7 +153,9 @@ def test_existing_weights_are_not_downloaded_again(server: FileServer, folder: P
     assert server.targets == []
 
 
-def test_an_interrupted_download_is_resumed_where_it_ended(server: FileServer, part: Path):
+def test_an_interrupted_download_is_resumed_at_the_first_missing_byte(
+    server: FileServer, part: Path
+):
     server.send_until = 100_000
     with pytest.raises(DownloadError, match='run the same command again, which resumes'):
         get(server, part)
@@ -180,7 +182,9 @@ def test_a_complete_file_is_not_downloaded_again(server: FileServer, part: Path)
     assert server.range_headers == [f'bytes={len(CONTENT)}-']
 
 
-def test_a_file_longer_than_that_of_the_server_is_downloaded_again(server: FileServer, part: Path):
+def test_a_partial_file_longer_than_the_served_file_is_downloaded_again(
+    server: FileServer, part: Path
+):
     part.write_bytes(CONTENT + b'x')
     with pytest.raises(DownloadError, match='changed: run the same command again'):
         get(server, part)
@@ -188,7 +192,7 @@ def test_a_file_longer_than_that_of_the_server_is_downloaded_again(server: FileS
     assert part.read_bytes() == CONTENT
 
 
-def test_progress_names_the_size_and_reaches_the_end(server: FileServer, part: Path):
+def test_the_progress_shows_the_size_and_ends_with_100_percent(server: FileServer, part: Path):
     part.write_bytes(CONTENT[:56_000])
     lines: list[str] = []
     fetch(f'{server.url}/{WEIGHTS.file}', part, lines.append)
@@ -262,7 +266,7 @@ def test_only_one_process_downloads_a_file(server: FileServer, part: Path):
     get(server, part)
 
 
-def test_verify_reports_files_of_weights_that_changed(folder: Path, part: Path):
+def test_verify_reports_changed_and_missing_files_of_weights(folder: Path, part: Path):
     path = put_weights(folder)
     verify('2key_da_ema', folder)
     data = bytearray(path.read_bytes())
@@ -287,7 +291,7 @@ def test_the_list_shows_bundled_and_downloaded_weights_and_their_licenses(
     assert f'license: {LICENSE}' in lines and f'folder: {folder}' in lines
 
 
-def test_a_list_whose_reader_ends_early_prints_no_error():
+def test_the_list_prints_no_error_if_its_output_pipe_is_closed():
     script = 'from bevdepth_core import downloads; downloads.main(["list"])'
     process = subprocess.Popen(
         [sys.executable, '-c', script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -304,13 +308,13 @@ def test_a_misspelled_name_of_a_download_is_an_error_with_a_suggestion(
     assert '2kye is not a name of official weights: did you mean 2key?' in capsys.readouterr().err
 
 
-def test_a_failure_ends_the_command_with_a_message(server: FileServer, folder: Path):
+def test_a_failed_download_ends_the_command_with_a_message(server: FileServer, folder: Path):
     server.files.clear()
     with pytest.raises(SystemExit, match=r'weights: .*404'):
         main(['download', '2key', '--url', server.url])
 
 
-def test_weights_that_are_not_downloaded_are_reported_with_the_command(folder: Path):
+def test_the_message_about_missing_weights_contains_the_command_that_downloads_them(folder: Path):
     command = r'run `ros2 run bevdepth_ros weights download 2key_ema`'
     with pytest.raises(WeightsError, match=command):
         locate('2key_ema')
@@ -332,7 +336,9 @@ def test_an_existing_file_takes_precedence_over_the_name_of_weights(
     assert locate('small') == Path('small')
 
 
-def test_the_cache_follows_the_xdg_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_an_empty_or_relative_xdg_cache_home_is_replaced_by_the_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     monkeypatch.setenv('HOME', str(tmp_path))
     for relative in ('', 'relative'):
         monkeypatch.setenv('XDG_CACHE_HOME', relative)

@@ -25,7 +25,7 @@ def random_transforms(count: int) -> np.ndarray:
     )
 
 
-def test_quaternion_gives_a_rotation_and_its_sign_does_not_matter():
+def test_a_quaternion_and_its_negative_give_the_same_rotation():
     transform = rigid_from_quaternion((np.cos(0.3), 0, 0, np.sin(0.3)), (1, 2, 3))
     assert np.allclose(transform @ (1, 0, 0, 1), (1 + np.cos(0.6), 2 + np.sin(0.6), 3, 1))
     assert np.array_equal(
@@ -35,7 +35,7 @@ def test_quaternion_gives_a_rotation_and_its_sign_does_not_matter():
 
 
 @pytest.mark.parametrize('quaternion', [(0, 0, 0, 0), (2, 0, 0, 0), (np.nan, 0, 0, 1)])
-def test_quaternion_far_from_unit_length_is_rejected(quaternion):
+def test_a_quaternion_far_from_unit_length_is_rejected(quaternion):
     with pytest.raises(ValueError, match='unit length'):
         rigid_from_quaternion(quaternion, (0, 0, 0))
 
@@ -49,7 +49,7 @@ def test_a_transform_times_its_inverse_is_the_identity():
     assert np.allclose(invert_rigid(transforms) @ transforms, np.eye(4), atol=1e-9)
 
 
-def test_scale_mirror_and_projective_rows_are_rejected():
+def test_scaled_mirrored_and_projective_transforms_are_rejected():
     projective = np.eye(4)
     projective[3, 0] = 0.1
     for wrong in (np.diag([2.0, 2, 2, 1]), np.diag([-1.0, 1, 1, 1]), projective):
@@ -64,7 +64,7 @@ def test_padded_intrinsics_keep_the_depth():
     assert (padded[1] @ (1.0, 2.0, 4.0, 1.0)).tolist() == [2201.0, 2220.0, 4.0, 1.0]
 
 
-def test_quaternion_from_rotation_inverts_rigid_from_quaternion_with_w_not_negative():
+def test_quaternion_from_rotation_returns_the_quaternion_whose_w_is_not_negative():
     generator = np.random.default_rng(5)
     noise = generator.normal(size=(50, 4))
     unit = noise / np.linalg.norm(noise, axis=1, keepdims=True)
@@ -81,7 +81,7 @@ def test_a_half_turn_about_x_gives_the_unit_quaternion_of_x_up_to_its_sign():
 
 
 @pytest.mark.parametrize(('length', 'accepted'), [(1.0099, True), (0.9901, True), (1.011, False)])
-def test_quaternions_up_to_a_percent_from_unit_length_are_accepted(length, accepted):
+def test_a_quaternion_length_within_one_percent_of_1_is_accepted(length, accepted):
     if accepted:
         assert np.allclose(rigid_from_quaternion((length, 0, 0, 0), (1, 2, 3))[:3, :3], np.eye(3))
     else:
@@ -95,7 +95,7 @@ def test_a_quaternion_that_is_not_finite_is_rejected(part):
         rigid_from_quaternion((part, 0, 0, 1), (0, 0, 0))
 
 
-def test_a_quarter_turn_about_each_axis():
+def test_a_quarter_turn_about_each_axis_rotates_the_next_axis_to_the_third_axis():
     half = np.sqrt(0.5)
     for axis in range(3):
         quaternion = [half, 0, 0, 0]
@@ -118,7 +118,7 @@ def test_deviations_from_a_rotation_are_accepted_up_to_the_tolerance():
     assert RIGID_TOLERANCE == 1e-4
 
 
-def test_one_wrong_transform_among_many_is_found():
+def test_one_invalid_transform_among_many_is_reported():
     poses = random_transforms(5)
     poses[3, 3, 2] = 1e-9
     with pytest.raises(ValueError, match='last row'):

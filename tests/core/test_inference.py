@@ -1,4 +1,4 @@
-"""Streaming inference: past frames, and head maps equal to those of the two-frame forward."""
+"""Streaming inference: past frames, and head maps that equal maps of the two-frame forward."""
 
 import dataclasses
 
@@ -41,7 +41,7 @@ def model():
 
 @pytest.fixture(scope='module')
 def tiny_model():
-    """A tiny network for tests whose result does not depend on the size of the network."""
+    """Return a tiny network for tests whose result does not depend on the network size."""
     return small_model(
         image=ImageSpec(32, 96), grid=BEVGrid(x=(-51.2, 51.2, 3.2), y=(-51.2, 51.2, 3.2))
     )
@@ -101,7 +101,9 @@ def test_the_first_frame_is_its_own_past_frame(model, monkeypatch):
         ((5.0, 5.3, 5.2, 5.7), 5.2),
     ],
 )
-def test_past_frame_is_the_one_nearest_half_a_second_back(tiny_model, stamps, past):
+def test_the_past_frame_is_the_frame_whose_age_is_nearest_to_half_a_second(
+    tiny_model, stamps, past
+):
     detector = Detector(tiny_model)
     frames = [make_frame(stamp) for stamp in stamps]
     found = [detector(frame) for frame in frames]
@@ -121,12 +123,14 @@ def test_frames_without_pose_are_not_fused_and_not_kept_as_past_frames(tiny_mode
 
 
 def moved_past_camera(frame, past, partner):
-    """Return the past camera 0 in the current ego frame at the stamp of camera ``partner``."""
+    """Return the pose of camera 0 of ``past`` in the ego frame of ``frame`` at the stamp of camera
+    ``partner``.
+    """
     key_ego_from_world = np.linalg.inv(frame.world_from_ego[partner])
     return key_ego_from_world @ past.world_from_ego[0] @ past.rig.ego_from_camera[0]
 
 
-def test_a_past_camera_absent_from_the_current_frame_uses_the_pose_nearest_the_mean_stamp():
+def test_a_camera_of_the_past_frame_only_uses_the_ego_pose_nearest_to_the_mean_stamp():
     rig = make_rig(4)
     past = make_frame(0.0, rig)
     remaining = CameraRig(rig.names[1:], rig.intrinsics[1:], rig.ego_from_camera[1:])
@@ -142,7 +146,7 @@ def test_a_past_camera_absent_from_the_current_frame_uses_the_pose_nearest_the_m
     found = _key_ego_from_past_camera(frame, past_frame)
     assert found.shape == (4, 4, 4)
     assert np.allclose(found[0], moved_past_camera(frame, past, 2))
-    for camera in (1, 2, 3):  # the others take their own stamp
+    for camera in (1, 2, 3):  # cameras of both frames use the ego pose of their own stamp
         key_ego_from_world = np.linalg.inv(frame.world_from_ego[camera - 1])
         pose = key_ego_from_world @ past.world_from_ego[camera] @ rig.ego_from_camera[camera]
         assert np.allclose(found[camera], pose)
@@ -207,7 +211,7 @@ def test_a_past_frame_is_400_to_600_ms_old(tiny_model, age_ms, fused):
     assert (detector(later).past_stamp_ns == first.stamp_ns) is fused
 
 
-def test_a_model_of_one_key_frame_keeps_no_past_frames():
+def test_a_model_with_one_key_frame_keeps_no_past_frames():
     model = small_model(
         image=ImageSpec(32, 96),
         grid=BEVGrid(x=(-51.2, 51.2, 3.2), y=(-51.2, 51.2, 3.2)),
@@ -232,7 +236,7 @@ def test_the_depth_of_the_last_frame_is_kept_on_request(tiny_model):
     assert detector.depth is None
 
 
-def test_detections_carry_class_names_stamp_and_stage_times(tiny_model):
+def test_detections_contain_class_names_stamps_and_stage_times(tiny_model):
     detector = Detector(tiny_model)
     assert detector.score_threshold == tiny_model.config.decode.score_threshold
     assert detector.config is tiny_model.config and detector.precision == 'fp32'
@@ -252,7 +256,7 @@ def threads():
     torch.set_num_threads(before)
 
 
-def test_the_number_of_threads_is_set_where_the_detector_runs(tiny_model, threads):
+def test_the_number_of_threads_is_set_at_each_call_of_the_detector(tiny_model, threads):
     detector = Detector(tiny_model, cpu_threads=2)
     assert detector.cpu_threads == 2
     torch.set_num_threads(1)
@@ -313,7 +317,7 @@ def test_any_number_of_cameras_is_accepted(tiny_model, count):
     assert detector(make_frame(0.5, rig, size=(480, 640))).past_stamp_ns is not None
 
 
-def test_a_camera_may_leave_and_return(tiny_model):
+def test_a_past_frame_is_used_if_a_camera_is_missing_and_if_it_returns(tiny_model):
     detector = Detector(tiny_model)
     rig = make_rig(3)
     fewer = CameraRig(rig.names[1:], rig.intrinsics[1:], rig.ego_from_camera[1:])
@@ -322,7 +326,7 @@ def test_a_camera_may_leave_and_return(tiny_model):
     assert detector(make_frame(1.0, rig)).past_stamp_ns is not None
 
 
-def test_a_change_of_the_score_threshold_takes_effect_at_once(tiny_model):
+def test_a_changed_score_threshold_is_used_for_the_next_frame(tiny_model):
     detector = Detector(tiny_model)
     detector.score_threshold = 0.0
     count = len(detector(make_frame(0.0)))

@@ -1,4 +1,4 @@
-"""Programs that run in a Python without the packages of the project."""
+"""A program that is started without the packages of the project prints how to set up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROGRAMS = [
 def test_a_program_without_its_packages_ends_with_one_line_that_names_the_set_up(
     program: tuple[str, ...],
 ):
-    """The options leave out the installed packages and those of PYTHONPATH."""
+    """The Python option -S excludes installed packages; -E excludes packages in PYTHONPATH."""
     outcome = subprocess.run(
         [sys.executable, '-S', '-E', *program, '--help'], cwd=ROOT, capture_output=True, text=True
     )

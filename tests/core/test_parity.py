@@ -1,5 +1,5 @@
 """The BEV head equals the official code at full size; whole networks are compared in
-tests/golden, and small ones in tests/core/model/test_recorded_stages.py."""
+tests/golden, and small networks in tests/core/model/test_recorded_stages.py."""
 
 from __future__ import annotations
 

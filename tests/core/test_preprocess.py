@@ -22,7 +22,7 @@ def transform_of(entry: dict) -> ImageTransform:
 
 
 @pytest.mark.parametrize('index', range(6))
-def test_matrices_equal_the_official_ones(index):
+def test_matrices_equal_the_official_matrices(index):
     arrays = golden('pipeline')[1]
     validation = ImageTransform.for_inference(1600, 900, ImageSpec())
     assert np.allclose(validation.matrix(), arrays['val/ida'][0, index], atol=1e-4)
@@ -47,7 +47,7 @@ def test_official_sizes_give_the_official_resize_and_crop(spec, scale, top):
 @pytest.mark.parametrize(
     ('width', 'height'), [(1600, 900), (640, 480), (1920, 1080), (100, 700), (3000, 100)]
 )
-def test_any_source_size_fills_the_input(width, height):
+def test_an_image_of_any_size_fills_the_network_input(width, height):
     crops, matrices = preprocess([np.full((height, width, 3), 200, np.uint8)], ImageSpec())
     assert crops.shape == (1, 256, 704, 3) and matrices.shape == (1, 4, 4)
     assert (crops > 100).all()
@@ -72,7 +72,7 @@ def test_the_matrix_maps_a_marked_pixel_to_its_position_in_the_image(flip, rotat
     assert np.allclose((transform.matrix() @ (320.5, 200.5, 7, 1))[:3], (*shown, 7), atol=0.6)
 
 
-def test_the_network_input_is_bgr_with_the_statistics_of_rgb():
+def test_the_network_input_is_bgr_and_normalized_with_mean_and_std_of_r_g_b_in_this_order():
     spec = ImageSpec()
     pixel = torch.tensor([10, 20, 30], dtype=torch.uint8).expand(2, 16, 16, 3)
     expected = [
@@ -82,7 +82,7 @@ def test_the_network_input_is_bgr_with_the_statistics_of_rgb():
     assert torch.allclose(normalize(pixel, spec)[1, :, 3, 5], torch.tensor(expected), atol=1e-6)
 
 
-def test_threads_give_the_same_crops_in_the_same_order():
+def test_several_threads_give_the_same_crops_in_the_same_order():
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (90 + 7 * index, 160, 3), np.uint8) for index in range(5)]
     spec = ImageSpec(32, 96)

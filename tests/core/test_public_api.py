@@ -1,4 +1,4 @@
-"""``import bevdepth_core`` provides the public names, but imports no torch until one is used."""
+"""``import bevdepth_core`` provides the public names and does not import torch."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ NAMES = {
 }
 
 
-def test_the_public_names_are_those_of_their_modules():
+def test_the_public_names_are_the_objects_of_their_modules():
     from bevdepth_core import checkpoint, config, inference, types
 
     assert set(bevdepth_core.__all__) == NAMES <= set(dir(bevdepth_core))
@@ -44,6 +44,6 @@ def test_importing_the_package_does_not_import_torch():
     assert done.stdout.strip() == 'False'
 
 
-def test_the_package_contains_the_marker_of_typed_packages():
+def test_the_package_contains_the_file_py_typed():
     assert (Path(bevdepth_core.__file__).parent / 'py.typed').is_file()
     assert "'py.typed'" in (ROOT / 'setup.py').read_text()

@@ -10,7 +10,7 @@ SQUARE = np.array([(1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0), (1.0, -1.0)])
 
 
 def boxes(*rows: tuple[float, float, float, float, float]) -> Boxes3D:
-    """Return boxes of the given x, y, length, width and yaw."""
+    """Return one box per row (x, y, length, width, yaw)."""
     x, y, length, width, yaw = np.array(rows).T
     zeros, count = np.zeros(len(rows)), len(rows)
     return Boxes3D(
@@ -43,12 +43,12 @@ def test_overlap_of_squares_turned_by_45_degrees_is_a_regular_octagon():
     assert overlap(SQUARE, SQUARE @ turn.T) == pytest.approx(octagon / (8 - octagon))
 
 
-def test_a_contained_square_overlaps_by_the_ratio_of_the_areas():
+def test_the_overlap_of_a_square_and_a_contained_square_is_the_ratio_of_their_areas():
     assert overlap(SQUARE, SQUARE / 2) == pytest.approx(0.25)
     assert overlap(SQUARE / 2, SQUARE) == pytest.approx(0.25)
 
 
-def test_the_better_box_is_kept_and_a_dropped_box_does_not_suppress_others():
+def test_the_better_box_is_kept_and_a_dropped_box_suppresses_no_other_box():
     line = boxes(*((x, 0.0, 4.0, 2.0, 0.0) for x in (0.0, 2.0, 4.0, 9.0)))
     assert scale_nms(line, np.ones(4), 0.2).tolist() == [0, 2, 3]  # neighbors overlap by 1/3
     assert scale_nms(line, np.ones(4), 0.34).tolist() == [0, 1, 2, 3]
@@ -63,14 +63,14 @@ def test_a_box_whose_overlap_equals_the_limit_is_kept():
 def test_the_factors_scale_the_footprints():
     pair = boxes((0.0, 0.0, 1.0, 1.0, 0.0), (1.5, 0.0, 1.0, 1.0, 0.0))
     assert scale_nms(pair, np.array([1.0, 1.0]), 0.1).tolist() == [0, 1]
-    assert scale_nms(pair, np.array([2.0, 2.0]), 0.1).tolist() == [0]  # 0.5 of 3.5 wide: 1/7
+    assert scale_nms(pair, np.array([2.0, 2.0]), 0.1).tolist() == [0]  # overlap 0.5 / 3.5
     assert scale_nms(pair, np.array([2.0, 2.0]), 0.15).tolist() == [0, 1]
     assert scale_nms(pair, np.array([4.0, 1.0]), 0.05).tolist() == [0]
     near = boxes((0.0, 0.0, 4.0, 4.0, 0.0), (3.0, 0.0, 4.0, 4.0, 0.0))
     assert scale_nms(near, np.array([0.5, 0.5]), 0.0).tolist() == [0, 1]
 
 
-def test_length_lies_along_the_heading():
+def test_the_length_of_a_footprint_is_along_its_yaw():
     along = boxes((0.0, 0.0, 6.0, 1.0, np.pi / 2), (0.0, 2.5, 1.0, 1.0, 0.3))
     across = boxes((0.0, 0.0, 6.0, 1.0, 0.0), (0.0, 2.5, 1.0, 1.0, 0.3))
     assert scale_nms(along, np.ones(2), 0.1).tolist() == [0]

@@ -1,4 +1,6 @@
-"""The detector streams stereo models: the past frame is encoded once and compared again."""
+"""Streaming of stereo models. The images of each frame are encoded once. When a frame becomes the
+past frame, stereo matching computes its depth again.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,7 @@ def test_streaming_equals_the_two_frame_forward(
     assert_same_maps(streamed, expected.tasks)
 
 
-def test_the_images_of_a_past_frame_are_encoded_only_once_and_its_depth_is_computed_again(
+def test_the_images_of_a_frame_are_encoded_once_and_the_depth_is_computed_again_for_past_use(
     model: BEVDepth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector = Detector(model)
@@ -79,7 +81,7 @@ def test_the_images_of_a_past_frame_are_encoded_only_once_and_its_depth_is_compu
     assert calls == {'encode_images': 2, '_compared': 3}
 
 
-def test_the_past_frames_depth_depends_on_the_current_frame(model: BEVDepth) -> None:
+def test_the_depth_of_the_past_frame_depends_on_the_current_frame(model: BEVDepth) -> None:
     cameras, pose = torch.zeros(1, 2, 27), torch.eye(4).double()[:3].expand(1, 2, 3, 4)
     with torch.inference_mode():
         past, *others = (
@@ -90,7 +92,7 @@ def test_the_past_frames_depth_depends_on_the_current_frame(model: BEVDepth) -> 
     assert not torch.allclose(first, second)
 
 
-def test_the_first_frame_is_compared_with_itself(
+def test_stereo_matches_the_first_frame_with_itself(
     model: BEVDepth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame = make_frame(3.0)
@@ -118,7 +120,7 @@ def test_the_stored_depth_is_the_depth_used_in_voxel_pooling(model: BEVDepth) ->
     assert not torch.allclose(detector.depth, alone.depth[0])
 
 
-def test_a_past_frame_of_other_cameras_is_not_compared(model: BEVDepth) -> None:
+def test_a_past_frame_with_a_different_set_of_cameras_is_not_used(model: BEVDepth) -> None:
     rig = make_rig(4)
     remaining = CameraRig(rig.names[1:], rig.intrinsics[1:], rig.ego_from_camera[1:])
     detector = Detector(model)
@@ -128,7 +130,7 @@ def test_a_past_frame_of_other_cameras_is_not_compared(model: BEVDepth) -> None:
     assert detector(make_frame(1.0, remaining)).past_stamp_ns == partial.stamp_ns
 
 
-def test_a_camera_that_returns_is_compared_as_soon_as_a_past_frame_contains_it(
+def test_after_a_camera_returns_the_first_past_frame_with_this_camera_is_used(
     model: BEVDepth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = make_rig(3)
@@ -144,7 +146,7 @@ def test_a_camera_that_returns_is_compared_as_soon_as_a_past_frame_contains_it(
     assert_same_maps(streamed, expected.tasks)
 
 
-def test_after_a_reset_the_frame_is_compared_with_itself(
+def test_stereo_matches_the_first_frame_after_a_reset_with_itself(
     model: BEVDepth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector, frame = Detector(model), make_frame(0.5, seed=1)
@@ -171,7 +173,7 @@ def test_the_motion_of_the_vehicle_changes_the_depth(model: BEVDepth) -> None:
     assert not torch.equal(*depths)
 
 
-def test_the_baseline_is_how_far_the_cameras_moved(model: BEVDepth) -> None:
+def test_the_baseline_is_the_distance_that_the_cameras_moved(model: BEVDepth) -> None:
     detector = Detector(model)
     baselines = []
     for stamp_s, forward_m in ((0.0, 0.0), (0.5, 0.04), (1.0, 2.04)):
@@ -194,7 +196,7 @@ def test_a_larger_spacing_keeps_fewer_past_frames(model: BEVDepth) -> None:
 
 
 @pytest.mark.parametrize('spacing_ns', [-1, 200_000_001])
-def test_a_spacing_too_large_for_the_age_of_past_frames_is_rejected(
+def test_a_past_frame_spacing_below_0_or_above_200_ms_is_rejected(
     model: BEVDepth, spacing_ns: int
 ) -> None:
     with pytest.raises(ValueError, match='past_frame_spacing_ns must be 0 to 200000000'):
@@ -208,7 +210,7 @@ def test_the_stage_times_include_stereo(model: BEVDepth) -> None:
     ]  # fmt: skip
 
 
-def test_a_network_that_cannot_be_captured_runs_step_by_step_with_a_warning(
+def test_a_network_whose_graphs_cannot_be_captured_runs_step_by_step_with_a_warning(
     model: BEVDepth, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def failing(network: GraphedNetwork, cameras: int) -> None:
@@ -224,7 +226,7 @@ def test_a_network_that_cannot_be_captured_runs_step_by_step_with_a_warning(
     assert caplog.text.count('runs step by step') == 1
 
 
-def test_out_of_memory_while_graphs_are_captured_is_an_error(
+def test_running_out_of_memory_while_graphs_are_captured_is_an_error(
     model: BEVDepth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(network: GraphedNetwork, cameras: int) -> None:

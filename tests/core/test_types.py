@@ -1,4 +1,4 @@
-"""The public data types reject invalid values with an error that names them."""
+"""The public data types reject an invalid value with an error that names its field."""
 
 import dataclasses
 
@@ -49,7 +49,7 @@ def changed(array: np.ndarray, index, value) -> np.ndarray:
         ('ego_from_camera', RIG.ego_from_camera[:, :3], ValueError),
     ],
 )
-def test_a_rig_rejects_invalid_values_by_name(field, value, error):
+def test_the_error_about_an_invalid_value_of_a_rig_names_the_field(field, value, error):
     with pytest.raises(error, match=field):
         dataclasses.replace(RIG, **{field: value})
 
@@ -68,18 +68,18 @@ def test_a_rig_rejects_invalid_values_by_name(field, value, error):
         ('world_from_ego', np.full((2, 4, 4), np.nan), ValueError),
     ],
 )
-def test_a_frame_rejects_invalid_values_by_name(field, value, error):
+def test_the_error_about_an_invalid_value_of_a_frame_names_the_field(field, value, error):
     with pytest.raises(error, match=field):
         dataclasses.replace(FRAME, **{field: value})
 
 
-def test_frame_stamp_is_the_mean_without_overflow():
+def test_the_mean_of_camera_stamps_does_not_overflow():
     stamps = np.array([1_900_000_000_000_000_000, 1_900_000_000_000_000_010])
     assert dataclasses.replace(FRAME, stamps_ns=stamps).stamp_ns == 1_900_000_000_000_000_005
 
 
 def matrices(*samples: int, **changes: torch.Tensor) -> CameraMatrices:
-    """Return different matrices of two frames of six cameras."""
+    """Return matrices of two frames with six cameras; all their numbers are different."""
     shape = (*samples, 2, 6, 4, 4)
     numbers = torch.arange(3.0 * torch.Size(shape).numel()).view(3, *shape)
     fields = dict(zip(('key_ego_from_camera', 'intrinsics', 'image_aug'), numbers, strict=True))
@@ -104,7 +104,7 @@ def tensors(cameras: CameraMatrices) -> dict[str, torch.Tensor]:
         ('bev_aug', torch.zeros(4)),
     ],
 )
-def test_camera_matrices_reject_wrong_shapes_by_name(field, value):
+def test_the_error_about_invalid_camera_matrices_names_the_field(field, value):
     assert matrices(1).intrinsics.shape == (1, 2, 6, 4, 4)
     with pytest.raises(ValueError, match=field):
         matrices(1, **{field: value})
@@ -119,7 +119,7 @@ def test_stacked_camera_matrices_keep_samples_in_order():
             assert torch.equal(getattr(batch, name)[place], tensor)
 
 
-def test_camera_matrices_of_one_frame():
+def test_the_camera_matrices_of_one_frame_can_be_selected():
     batch = matrices(3)
     frame = batch.frame(1)
     assert torch.equal(frame.bev_aug, batch.bev_aug)
@@ -148,7 +148,7 @@ def test_camera_matrices_move_to_a_device():
         ),
     ],
 )
-def test_model_inputs_reject_wrong_shapes_by_name(field, images, cameras):
+def test_the_error_about_invalid_model_inputs_names_the_field(field, images, cameras):
     with pytest.raises(ValueError, match=field):
         ModelInputs(images, cameras)
     assert ModelInputs(torch.zeros(1, 2, 6, 3, 32, 32), matrices(1)).images.ndim == 6
@@ -169,12 +169,12 @@ def boxes(count: int) -> Boxes3D:
         ('velocity', np.zeros((1, 2))),
     ],
 )
-def test_boxes_reject_invalid_values_by_name(field, value):
+def test_the_error_about_an_invalid_value_of_boxes_names_the_field(field, value):
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(boxes(2), **{field: value})
 
 
-def test_corners_of_a_turned_box():
+def test_the_corners_of_a_turned_box_enclose_its_turned_extent():
     box = Boxes3D([[10, 5, 1]], [[4, 2, 1.5]], [np.pi / 2], [[0, 0]])
     corners = box.corners()[0]
     assert np.allclose(corners.mean(axis=0), (10, 5, 1))
@@ -189,7 +189,7 @@ def test_detections_reject_unknown_labels_and_wrong_counts():
         Detections3D(boxes(2), [0.5], [0, 0], ('car',), 0)
 
 
-def test_detections_above_a_score_keep_all_other_values():
+def test_detections_above_a_score_keep_stamps_class_names_and_stage_times():
     found = Detections3D(
         boxes(3), [0.9, 0.5, 0.1], [0, 1, 0], ('car', 'bus'), 7, 3, {'decode': 0.1}
     )
@@ -211,7 +211,7 @@ def test_a_rig_may_have_one_camera():
     assert len(CameraRig(['front'], RIG.intrinsics[:1], RIG.ego_from_camera[:1])) == 1
 
 
-def test_box_values_lie_in_the_official_order():
+def test_box_values_have_the_official_order():
     values = torch.arange(10.0)[None]
     parts = split_box_values(values, dim=1)
     assert {name: part[0].tolist() for name, part in parts.items()} == {
@@ -225,7 +225,7 @@ def test_box_values_lie_in_the_official_order():
     assert torch.equal(join_box_values(parts, dim=1), values)
 
 
-def test_the_stamp_of_a_frame_is_the_mean_of_its_cameras():
+def test_the_stamp_of_a_frame_is_the_mean_of_its_camera_stamps():
     start = 1_700_000_000_123_456_789
     stamps = np.array([start, start + 10, start + 23])
     frame = dataclasses.replace(make_frame(1.0, make_rig(3)), stamps_ns=stamps)

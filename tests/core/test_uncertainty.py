@@ -1,4 +1,4 @@
-"""Covariance of boxes, without a fitted model and with one."""
+"""Covariance of boxes: the default covariance and fitted models."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def model(**changes) -> UncertaintyModel:
     })  # fmt: skip
 
 
-def test_an_oriented_covariance_has_its_spreads_along_and_across_the_direction() -> None:
+def test_an_oriented_covariance_has_the_given_spreads_along_and_across_the_direction() -> None:
     angles = np.array([0.0, 0.7, np.pi / 2, -2.5])
     along, across = np.array([3.0, 2.0, 2.0, 1.0]), np.array([1.0, 0.5, 1.0, 4.0])
     found = oriented_covariance(angles, along, across)
@@ -57,22 +57,22 @@ def test_an_oriented_covariance_has_its_spreads_along_and_across_the_direction()
         ((0.0, 0, 1), (0.335**2, 0.21**2, 0.156**2)),  # nearer than 1 m
     ],
 )
-def test_the_default_grows_with_the_distance(center, variances) -> None:
+def test_the_default_covariance_grows_with_the_distance(center, variances) -> None:
     found = default_covariance(detections([center]))
     np.testing.assert_allclose(found.pose[0], np.diag((*variances, 0.3**2)), atol=1e-12)
     np.testing.assert_allclose(found.velocity[0], np.diag((1.5**2, 1.5**2)))
-    found.velocity[0] = 0  # the arrays are not shared
+    found.velocity[0] = 0  # must not change the result of the next call
     assert default_covariance(detections([center])).velocity.any()
 
 
-def test_covariances_are_selected_together() -> None:
+def test_an_index_selects_the_pose_and_the_velocity_covariance_of_the_same_boxes() -> None:
     pose, velocity = np.arange(48.0).reshape(3, 4, 4), np.arange(12.0).reshape(3, 2, 2)
     found = BoxCovariance(pose, velocity)[np.array([True, False, True])]
     assert np.array_equal(found.pose, pose[[0, 2]])
     assert np.array_equal(found.velocity, velocity[[0, 2]])
 
 
-def test_a_box_takes_the_spread_of_its_class_and_of_the_nearest_range() -> None:
+def test_a_box_has_the_spread_of_its_class_at_the_nearest_range() -> None:
     distances = (3.0, 14.9, 15.1, 29.9, 30.1, 99.0)
     centers = [(0.6 * distance, -0.8 * distance, 7.0) for distance in distances]
     for label in (0, 1):
@@ -95,7 +95,7 @@ def test_the_fitted_covariance_contains_the_squared_spreads() -> None:
     np.testing.assert_allclose(found.velocity[0], np.eye(2) * velocity**2, rtol=1e-6)
 
 
-def test_a_model_read_from_metadata_equals_the_written_one() -> None:
+def test_a_model_read_from_metadata_equals_the_written_model() -> None:
     metadata = model().to_metadata()
     found = UncertaintyModel.from_metadata({**metadata, 'other': 'x'}, CLASSES)
     assert found.class_names == CLASSES
@@ -116,13 +116,13 @@ def test_a_model_read_from_metadata_equals_the_written_one() -> None:
         ({'score_slope': np.zeros(3)}, r'score_slope must .* shape \(2,\)'),
     ],
 )
-def test_an_invalid_model_is_rejected_by_name(change: dict, words: str) -> None:
+def test_the_message_about_an_invalid_model_names_the_field(change: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         dataclasses.replace(model(), **change)
 
 
 @pytest.mark.parametrize('text', ['', '[]', '{}', '{"class_names": 3}', '{"class_names": []}'])
-def test_a_damaged_entry_of_a_checkpoint_is_rejected(text: str) -> None:
+def test_a_damaged_uncertainty_model_in_a_checkpoint_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match='the uncertainty model of the checkpoint is damaged'):
         UncertaintyModel.from_metadata({METADATA_KEY: text}, CLASSES)
 

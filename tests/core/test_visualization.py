@@ -22,7 +22,7 @@ from bevdepth_core.visualization import (
 
 INTRINSICS = np.array(((300.0, 0, 200), (0, 300, 100), (0, 0, 1)))
 CAMERA_FROM_EGO = np.array(((0.0, -1, 0, 0), (0, 0, -1, 0), (1, 0, 0, 0), (0, 0, 0, 1)))
-"""A camera in the origin of the ego frame that looks forward."""
+"""Pose of a camera that is at the origin of the ego frame and looks forward."""
 GRAY = np.full((200, 400, 3), 90, np.uint8)
 
 
@@ -50,7 +50,7 @@ def frame(rig: CameraRig, size: tuple[int, int] = (160, 90), poses: bool = True)
 
 
 def drawn_at(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Return (n, 2) columns and rows of the pixels that differ clearly."""
+    """Return (n, 2) columns and rows of the pixels that differ by more than 40."""
     return np.argwhere(np.abs(after.astype(int) - before).max(axis=-1) > 40)[:, ::-1]
 
 
@@ -68,7 +68,7 @@ def test_every_nuscenes_class_has_its_own_color_and_unknown_classes_also_have_a_
     assert class_color('tram') == UNKNOWN_CLASS_COLOR
 
 
-def test_a_box_is_drawn_at_its_projected_corners_in_its_color() -> None:
+def test_a_box_is_drawn_at_its_projected_corners_in_the_color_of_its_class() -> None:
     image = draw(boxes((10, 0, 0, 2, 3, 2, 0, 0, 0)))
     pixels = drawn_at(GRAY, image)
     # The nearest face is 9 m away: half a width of 1.5 m gives 50 px, half a height of 1 m gives
@@ -86,7 +86,7 @@ def test_the_front_face_is_tinted_and_the_rear_is_not() -> None:
     np.testing.assert_array_equal(away[inside_nearest_face_only], GRAY[inside_nearest_face_only])
 
 
-def test_the_track_of_a_box_is_written_above_it_unless_it_has_none_or_the_box_is_small() -> None:
+def test_the_track_id_is_written_above_the_box_unless_the_id_is_0_or_the_box_is_small() -> None:
     near, far = boxes((10, 0, 0, 2, 3, 2, 0, 0, 0)), boxes((60, 0, 0, 2, 3, 2, 0, 0, 0))
     written = drawn_at(draw(near), draw(near, track_ids=np.array([12])))
     (left, top), (right, bottom) = written.min(axis=0), written.max(axis=0)
@@ -96,7 +96,7 @@ def test_the_track_of_a_box_is_written_above_it_unless_it_has_none_or_the_box_is
     np.testing.assert_array_equal(draw(far, track_ids=np.array([12])), draw(far))
 
 
-def test_the_track_of_a_box_is_written_beside_it_in_the_top_view() -> None:
+def test_the_track_id_is_written_beside_the_box_in_the_top_view() -> None:
     found, size = boxes((20, 10, 0, 4, 2, 1, 0, 0, 0)), (300, 300)
 
     def view(track_id: int) -> np.ndarray:
@@ -105,7 +105,8 @@ def test_the_track_of_a_box_is_written_beside_it_in_the_top_view() -> None:
         )
 
     written = drawn_at(view(0), view(12))
-    # The center is 60 px above and 30 px left of the middle, the box 6 px wide and 12 px high.
+    # The center of the box is 60 px above and 30 px left of the image center. The box is 6 px
+    # wide and 12 px high.
     assert (written.min(axis=0) > (121, 94)).all()
     assert (written.max(axis=0) < (155, 118)).all()
     np.testing.assert_array_equal(view(0), draw_bev(size, found, np.zeros(1, int), reach_m=50.0))
@@ -162,7 +163,7 @@ def test_in_the_top_view_forward_is_up_and_left_is_left() -> None:
     np.testing.assert_allclose(np.ptp(pixels, axis=0), (6, 12), atol=5)
 
 
-def test_in_the_top_view_an_arrow_has_the_length_of_one_second_of_motion() -> None:
+def test_in_the_top_view_an_arrow_shows_the_motion_of_one_second() -> None:
     still, moving = (
         draw_bev(
             (300, 300), boxes((0, 20, 0, 2, 2, 1, 0, speed, 0)), np.zeros(1, int), reach_m=50.0
@@ -211,7 +212,7 @@ def test_an_object_ahead_is_drawn_only_in_the_front_camera() -> None:
     assert (in_cameras[:, 1] < height / 2).all()
 
 
-def test_boxes_are_projected_with_the_pose_of_each_camera() -> None:
+def test_boxes_are_projected_with_the_ego_pose_of_each_camera() -> None:
     rig = nuscenes_like_rig(160, 90)
     front = CameraRig(
         ('left_behind', 'front'), rig.intrinsics[[1, 1]], rig.ego_from_camera[[1, 1]]
@@ -224,13 +225,14 @@ def test_boxes_are_projected_with_the_pose_of_each_camera() -> None:
         (together, detections(boxes())), (together, found), (dataclasses.replace(together,
          world_from_ego=apart), found)))  # fmt: skip
     panel = slice(0, 200), slice(0, 230)
-    # The mean pose lies 3 m ahead of the first camera: its box gets farther and smaller.
+    # The mean ego pose is 3 m ahead of the ego pose of the first camera. In the image of this
+    # camera, the box is therefore farther away and smaller.
     assert np.ptp(drawn_at(plain[panel], shifted[panel])[:, 0]) < np.ptp(
         drawn_at(plain[panel], same[panel])[:, 0]
     )
 
 
-def test_one_camera_of_any_name_without_pose_and_detections_gives_a_figure() -> None:
+def test_a_figure_of_one_camera_needs_no_known_name_no_pose_and_no_detections() -> None:
     rig = nuscenes_like_rig(160, 90)
     single = CameraRig(('webcam',), rig.intrinsics[:1], rig.ego_from_camera[:1])
     assert compose(frame(single, poses=False), detections(boxes()), width=800).shape[1] == 800

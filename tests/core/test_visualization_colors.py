@@ -23,7 +23,8 @@ DEUTERANOPIA = (
 )  # fmt: skip
 """Simulations in linear RGB: Machado, Oliveira, Fernandes, 2009, severity 1."""
 MIN_DIFFERENCE = 25.0
-"""Distance in CIE Lab; 2.3 is just noticeable, and lines in an image are thin."""
+"""Smallest distance of two colors in CIE Lab. A distance of 2.3 is just noticeable; the thin lines
+in the images need a larger distance."""
 
 
 def lab(color: tuple[int, int, int], vision: np.ndarray) -> np.ndarray:

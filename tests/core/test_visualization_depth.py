@@ -26,7 +26,9 @@ SOURCE_SIZE = (320, 180)
 
 
 def distribution(**shares: float) -> torch.Tensor:
-    """Return (1, D, 8, 22) with the given shares by bin, as in ``bin10=0.5``, everywhere."""
+    """Return a (1, D, 8, 22) depth distribution with equal pixels; ``bin10=0.5`` gives bin 10 the
+    probability 0.5.
+    """
     result = torch.zeros(1, BINS.count, ROWS, COLUMNS)
     for name, share in shares.items():
         result[:, int(name.removeprefix('bin'))] = share
@@ -34,7 +36,7 @@ def distribution(**shares: float) -> torch.Tensor:
 
 
 def frame(index: int = 1) -> Frame:
-    """Return one camera of the rig with every pixel in a color of its own."""
+    """Return a frame of one camera of the rig; no two pixels of its image have the same color."""
     rig = nuscenes_like_rig(*SOURCE_SIZE)
     columns, rows = np.meshgrid(np.arange(SOURCE_SIZE[0]), np.arange(SOURCE_SIZE[1]))
     image = np.stack((columns % 256, rows, columns // 256), axis=-1).astype(np.uint8)
@@ -50,7 +52,7 @@ def maps(meters) -> DepthMaps:
     return DepthMaps(np.broadcast_to(np.float32(meters), (1, ROWS, COLUMNS)).copy(), BINS, SPEC)
 
 
-def test_a_certain_depth_is_the_center_of_its_bin() -> None:
+def test_a_depth_with_probability_1_is_the_center_of_its_bin() -> None:
     certain = distribution(bin20=1.0)
     for depth in (expected_depth(certain, BINS), likely_depth(certain, BINS)):
         np.testing.assert_allclose(depth, 2.0 + 20.5 * 0.5)
@@ -63,7 +65,7 @@ def test_with_two_probable_depths_only_the_expected_depth_lies_between_them() ->
     np.testing.assert_allclose(likely_depth(bimodal, BINS), 7.25, rtol=1e-5)
 
 
-def test_points_lie_at_their_depth_on_the_rays_of_the_pixels_whose_color_they_have() -> None:
+def test_a_point_has_the_depth_the_ray_and_the_color_of_its_pixel() -> None:
     scene = frame()
     meters = np.linspace(3, 50, ROWS * COLUMNS, dtype=np.float32).reshape(ROWS, COLUMNS)
     points, colors = depth_points(scene, maps(meters))
@@ -75,7 +77,7 @@ def test_points_lie_at_their_depth_on_the_rays_of_the_pixels_whose_color_they_ha
     np.testing.assert_allclose(pixels[:, 1], colors[:, 1], atol=0.51)
 
 
-def test_colors_cover_the_network_input_and_near_differs_from_far() -> None:
+def test_depth_colors_cover_the_network_input_and_differ_for_near_and_far_pixels() -> None:
     image = np.full((*SOURCE_SIZE[::-1], 3), 90, np.uint8)
     meters = np.full((ROWS, COLUMNS), 4.0, np.float32)
     meters[:, COLUMNS // 2 :] = 50.0

@@ -37,7 +37,7 @@ def test_a_category_maps_to_the_class_that_the_devkit_evaluates(category):
     )
 
 
-def test_every_one_of_the_ten_classes_has_a_category():
+def test_each_of_the_ten_nuscenes_classes_has_a_category():
     assert {ClassMap().label(category) for category in CATEGORIES} == {None, *range(10)}
 
 
@@ -51,20 +51,20 @@ def test_cameras_are_in_the_official_order():
 
 @pytest.mark.parametrize('name', NUSCENES_CLASSES)
 @pytest.mark.parametrize('speed', [0.0, 5.0])
-def test_an_attribute_is_one_that_the_devkit_accepts_for_the_class(name, speed):
+def test_the_devkit_accepts_the_attribute_of_each_class(name, speed):
     attribute = attribute_of(name, speed)
     assert attribute in (detection_name_to_rel_attributes(name) or [''])
     assert attribute in ('', *ATTRIBUTE_NAMES)
 
 
-def test_an_object_exactly_at_the_speed_limit_counts_as_standing():
+def test_a_car_is_parked_at_the_speed_threshold_and_moving_above_it():
     assert (
         attribute_of('car', 0.2) == 'vehicle.parked'
         and attribute_of('car', 0.2001) == 'vehicle.moving'
     )
 
 
-def test_a_plain_category_belongs_to_the_class_of_its_name():
+def test_a_category_with_the_name_of_a_class_belongs_to_this_class():
     classes = ClassMap(('truck', 'tram'))
     assert [classes.label(name) for name in ('truck', 'tram', 'car')] == [0, 1, None]
 
@@ -74,7 +74,7 @@ def test_labels_follow_the_order_of_the_class_list():
     assert classes.label('vehicle.car') == 9 and classes.label('movable_object.trafficcone') == 0
 
 
-def test_a_mapping_takes_precedence_and_null_excludes_a_category():
+def test_a_category_mapping_replaces_the_default_class_and_null_excludes_the_category():
     classes = ClassMap(categories={'van': 'car', 'vehicle.truck': 'bus', 'car': None})
     assert classes.label('van') == 0
     assert classes.label('vehicle.truck') == NUSCENES_CLASSES.index('bus')
@@ -100,7 +100,7 @@ def test_a_class_without_any_category_is_rejected_with_a_suggestion():
         ClassMap(('car', 'pedestrain')).require_known(['tram'])
 
 
-def test_labels_are_official_only_if_every_category_has_its_official_class():
+def test_a_category_is_official_only_if_the_devkit_gives_it_the_same_class():
     assert all(map(ClassMap().is_official, CATEGORIES))
     assert not ClassMap().is_official('car')
     assert not ClassMap(categories={'animal': 'car'}).is_official('animal')
@@ -115,17 +115,17 @@ def test_a_mapping_file_is_read(tmp_path):
 
 
 @pytest.mark.parametrize('content', ['- van', 'van: [car]', '7: car', 'van: 3', '{'])
-def test_a_mapping_file_of_another_form_is_rejected(tmp_path, content):
+def test_a_mapping_file_that_does_not_map_names_to_names_is_rejected(tmp_path, content):
     path = tmp_path / 'categories.yaml'
     path.write_text(content)
     with pytest.raises(ValueError, match=r'categories\.yaml'):
         read_categories(path)
 
 
-def test_a_missing_mapping_file_is_named(tmp_path):
+def test_the_message_about_a_missing_mapping_file_names_the_file(tmp_path):
     with pytest.raises(ValueError, match=r'nothing\.yaml cannot be read'):
         read_categories(tmp_path / 'nothing.yaml')
 
 
-def test_classes_beyond_the_ten_have_no_attribute():
+def test_a_class_outside_nuscenes_has_no_attribute():
     assert attribute_of('tram', 5.0) == ''

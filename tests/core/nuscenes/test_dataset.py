@@ -41,7 +41,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def validation(tmp_path_factory):
-    """The sample of a scene with one frame, which is used as its own past frame."""
+    """Return the only sample of a scene; it has no earlier frame and is its own past frame."""
     return dataset(make_dataroot(tmp_path_factory.mktemp('one_frame') / 'dataset', frames=1))[0]
 
 
@@ -71,7 +71,7 @@ def test_a_tilted_box_has_the_yaw_that_pyquaternion_computes(root):
     assert abs(official - np.arctan2(usual[1, 0], usual[0, 0])) > 1e-3
 
 
-def test_the_first_frame_of_a_scene_is_its_own_past(root):
+def test_the_first_frame_of_a_scene_is_its_own_past_frame(root):
     sample = dataset(root)[0]
     assert torch.equal(sample.images[0], sample.images[1])
     assert torch.equal(
@@ -79,7 +79,7 @@ def test_the_first_frame_of_a_scene_is_its_own_past(root):
     )
 
 
-def test_a_scene_without_boxes_gives_empty_rows(tmp_path):
+def test_a_sample_without_annotations_has_no_boxes_and_no_labels(tmp_path):
     root = make_dataroot(tmp_path / 'dataset', frames=1)
     (root / VERSION / 'sample_annotation.json').write_text('[]')
     sample = dataset(root).sample(0, np.random.default_rng(0))
@@ -104,15 +104,15 @@ def test_an_augmented_sample_depends_only_on_its_random_generator(root):
     assert first.name == TOKEN
 
 
-def test_frames_of_one_camera_share_an_image_transform_and_cameras_do_not(root):
+def test_each_camera_has_its_own_image_transform_which_is_the_same_in_all_frames(root):
     aug = dataset(root).sample(1, np.random.default_rng(0)).matrices.image_aug
     assert torch.equal(aug[0], aug[1])
     assert len({tuple(matrix.ravel().tolist()) for matrix in aug[0]}) == 6
 
 
 def test_matrices_boxes_and_depth_of_an_augmented_sample_are_consistent(root):
-    """Transformed back with the random matrices, boxes and lidar points equal those of the sample
-    without augmentation.
+    """The random matrices transform boxes and lidar points of the augmented sample back to the
+    boxes and points of the sample without augmentation.
     """
     plain, augmented = dataset(root)[1], dataset(root).sample(1, np.random.default_rng(1))
     back = augmented.boxes[:, :3] @ torch.linalg.inv(augmented.matrices.bev_aug[:3, :3]).T
@@ -123,11 +123,11 @@ def test_matrices_boxes_and_depth_of_an_augmented_sample_are_consistent(root):
         assert len(common) > 1000
         first, second = (np.array([found[depth] for depth in common]) for found in pixels)
         apart = np.abs(first - second)
-        assert np.quantile(apart, 0.99) < 5  # a few points have the depth of another one by chance
+        assert np.quantile(apart, 0.99) < 5  # by chance, a few different points have equal depths
 
 
 def _pixels_by_depth(sample: Sample, camera: int) -> dict[float, tuple[float, float]]:
-    """Return the source-image pixel of each depth that a camera's map holds."""
+    """Return {depth: (u, v)} of the depth map of a camera; (u, v) is a source-image pixel."""
     depths = sample.depth[camera].numpy()
     rows, columns = np.nonzero(depths)
     depth = depths[rows, columns]
@@ -136,7 +136,7 @@ def _pixels_by_depth(sample: Sample, camera: int) -> dict[float, tuple[float, fl
     return dict(zip(depth.tolist(), zip(u.tolist(), v.tolist(), strict=True), strict=True))
 
 
-def test_samples_are_selected_and_repeated_by_their_positions(root):
+def test_positions_select_and_repeat_samples(root):
     chosen = dataset(root, positions=[1, 0, 1])
     assert len(chosen) == 3 and [chosen[place].name for place in (0, 2)] == [TOKEN, TOKEN]
 
@@ -153,7 +153,7 @@ def test_a_validation_sample_gives_model_inputs_of_two_frames_and_six_cameras(va
     )
 
 
-def test_inputs_from_loaded_frames_equal_those_of_the_dataset(root):
+def test_inputs_from_loaded_frames_equal_the_inputs_from_the_dataset(root):
     index, sample = load_index(root, VERSION, SPLIT, root.parent / 'cache'), dataset(root)[1]
     key, past = load_frame(index[1], root), load_frame(index[0], root)
     inputs = two_frame_inputs(key, past, ModelConfig())
@@ -178,7 +178,7 @@ STILL = np.array([1.0, 0, 0, 0])
 
 
 def turned_record() -> SampleRecord:
-    """Return a sample of a vehicle at (10, 20, 1) that looks along y, with three boxes."""
+    """Return a sample with three boxes; the vehicle is at (10, 20, 1) m and faces along y."""
     pose = Pose(LEFT, np.array([10.0, 20.0, 1.0]))
     annotations = Annotations(
         label=np.array([3, 1, 2]),
@@ -212,7 +212,8 @@ def test_past_cameras_have_extrinsics_in_the_current_ego_frame():
     of_key_frame = key_ego_from_camera(record, record)[0]
     of_past_frame = key_ego_from_camera(record, frame)[0]
     assert of_key_frame[:3, 3].tolist() == pytest.approx([1, 0, 1.5], abs=1e-5)
-    # The past camera is at (11, 17, 2.5) in the world, the key frame's vehicle looks along y.
+    # In the world, the past camera is at (11, 17, 2.5) m. The vehicle of the key frame is at
+    # (10, 20, 1) m and faces along y.
     assert of_past_frame[:3, 3].tolist() == pytest.approx([-3, -1, 1.5], abs=1e-5)
     assert of_past_frame[:3, 0].tolist() == pytest.approx([0, -1, 0], abs=1e-6)
     assert of_past_frame.dtype == torch.float32

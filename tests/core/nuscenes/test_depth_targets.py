@@ -16,7 +16,7 @@ LIDAR = SensorRecord('LIDAR_TOP', '', 0, STILL, STILL, (0, 0), np.zeros((3, 3)))
 
 
 def camera(world_from_ego: Pose = STILL) -> SensorRecord:
-    """Return a camera of 160 x 90 pixels whose axes are those of the vehicle: z forward."""
+    """Return a camera of 160 x 90 pixels at the origin of the ego frame; it looks along z."""
     intrinsics = np.array([(100.0, 0, 80), (0, 100, 45), (0, 0, 1)])
     return SensorRecord(CAMERAS[1], '', 0, STILL, world_from_ego, (160, 90), intrinsics)
 
@@ -28,7 +28,7 @@ def point_at(column: float, row: float, depth: float) -> tuple[float, float, flo
 def depth_by_pixel(
     *points, transform: ImageTransform = UNCHANGED, world_from_ego: Pose = STILL
 ) -> dict[tuple[int, int], float]:
-    """Return the depth of every pixel, (column, row), that some points give a depth."""
+    """Return {(column, row): depth} of the pixels to which ``points`` give a depth."""
     depths = depth_maps(
         np.array(points, np.float32).reshape(-1, 3), LIDAR, [camera(world_from_ego)], [transform]
     )[0]
@@ -63,18 +63,18 @@ def test_points_within_a_pixel_of_the_source_image_border_give_no_depth():
     )
 
 
-def test_the_last_point_of_a_pixel_gives_its_depth_even_if_an_earlier_one_is_nearer():
+def test_a_pixel_has_the_depth_of_its_last_point_even_if_an_earlier_point_is_nearer():
     assert depth_by_pixel(point_at(100.5, 30.5, 7), point_at(100.5, 30.5, 20)) == {(100, 30): 20}
 
 
-def test_truncation_keeps_points_one_pixel_outside_the_left_and_upper_edge():
+def test_points_less_than_a_pixel_left_of_or_above_the_crop_count_as_inside():
     transform = ImageTransform(1.0, 50, 20, 80, 60)
     points = point_at(49.5, 40.5, 7), point_at(90.5, 19.5, 8)
     assert depth_by_pixel(*points, transform=transform) == {(0, 20): 7, (40, 0): 8}
     assert depth_by_pixel(point_at(48.5, 40.5, 7), transform=transform) == {}
 
 
-def test_depth_stays_in_meters_of_the_source_camera_when_the_image_is_resized_and_flipped():
+def test_resizing_and_flipping_the_image_does_not_change_the_depth():
     assert depth_by_pixel(
         point_at(20.6, 60.6, 9), transform=ImageTransform(0.5, 0, 0, 80, 45, flip=True)
     ) == {(69, 30): 9}
@@ -91,7 +91,7 @@ def test_points_are_read_without_intensity_and_ring(tmp_path):
     assert read_points(tmp_path / 'scan.pcd.bin').tolist() == [[0, 1, 2], [5, 6, 7]]
 
 
-def test_a_sweep_that_is_truncated_is_reported(tmp_path):
+def test_a_truncated_sweep_file_is_reported(tmp_path):
     np.arange(9, dtype=np.float32).tofile(tmp_path / 'scan.pcd.bin')
     with pytest.raises(ValueError, match=r'scan\.pcd\.bin is truncated'):
         read_points(tmp_path / 'scan.pcd.bin')
@@ -102,14 +102,14 @@ def test_a_point_at_any_distance_in_front_of_the_camera_is_a_depth_target(depth)
     assert depth_by_pixel(point_at(100.5, 30.5, depth)) == {(100, 30): pytest.approx(depth)}
 
 
-def test_points_just_inside_the_source_images_border_are_targets():
+def test_points_more_than_a_pixel_inside_the_source_image_border_are_depth_targets():
     points = [
         point_at(u, v, 8) for u, v in ((1.5, 30.5), (158.5, 30.5), (50.5, 1.5), (50.5, 88.5))
     ]
     assert set(depth_by_pixel(*points)) == {(1, 30), (158, 30), (50, 1), (50, 88)}
 
 
-def test_the_right_and_lower_edge_of_the_crop_are_outside():
+def test_points_right_of_or_below_the_crop_give_no_depth():
     transform = ImageTransform(1.0, 0, 0, 100, 60)
     inside, outside = [(99.5, 40.5), (40.5, 59.5)], [(100.5, 40.5), (40.5, 60.5)]
     points = [point_at(*pixel, 7) for pixel in inside + outside]
@@ -117,7 +117,9 @@ def test_the_right_and_lower_edge_of_the_crop_are_outside():
 
 
 def test_lidar_points_are_transformed_with_the_poses_of_lidar_camera_and_vehicle():
-    """Lidar turned 90 degrees to the left at x 2; the camera's vehicle has driven 3 m along x."""
+    """The lidar at x = 2 m is turned 90 degrees to the left. Between the sweep and the exposure of
+    the camera, the vehicle drives 3 m along x.
+    """
     left = np.array([np.sqrt(0.5), 0, 0, np.sqrt(0.5)])
     lidar = SensorRecord(
         'os1', '', 0, Pose(left, np.array([2.0, 0, 1.5])), STILL, (0, 0), np.zeros((3, 3))

@@ -17,7 +17,7 @@ from tests.core.nuscenes.official_results import detections, require_official_re
 from tests.reference import DATA
 
 
-def test_the_result_file_equals_that_of_the_official_evaluator(tmp_path):
+def test_the_result_file_equals_the_file_of_the_official_evaluator(tmp_path):
     official = json.loads((DATA / 'evaluator_attributes.json').read_text())
     inputs = official['_inputs']
     types = {'boxes': 'f4', 'scores': 'f4', 'labels': 'i8'}
@@ -69,7 +69,9 @@ def run(root, tmp_path, results) -> dict:
     return evaluate(tmp_path / 'results.json', root, VERSION, SPLIT, tmp_path)
 
 
-def test_ground_truth_as_detections_gets_full_scores_from_the_devkit(root, tmp_path, capsys):
+def test_the_devkit_gives_full_scores_to_detections_that_equal_the_ground_truth(
+    root, tmp_path, capsys
+):
     summary = run(root, tmp_path, truth(root))
     present = [name for name, precision in summary['mean_dist_aps'].items() if precision > 0.99]
     assert set(present) == {'car', 'truck', 'pedestrian', 'traffic_cone'}
@@ -86,7 +88,7 @@ def test_results_without_detections_have_the_score_zero(root, tmp_path):
     assert (summary['mean_ap'], summary['nd_score']) == (0, 0)
 
 
-def test_a_set_without_annotations_cannot_be_scored(tmp_path):
+def test_scoring_a_dataset_without_annotations_is_rejected(tmp_path):
     root = make_dataroot(tmp_path / 'dataset')
     for table_name in ('sample_annotation', 'instance'):
         (root / VERSION / f'{table_name}.json').write_text('[]')
@@ -104,7 +106,7 @@ def test_results_of_another_split_are_rejected(root, tmp_path):
         run(root, tmp_path, {TOKEN: [], PREVIOUS: [], 'elsewhere': []})
 
 
-def test_the_table_has_the_means_the_published_scores_and_every_class(root, tmp_path):
+def test_the_table_lists_mean_scores_published_scores_and_every_class(root, tmp_path):
     lines = table(run(root, tmp_path, truth(root)), PUBLISHED['r50_256x704_2key']).splitlines()
     assert lines[0].startswith('mAP 0.4') and lines[1] == 'published: mAP 0.3304, NDS 0.4355'
     assert lines[3] == '| class | AP | ATE | ASE | AOE | AVE | AAE |'
@@ -112,7 +114,7 @@ def test_the_table_has_the_means_the_published_scores_and_every_class(root, tmp_
     assert next(line for line in lines if 'traffic_cone' in line).endswith('| - | - | - |')
 
 
-def test_a_result_is_in_the_world_frame_with_the_attribute_of_its_speed():
+def test_a_result_is_in_the_world_frame_and_has_the_attribute_for_its_speed():
     rows = np.array([(5.0, 0, 1, 4, 2, 1.5, 0, 3, 0), (0, 2.0, 0, 8, 3, 3, np.pi / 2, 0, 0.1)])
     found = detections(rows.astype(np.float32), np.array([0.9, 0.4], 'f4'), np.array([0, 3]))
     left = Pose(np.array([np.sqrt(0.5), 0, 0, np.sqrt(0.5)]), np.array([10.0, 20, 1]))

@@ -44,7 +44,7 @@ def test_a_crop_shifted_by_one_pixel_exceeds_the_difference_allowed_for_the_fast
     assert np.abs(exact - np.roll(exact, 1, axis=1)).mean() > 2
 
 
-def test_a_lossless_image_at_full_size_is_equal_with_both_decoders(tmp_path):
+def test_both_crop_functions_read_a_lossless_image_at_full_size_exactly(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / 'image.png')
     transform = ImageTransform(1.0, 10, 20, 100, 60, flip=True)
@@ -68,7 +68,7 @@ def test_a_missing_image_is_reported_by_name(tmp_path):
         read_image(tmp_path / 'nothing.jpg')
 
 
-def test_an_image_of_too_many_pixels_or_of_another_format_is_rejected(tmp_path, monkeypatch):
+def test_an_image_with_too_many_pixels_and_a_gif_image_are_rejected(tmp_path, monkeypatch):
     pixels = Image.new('RGB', (160, 90))
     pixels.save(tmp_path / 'image.png')
     monkeypatch.setattr(images, 'MAX_PIXELS', 160 * 90)

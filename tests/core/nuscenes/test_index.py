@@ -32,7 +32,7 @@ def cached(root):
     return sorted((root.parent / 'cache').rglob('*.npz'))
 
 
-def test_records_equal_those_of_the_devkit(root):
+def test_records_have_the_values_that_the_devkit_reads(root):
     record = load(root)[1]
     devkit = NuScenes(VERSION, str(root), verbose=False)
     sample = devkit.get('sample', TOKEN)
@@ -56,13 +56,13 @@ def test_records_equal_those_of_the_devkit(root):
         )
 
 
-def test_annotations_keep_order_and_leave_out_categories_that_are_not_detected(root):
+def test_annotations_keep_their_order_and_exclude_categories_without_a_class(root):
     annotations = load(root)[1].annotations
     assert annotations.label[:10].tolist() == list(LABELS)
     assert len(annotations) == 11 and annotations.points[10] == 0
 
 
-def test_samples_come_scene_by_scene_in_order_of_time(root):
+def test_samples_are_ordered_by_scene_and_then_by_time(root):
     index = load(root)
     assert index.scenes() == [range(0, 2), range(2, 4), range(4, 6)]
     assert [record.scene for record in index] == [
@@ -79,7 +79,7 @@ def test_the_first_frame_of_a_scene_is_its_own_past_frame(root):
     assert [index.position_in_past(position, 1) for position in range(6)] == [0, 0, 2, 2, 4, 4]
 
 
-def test_without_a_past_frame_in_the_scene_the_current_frame_is_its_own_past(root):
+def test_a_frame_without_a_frame_two_steps_earlier_is_its_own_past_frame(root):
     assert load(root).position_in_past(1, 2) == 1
 
 
@@ -118,7 +118,7 @@ def test_changed_tables_are_indexed_again(root):
     assert (load(root)[1].annotations.points - before).max() == 555 - 171
 
 
-def test_a_split_reads_only_its_own_scenes(root):
+def test_only_the_scenes_of_the_split_are_indexed(root):
     (root / VERSION / 'splits.json').write_text(json.dumps({'some': [f'{SCENE}-2', SCENE]}))
     index = load(root, 'some')
     assert len(cached(root)) == 2
@@ -174,7 +174,7 @@ def test_a_wrong_root_or_version_is_reported(root):
 
 
 @pytest.mark.parametrize('name', ['ego_pose', 'sensor', 'scene'])
-def test_a_table_that_is_truncated_is_reported(root, name):
+def test_a_truncated_table_is_reported(root, name):
     table = root / VERSION / f'{name}.json'
     table.write_text(table.read_text()[:-10])
     with pytest.raises(DatasetIncompleteError, match='truncated'):
@@ -192,7 +192,7 @@ def test_a_sample_without_data_of_a_sensor_is_reported_by_name(root):
         load(root)
 
 
-def test_an_unknown_split_is_reported_with_the_known_ones(root):
+def test_an_unknown_split_is_reported_with_the_splits_of_the_dataset(root):
     with pytest.raises(
         ValueError, match=f"'nothing' is unknown or empty; .* has the splits {SPLIT};"
     ):
@@ -202,7 +202,9 @@ def test_an_unknown_split_is_reported_with_the_known_ones(root):
 @pytest.mark.parametrize(
     ('split', 'nearest'), [('own_vla', 'own_val'), ('val', 'own_val'), ('train', 'own_train')]
 )
-def test_a_split_that_the_dataset_lacks_gets_a_suggestion(root, split, nearest):
+def test_the_message_about_a_split_that_does_not_exist_suggests_a_similar_name(
+    root, split, nearest
+):
     splits = {'own_train': [SCENE], 'own_val': [SCENE], 'incomplete': ['scene-0001']}
     (root / VERSION / 'splits.json').write_text(json.dumps(splits))
     with pytest.raises(
@@ -216,13 +218,13 @@ def test_an_official_split_of_another_version_is_rejected_with_the_splits_that_e
         split_scenes(root, VERSION, 'val')
 
 
-def test_a_dataset_without_any_complete_split_gets_an_example(root):
+def test_the_message_about_a_dataset_without_a_complete_split_shows_an_example(root):
     (root / VERSION / 'splits.json').unlink()
     with pytest.raises(ValueError, match=r'no complete split: define one in .*splits\.json, such'):
         split_scenes(root, VERSION, 'train')
 
 
-def test_a_custom_split_with_the_name_of_an_official_one_is_rejected_with_the_remedy(root):
+def test_a_custom_split_with_an_official_name_is_rejected_with_the_remedy(root):
     (root / VERSION / 'splits.json').write_text(json.dumps({'val': [SCENE]}))
     with pytest.raises(
         ValueError, match=r'takes precedence over that of .*splits\.json: rename the latter'
@@ -230,7 +232,7 @@ def test_a_custom_split_with_the_name_of_an_official_one_is_rejected_with_the_re
         split_scenes(root, VERSION, 'val')
 
 
-def test_a_test_set_without_annotations_is_indexed(root):
+def test_a_dataset_without_annotations_is_indexed(root):
     for table in ('sample_annotation', 'instance'):
         (root / VERSION / f'{table}.json').write_text('[]')
     assert len(load(root)[1].annotations) == 0

@@ -1,4 +1,4 @@
-"""Metrics for any class list; for the official classes they are compared with the devkit."""
+"""Metrics for any class list. With the official classes, they must equal the devkit's metrics."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def load(root, classes=NUSCENES_CLASSES) -> SampleIndex:
     )
 
 
-def found(index: SampleIndex, shift: float = 0.3, of: tuple[str, ...] = ()) -> dict:
-    """Return the annotations as detections, moved by ``shift`` meters; only classes ``of`` if
-    given.
+def found(index: SampleIndex, shift: float = 0.3, classes: tuple[str, ...] = ()) -> dict:
+    """Return the annotations of ``index`` as detections, moved by ``shift`` meters along x.
+
+    If ``classes`` is not empty, only annotations of these classes are returned.
     """
     results = {}
     for record in index:
@@ -50,7 +51,7 @@ def found(index: SampleIndex, shift: float = 0.3, of: tuple[str, ...] = ()) -> d
                 'attribute_name': 'vehicle.moving' if name in ('car', 'truck') else '',
             }
             for row in range(len(rows))
-            if not of or index.class_names[rows.label[row]] in of
+            if not classes or index.class_names[rows.label[row]] in classes
         ]
     return results
 
@@ -61,7 +62,9 @@ def official_root(tmp_path):
     return write_own_dataset(tmp_path / 'data', boxes, lidar='LIDAR_TOP', frames=4)
 
 
-def test_on_official_classes_the_metrics_are_those_of_the_devkit(official_root, tmp_path):
+def test_the_metrics_of_the_official_classes_equal_the_metrics_of_the_devkit(
+    official_root, tmp_path
+):
     index, results = load(official_root), found(load(official_root))
     assert index.is_official
     write_results(results, tmp_path / 'results.json')
@@ -77,7 +80,7 @@ def test_on_official_classes_the_metrics_are_those_of_the_devkit(official_root, 
     )
 
 
-def test_only_classes_of_the_list_count_in_the_means(official_root):
+def test_the_mean_scores_are_computed_over_the_classes_of_the_list(official_root):
     index = load(official_root, ('truck', 'car'))
     assert not index.is_official
     summary = evaluate_on_index(found(index, 0.3, ('car',)), index)
@@ -87,7 +90,7 @@ def test_only_classes_of_the_list_count_in_the_means(official_root):
     assert summary['label_tp_errors']['car']['trans_err'] == pytest.approx(0.3)
 
 
-def test_classes_beyond_the_ten_are_scored_up_to_fifty_meters(tmp_path):
+def test_classes_outside_nuscenes_are_scored_up_to_fifty_meters(tmp_path):
     boxes = [OwnBox('tram', 49), OwnBox('tram', 51), OwnBox('car', 8)]
     index = load(write_own_dataset(tmp_path / 'data', boxes), ('tram',))
     summary = evaluate_on_index(found(index, 0.0), index)
@@ -102,7 +105,7 @@ def test_a_part_of_a_split_can_be_scored(official_root):
     assert summary['mean_dist_aps']['car'] == pytest.approx(1.0, abs=0.02)
 
 
-def test_samples_without_ground_truth_cannot_be_scored(tmp_path):
+def test_scoring_samples_without_ground_truth_is_rejected(tmp_path):
     index = load(write_own_dataset(tmp_path / 'data', [OwnBox('car', 200)]))
     with pytest.raises(ValueError, match='no ground-truth boxes'):
         evaluate_on_index(found(index), index)

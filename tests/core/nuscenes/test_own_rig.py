@@ -1,4 +1,4 @@
-"""Datasets of other vehicles: own sensors, class lists, categories and point counts."""
+"""Datasets of vehicles other than nuScenes: sensors, class lists, categories and point counts."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def names(index: SampleIndex, position: int = 0) -> list[str]:
 @pytest.mark.parametrize(
     'classes', [NUSCENES_CLASSES, ('pedestrian', 'truck', 'car'), ('tram', 'car', 'truck')]
 )
-def test_labels_name_the_class_of_the_annotation_in_any_class_list(tmp_path, classes):
+def test_labels_are_positions_in_the_class_list_whatever_its_order(tmp_path, classes):
     boxes = [OwnBox(name, counts=SEEN) for name in ('vehicle.car', 'truck', 'car')]
     root = write_own_dataset(tmp_path / 'data', boxes, categories=['tram'])
     assert names(load(root, classes)) == ['car', 'truck', 'car']
     assert load(root, classes).class_names == classes
 
 
-def test_one_cache_serves_every_class_list(tmp_path):
+def test_the_cache_is_used_again_with_another_class_list(tmp_path):
     root = write_own_dataset(tmp_path / 'data')
     load(root)
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / 'cache').rglob('*.npz')}
@@ -103,7 +103,7 @@ def test_the_counts_report_no_exclusion_if_all_boxes_are_used(tmp_path):
 
 
 @pytest.mark.parametrize(('x', 'inside'), [(3.3, 1), (3.1, 0), (11.9, 1), (12.0, 0)])
-def test_boxes_less_than_a_cell_below_the_grid_are_used(tmp_path, x, inside):
+def test_boxes_less_than_one_cell_before_the_start_of_the_grid_are_used(tmp_path, x, inside):
     grid = BEVGrid(x=(4.0, 12.0, 0.8), y=(-8.0, 8.0, 0.8))
     root = write_own_dataset(tmp_path / 'data', [OwnBox('car', x, 1, SEEN)], frames=1)
     counts = count_boxes(load(root), grid)
@@ -137,11 +137,10 @@ def test_a_dataset_with_one_usable_box_is_accepted(tmp_path):
 @pytest.mark.parametrize(
     ('x', 'y', 'is_seen'), [(8, 0, True), (-8, 0, False), (4, 6, False), (5, 4.5, True)]
 )
-def test_a_box_that_no_camera_sees_is_counted_and_is_left_out_of_the_ground_truth(
-    tmp_path, x, y, is_seen
-):
-    """The cameras at (1, 0) see 38.7 degrees to both sides; the center of the last box is outside,
-    but its corner at (7, 3.5) inside."""
+def test_a_box_outside_every_image_is_counted_and_is_not_ground_truth(tmp_path, x, y, is_seen):
+    """The cameras at x = 1 m, y = 0 look along x and cover 38.7 degrees to each side. The center
+    of the last box is outside this angle, but its corner at (7, 3.5) m is inside.
+    """
     root = write_own_dataset(
         tmp_path / 'data', [OwnBox('car', x, y, SEEN), OwnBox('truck', counts=SEEN)], frames=2
     )
@@ -153,7 +152,7 @@ def test_a_box_that_no_camera_sees_is_counted_and_is_left_out_of_the_ground_trut
     assert ('2 that no camera sees' in counts.summary()) != is_seen
 
 
-def test_with_the_six_cameras_of_nuscenes_all_boxes_count_as_in_the_official_code(tmp_path):
+def test_with_the_six_nuscenes_cameras_boxes_outside_every_image_are_ground_truth(tmp_path):
     boxes = [OwnBox('vehicle.car', -8, 0, SEEN)]
     root = write_own_dataset(tmp_path / 'data', boxes, cameras=CAMERAS, lidar='LIDAR_TOP')
     assert load(root).is_official
@@ -205,7 +204,7 @@ def test_a_box_is_excluded_only_if_its_point_count_is_zero(tmp_path, counts, poi
 
 
 @pytest.mark.parametrize(('min_points', 'used'), [(0, [0, 2, 3]), (2, [2, 3]), (3, [3])])
-def test_min_points_sets_the_fewest_points_of_a_used_box(tmp_path, min_points, used):
+def test_boxes_with_fewer_points_than_min_points_are_not_used(tmp_path, min_points, used):
     boxes = [OwnBox('car', counts={'num_lidar_pts': count}) for count in (0, 2, 3)]
     annotations = load(write_own_dataset(tmp_path / 'data', boxes), min_points=min_points)[
         0
@@ -216,7 +215,7 @@ def test_min_points_sets_the_fewest_points_of_a_used_box(tmp_path, min_points, u
 # Sensors
 
 
-def test_cameras_and_lidar_are_those_of_the_data(tmp_path):
+def test_the_index_has_the_cameras_and_the_lidar_of_the_dataset(tmp_path):
     root = write_own_dataset(tmp_path / 'data', cameras=('rear', 'CAM_BACK', 'CAM_FRONT'))
     index = load(root)
     assert index.channels == Channels(('CAM_FRONT', 'CAM_BACK', 'rear'), 'os1')
@@ -263,7 +262,7 @@ def test_one_of_several_lidars_must_be_selected_unless_one_is_lidar_top(tmp_path
     assert load(root).channels.lidar == 'LIDAR_TOP'
 
 
-def test_without_a_lidar_depth_is_unknown_everywhere(tmp_path):
+def test_the_depth_maps_of_a_dataset_without_a_lidar_are_zero(tmp_path):
     root = write_own_dataset(tmp_path / 'data', lidar=None)
     index = load(root)
     sample = NuScenesDataset(index, root, ImageSpec(32, 64), 2)[1]
@@ -291,7 +290,7 @@ def test_a_scene_without_samples_is_reported_by_name(tmp_path):
         load(root)
 
 
-def test_velocities_that_the_devkit_does_not_know_are_zero_in_the_ground_truth(tmp_path):
+def test_a_velocity_that_the_devkit_returns_as_nan_is_zero_in_the_ground_truth(tmp_path):
     record = load(write_own_dataset(tmp_path / 'data', frames=1))[0]
     assert np.isnan(record.annotations.velocity).all()
     assert (ground_truth(record)[0].velocity == 0).all()
@@ -343,7 +342,7 @@ def test_invalid_boxes_are_accepted_if_they_are_not_used(tmp_path):
 
 
 @pytest.mark.parametrize('boxes', [[], [OwnBox('tram', counts=SEEN)]])
-def test_key_frames_without_annotations_are_recorded(tmp_path, boxes):
+def test_a_recording_contains_key_frames_without_boxes(tmp_path, boxes):
     root = write_own_dataset(tmp_path / 'data', boxes)
     recording = read_recording(open_devkit(root, VERSION), SCENE)
     assert len(recording.moments) == 3

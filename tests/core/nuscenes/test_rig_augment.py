@@ -1,4 +1,4 @@
-"""Augmented rigs: exact changes have no error, and images, matrices and depth agree."""
+"""Augmented rigs: the warp has no error where it is exact; images, matrices and depth agree."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MATRIX = np.array([[100.0, 0, 80], [0, 100, 60], [0, 0, 1]])
 
 
 def camera(height: float = 1.5) -> SensorRecord:
-    """Return a camera that looks along x, at x = 1."""
+    """Return a camera at x = 1 m, y = 0 that looks along x; ``height`` is in meters."""
     pose = Pose(np.array(FORWARD), np.array([1.0, 0, height]))
     return SensorRecord('front', 'front.png', 0, pose, STILL, (160, 120), MATRIX)
 
@@ -45,7 +45,7 @@ def projected(record: SensorRecord, points: np.ndarray) -> np.ndarray:
 
 
 def moved(change: CameraChange, record: SensorRecord, points: np.ndarray) -> np.ndarray:
-    """Return where the warped image shows (n, 3) points of the ego frame."""
+    """Return (n, 2) pixels of the warped image that show (n, 3) points of the ego frame."""
     pixels = np.column_stack((projected(record, points), np.ones(len(points))))
     warped = pixels @ change.homography(record).T
     return warped[:, :2] / warped[:, 2:]
@@ -57,24 +57,27 @@ POINTS = np.array([(11.0, 2, 0.5), (6, -1, 2.5), (41, 8, 1.5), (5, 1, 0)])
 @pytest.mark.parametrize(
     'change', [CameraChange(1.3), CameraChange(pitch_deg=4), CameraChange(0.8, -3)]
 )
-def test_a_changed_focal_length_and_pitch_are_exact_for_every_point(change: CameraChange) -> None:
+def test_the_warp_for_another_focal_length_and_pitch_is_exact_for_every_point(
+    change: CameraChange,
+) -> None:
     expected = projected(change.applied(camera()), POINTS)
     np.testing.assert_allclose(moved(change, camera(), POINTS), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize('change', [CameraChange(height=0.6), CameraChange(1.2, 2, -0.5)])
-def test_a_changed_camera_height_is_exact_for_points_on_the_ground(change: CameraChange) -> None:
+def test_the_warp_for_another_camera_height_is_exact_for_points_on_the_ground(
+    change: CameraChange,
+) -> None:
     ground = POINTS * (1, 1, 0)
     expected = projected(change.applied(camera()), ground)
     np.testing.assert_allclose(moved(change, camera(), ground), expected, atol=1e-9)
 
 
-def test_a_changed_camera_height_keeps_the_horizon_and_stretches_objects_above_the_ground() -> (
-    None
-):
+def test_the_warp_for_another_camera_height_keeps_the_horizon_and_stretches_objects() -> None:
     change = CameraChange(height=0.6)
     point = np.array([(11.0, 2, 0.5)])
-    # 10 m ahead and 1 m below the camera: row 60 + 100 * 1 / 10, then 2.1 / 1.5 times as far down.
+    # The point is 10 m ahead of the camera and 1 m below it: row 60 + 100 * 1 / 10 = 70. The warp
+    # multiplies the distance to the horizon (row 60) by the ratio of the heights, 2.1 / 1.5.
     assert projected(camera(), point)[0].tolist() == pytest.approx([60, 70])
     assert moved(change, camera(), point)[0].tolist() == pytest.approx([60, 74])
     assert projected(change.applied(camera()), point)[0].tolist() == pytest.approx([60, 76])
@@ -82,7 +85,7 @@ def test_a_changed_camera_height_keeps_the_horizon_and_stretches_objects_above_t
     assert moved(change, camera(), horizon)[0, 1] == pytest.approx(60, abs=1e-3)
 
 
-def test_a_changed_camera_has_the_stated_numbers() -> None:
+def test_a_changed_camera_has_the_changed_intrinsics_height_and_pitch() -> None:
     changed = CameraChange(1.25, 0, 0.4).applied(camera())
     assert changed.intrinsics.tolist() == [[125, 0, 80], [0, 125, 60], [0, 0, 1]]
     assert changed.ego_from_sensor.translation.tolist() == [1, 0, 1.9]
@@ -95,13 +98,15 @@ def test_a_changed_camera_has_the_stated_numbers() -> None:
     ('height', 'change', 'result'),
     [(1.5, -0.4, 1.1), (0.5, -0.4, 0.3), (0.2, -0.1, 0.2), (0.2, 1, 0.2)],
 )
-def test_cameras_stay_above_the_ground(height: float, change: float, result: float) -> None:
+def test_no_camera_is_lowered_below_0_3_m_and_lower_cameras_keep_their_height(
+    height: float, change: float, result: float
+) -> None:
     changed = CameraChange(height=change).applied(camera(height))
     assert changed.ego_from_sensor.translation[2] == pytest.approx(result)
 
 
 def spot(path: Path, x: float, y: float) -> Path:
-    """Write a black image with a bright spot."""
+    """Write a black image with a bright spot at pixel (x, y), and return its path."""
     rows, columns = np.mgrid[:120, :160]
     image = 250 * np.exp(-((columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2) / 18)
     cv2.imwrite(str(path), image.astype(np.uint8))
@@ -115,7 +120,9 @@ def center_of(image: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize('flip', [False, True])
-def test_a_point_is_where_the_changed_matrices_project_it(tmp_path: Path, flip: bool) -> None:
+def test_the_warped_image_shows_a_point_where_the_changed_matrices_project_it(
+    tmp_path: Path, flip: bool
+) -> None:
     change, point = CameraChange(1.2, 3), np.array([(11.0, 1.5, 1.0)])
     path = spot(tmp_path / 'spot.png', *projected(camera(), point)[0])
     transform = ImageTransform(0.8, 8, 10, 96, 80, flip, 4.0)
@@ -167,7 +174,7 @@ def test_changes_are_sampled_from_their_ranges() -> None:
         ({'min_cameras': 0}, 'rig.min_cameras must be at least 1'),
     ],
 )
-def test_invalid_ranges_are_named(values: dict, message: str) -> None:
+def test_the_message_about_an_invalid_range_names_its_option(values: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RigAugmentation(**values)
 
@@ -186,7 +193,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> NuScenesDataset:
     return NuScenesDataset(index, root, ImageSpec(32, 64), 2, augmentation)
 
 
-def test_a_sample_has_the_matrices_and_the_depth_that_the_changed_rig_gives(
+def test_the_matrices_and_the_depth_of_a_sample_fit_the_changed_rig(
     dataset: NuScenesDataset,
 ) -> None:
     plain, changed = dataset[1], dataset.sample(1, np.random.default_rng(0))
@@ -198,7 +205,7 @@ def test_a_sample_has_the_matrices_and_the_depth_that_the_changed_rig_gives(
     assert torch.equal(plain.boxes, changed.boxes) and changed.scores.tolist() == [1, 1]
     lidar = dataset.index[1].lidar
     assert lidar is not None and (changed.depth > 0).sum() > 20
-    # The first point of the depth map, transformed to the ego frame, lies at a lidar point.
+    # The first pixel of the depth map, transformed to the ego frame, is near a lidar point.
     row, column = (changed.depth[0] > 0).nonzero()[0].tolist()
     depth = changed.depth[0, row, column]
     matrices = changed.matrices
@@ -211,15 +218,15 @@ def test_a_sample_has_the_matrices_and_the_depth_that_the_changed_rig_gives(
     assert np.abs(points_file - point[:3].numpy()).max(axis=1).min() < 0.35
 
 
-def test_cameras_are_reordered_with_everything_that_belongs_to_them(
+def test_cameras_are_reordered_together_with_their_images_depth_and_matrices(
     dataset: NuScenesDataset,
 ) -> None:
     spec = ImageSpec(32, 64)
     transforms = [ImageTransform.for_inference(96, 64, spec)] * 2
     transforms[1] = replace(transforms[1], flip=True)
-    none = (CameraChange(), CameraChange(1.5))
+    changes = (CameraChange(), CameraChange(1.5))
     same, turned = (
-        dataset.load(1, transforms, BevTransform(), read_crop_fast, RigChange(none, order, 1))
+        dataset.load(1, transforms, BevTransform(), read_crop_fast, RigChange(changes, order, 1))
         for order in ((0, 1), (1, 0))
     )
     assert same.camera_count == 1

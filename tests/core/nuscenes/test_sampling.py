@@ -10,7 +10,8 @@ from tests.reference import golden
 FRAMES = [
     np.array([j for j in range(10) if (7 * i + 3 * j) % (j + 2) == 0 or i == j]) for i in range(60)
 ]
-"""Classes of each frame for which the positions of the official code were recorded."""
+"""Classes of each frame. The golden file has the positions that the official code samples from
+these frames."""
 
 
 def test_class_balanced_sampling_equals_the_official_code():
@@ -19,7 +20,7 @@ def test_class_balanced_sampling_equals_the_official_code():
     )
 
 
-def test_a_rare_class_is_sampled_about_as_often_as_a_frequent_one():
+def test_a_rare_class_is_sampled_about_as_often_as_a_frequent_class():
     labels = [np.array([0])] * 990 + [np.array([5])] * 10
     rare = sum(position >= 990 for position in class_balanced_positions(labels, 10))
     assert rare in (99, 100)
@@ -35,7 +36,7 @@ def test_frames_without_any_box_give_an_empty_sample_list():
     assert len(class_balanced_positions([np.array([], np.int64)] * 3, 10)) == 0
 
 
-def test_every_class_has_exactly_its_share_of_the_sample_list():
+def test_all_classes_have_equal_shares_of_the_sample_list():
     labels = [np.array([0])] * 12 + [np.array([1])] * 4 + [np.array([0, 1])] * 4
     positions = class_balanced_positions(labels, 2)
     assert len(positions) == 24
@@ -43,13 +44,13 @@ def test_every_class_has_exactly_its_share_of_the_sample_list():
     assert (positions[12:] >= 12).all()
 
 
-def test_with_three_of_four_classes_in_the_data_each_gets_a_quarter():
+def test_a_class_without_frames_does_not_enlarge_the_share_of_other_classes():
     labels = [np.array([0])] * 20 + [np.array([1])] * 20 + [np.array([3])] * 20
     positions = class_balanced_positions(labels, 4)
     assert np.bincount(positions // 20).tolist() == [15, 15, 15]
 
 
-def test_other_seeds_select_other_samples():
+def test_different_seeds_select_different_samples():
     labels = [np.array([0])] * 50
     first, again, other = (class_balanced_positions(labels, 1, seed) for seed in (0, 0, 1))
     assert np.array_equal(first, again) and not np.array_equal(first, other)

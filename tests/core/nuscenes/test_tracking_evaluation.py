@@ -51,13 +51,14 @@ def test_the_tracking_tests_of_the_devkit_pass_with_the_installed_motmetrics():
     assert (result.testsRun, result.failures, result.errors, result.skipped) == (8, [], [], [])
 
 
-def test_detections_read_from_result_entries_agree_with_the_original_ones():
+def test_detections_read_from_result_entries_agree_with_the_original_detections():
     sent = detections()
     entries = result_boxes('token', sent, POSE)
     found = detections_of_entries(entries[::-1], POSE, NUSCENES_CLASSES, 7, 5)
     np.testing.assert_allclose(found.boxes.center, sent.boxes.center, atol=1e-4)
     np.testing.assert_array_equal(found.boxes.size, sent.boxes.size)
-    np.testing.assert_allclose(found.boxes.yaw, sent.boxes.yaw, atol=2e-2)  # the ego is tilted
+    # POSE is tilted, so that the yaw is not exact.
+    np.testing.assert_allclose(found.boxes.yaw, sent.boxes.yaw, atol=2e-2)
     np.testing.assert_allclose(found.boxes.velocity, sent.boxes.velocity, atol=0.3)
     np.testing.assert_allclose(found.scores, sent.scores)
     assert found.labels.tolist() == sent.labels.tolist()
@@ -65,7 +66,7 @@ def test_detections_read_from_result_entries_agree_with_the_original_ones():
     assert len(detections_of_entries([], POSE, NUSCENES_CLASSES, 7, None)) == 0
 
 
-def test_a_track_has_the_entry_of_its_box_with_its_id():
+def test_the_result_entry_of_a_track_has_its_id_and_the_values_of_its_box():
     tracks = Tracker(TrackerConfig(birth_score=0.0, min_hits=1)).update(detections(), np.eye(4))
     entries = tracking_entries('token', tracks.as_detections(), tracks.ids.tolist(), POSE)
     assert {entry['tracking_name'] for entry in entries} == set(TRACKING_CLASSES)
@@ -99,7 +100,7 @@ def index(root) -> SampleIndex:
 
 
 def truth(index: SampleIndex) -> dict[str, list[dict]]:
-    """Return detection results that repeat the annotations."""
+    """Return detection results that repeat the annotations whose point count is not zero."""
     results = {}
     for record in index:
         found = record.annotations

@@ -117,15 +117,16 @@ def slow_voxel_pooling(
 
 
 def surround_view_geometry() -> tuple:
-    """Return the (2, 6, 3, 4) matrices of six nuScenes cameras in two frames, and the official
-    frustum and grid.
+    """Return the geometry of ``Case``: the (2, 6, 3, 4) matrices of six nuScenes cameras in two
+    frames, and the official frustum and grid.
     """
     with np.load(DATA / 'synth_2key.npz') as inputs:
         matrices = {
             name: inputs[f'in/{name}'].astype(np.float64)
             for name in ('sensor2ego_mats', 'intrin_mats', 'ida_mats', 'bda_mat')
         }
-    # Maps (u d, v d, d, 1) of the network image to that of the source image.
+    # Maps (u d, v d, d, 1) of pixel (u, v) of the network image and depth d to (u' d, v' d, d, 1)
+    # of the same point in the source image.
     source_from_input = np.zeros((2, 6, 4, 4))
     inverse = np.linalg.inv(matrices['ida_mats'][0])
     source_from_input[..., :2, :2] = inverse[..., :2, :2]

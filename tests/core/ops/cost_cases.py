@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 IMAGE_SIZE = (36, 72)
-"""Height and width of the network's input that the maps of ``CostCase.random`` belong to."""
+"""Default height and width of the network input in ``CostCase.random``, pixels."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class CostCase:
         return self.reference, self.source, *geometry, self.groups
 
     def to(self, device: str, dtype: torch.dtype) -> CostCase:
-        """Return the case on a device, with features of a type in channels_last layout."""
+        """Return a copy on ``device`` with features of type ``dtype`` in channels_last layout."""
         reference, source = (
             maps.to(device, dtype).contiguous(memory_format=torch.channels_last)
             for maps in (self.reference, self.source)

@@ -8,7 +8,7 @@ from bevdepth_core.ops.circle_nms import circle_nms
 
 
 def plain_nms(centers: np.ndarray, valid: np.ndarray, limit: float, max_boxes: int) -> list[int]:
-    """Return the kept indices of one task, by the definition."""
+    """Return the indices that the definition of circle NMS keeps for one task, then -1."""
     kept: list[int] = []
     for index in np.flatnonzero(valid):
         distances = ((centers[kept] - centers[index]) ** 2).sum(axis=1)
@@ -35,7 +35,7 @@ def line(*positions: float) -> tuple[torch.Tensor, torch.Tensor]:
     return centers, torch.ones(1, len(positions), dtype=torch.bool)
 
 
-def test_the_limit_is_a_squared_distance_and_a_box_at_it_is_suppressed():
+def test_the_limit_is_a_squared_distance_and_a_box_exactly_at_the_limit_is_suppressed():
     assert circle_nms(*line(0, 2, 2.01, 4.02), torch.tensor([4.0]), 4).tolist() == [[0, 2, 3, -1]]
 
 
@@ -45,11 +45,11 @@ def test_the_distance_is_computed_from_both_axes():
     assert circle_nms(centers, every, torch.tensor([4.0]), 3).tolist() == [[0, 1, -1]]
 
 
-def test_a_suppressed_box_does_not_suppress_others():
+def test_a_suppressed_box_suppresses_no_other_box():
     assert circle_nms(*line(0, 1.5, 3), torch.tensor([4.0]), 3).tolist() == [[0, 2, -1]]
 
 
-def test_an_invalid_box_is_dropped_and_suppresses_no_other():
+def test_an_invalid_box_is_dropped_and_suppresses_no_other_box():
     centers, valid = line(0, 1, 1.5, 9)
     valid[0, 0] = False
     assert circle_nms(centers, valid, torch.tensor([4.0]), 3).tolist() == [[1, 3, -1]]
@@ -60,7 +60,7 @@ def test_at_most_the_given_number_of_boxes_is_kept():
     assert circle_nms(*line(0, 10, 20, 30), torch.tensor([4.0]), 2).tolist() == [[0, 1]]
 
 
-def test_tasks_may_have_different_numbers_of_boxes():
+def test_tasks_may_keep_different_numbers_of_boxes():
     centers = torch.tensor([[(0.0, 0.0), (0.1, 0.0), (0.2, 0.0)]] * 2)
     valid = torch.ones(2, 3, dtype=torch.bool)
     kept = circle_nms(centers, valid, torch.tensor([1.0, 1e-4]), 4)

@@ -14,7 +14,7 @@ from tests.core.ops.cost_cases import CostCase
 
 
 def cost_of_pixel(case: CostCase, image: int, depth: int, row: int, column: int) -> list[float]:
-    """Return the costs of one pixel, computed by the definition, without ``cost_volume``."""
+    """Return the cost per group of one pixel and depth, computed from the definition."""
     height, width = case.reference.shape[2:]
     d = float(case.depths[image, depth, row, column])
     u = column * (case.image_size[1] - 1) / (width - 1) * d
@@ -32,7 +32,7 @@ def cost_of_pixel(case: CostCase, image: int, depth: int, row: int, column: int)
     return product.view(case.groups, -1).mean(dim=1).tolist()
 
 
-def test_the_cost_of_a_pixel_is_the_mean_product_with_its_position_in_the_other_frame() -> None:
+def test_the_cost_of_a_pixel_is_the_mean_product_of_its_features_and_the_warped_features() -> None:
     case = CostCase.random()
     costs = cost_volume(*case.arguments)
     assert costs.shape == (2, 4, 3, 9, 18) and costs.dtype == torch.float32
@@ -91,7 +91,7 @@ def test_the_cost_volume_op_passes_opcheck() -> None:
         ({'matrix': torch.zeros(2, 3, 4)}, TypeError, 'matrix must be torch.float64'),
     ],
 )
-def test_arguments_that_do_not_fit_are_rejected_by_name(
+def test_the_message_about_an_invalid_argument_names_the_argument(
     changes: dict, error: type[Exception], named: str
 ) -> None:
     with pytest.raises(error, match=named):

@@ -1,4 +1,4 @@
-"""Deformable convolution and max pooling equal those of torchvision and PyTorch."""
+"""Deformable convolution equals torchvision, and max pooling equals PyTorch."""
 
 import pytest
 import torch

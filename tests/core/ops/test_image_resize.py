@@ -1,4 +1,4 @@
-"""Resizing in integers gives exactly the pixels of Pillow."""
+"""Resizing with integer arithmetic gives exactly the pixels of Pillow."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from bevdepth_core.ops.image_resize import ResizePlan, resize_images, resize_ref
         ((40, 20), (16, 8), (100, 100, 8, 8)),
     ],
 )
-def test_resized_and_cropped_pixels_equal_those_of_pillow(source, resized, crop):
+def test_resized_and_cropped_pixels_equal_the_pixels_of_pillow(source, resized, crop):
     image = np.random.default_rng(0).integers(0, 256, (source[1], source[0], 3), dtype=np.uint8)
     image[: source[1] // 3] = np.random.default_rng(1).choice(
         np.array([0, 255], np.uint8), image[: source[1] // 3].shape

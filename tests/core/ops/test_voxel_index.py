@@ -1,4 +1,4 @@
-"""Compares voxel indices with those of the official code."""
+"""Compares voxel indices with the indices of the official code."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from bevdepth_core.ops import voxel_index
 from tests.core.ops.cases import DATA, surround_view_geometry
 
 MAX_FLIPS = 16
-"""Most points of two frames that may lie in another cell; between float32 and float64, up to 8
-points of a frame change their cell in the official code."""
+"""Largest number of points of two frames whose cell may differ from the official cell. Between
+float32 and float64, up to 8 points of a frame change their cell in the official code itself."""
 
 
-def test_indices_equal_the_official_ones_except_for_a_few_that_differ_by_one_cell():
+def test_at_most_16_points_differ_from_the_official_indices_and_by_one_cell_only():
     with np.load(DATA / 'geometry_synth.npz') as arrays:
         official = torch.from_numpy(arrays['geom_int16'][0]).int()
     index = voxel_index(*surround_view_geometry())

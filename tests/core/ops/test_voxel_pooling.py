@@ -43,19 +43,19 @@ def lift(case: Case) -> torch.Tensor:
 def gradients(case: Case, pool=voxel_pooling) -> tuple[torch.Tensor, torch.Tensor]:
     depth, context = case.depth.clone().requires_grad_(), case.context.clone().requires_grad_()
     bev = pool(depth, context, *case.geometry, case.shape)
-    grad_bev = torch.arange(bev.numel()).remainder(7) - 3  # exact in every type
+    grad_bev = torch.arange(bev.numel()).remainder(7) - 3  # exact in every data type
     bev.backward(grad_bev.view(bev.shape).to(bev.dtype))
     return depth.grad, context.grad
 
 
 def points_along_x(x: torch.Tensor, lower=(0.0, 0.0, 0.0)) -> tuple:
-    """Geometry of one camera whose points lie at x, y = z = 0.5."""
+    """Return the geometry of one camera whose points have the coordinates x, y = 0.5, z = 0.5."""
     matrix = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0.5], [0, 0, 0, 0.5]])[None, None]
     return matrix, x, torch.ones(1), torch.ones(1), lower, (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize('sizes', SIZES)
-def test_every_index_equals_the_one_computed_point_by_point_in_float32(sizes):
+def test_every_index_equals_the_index_computed_point_by_point_in_float32(sizes):
     geometry = random_case(0, **sizes).geometry
     index = voxel_index(*geometry)
     assert index.dtype == torch.int32
@@ -63,7 +63,7 @@ def test_every_index_equals_the_one_computed_point_by_point_in_float32(sizes):
 
 
 @pytest.mark.parametrize('sizes', SIZES)
-def test_map_equals_the_sum_point_by_point_in_float64(sizes):
+def test_the_map_equals_a_sum_over_all_points_in_float64(sizes):
     case = random_case(1, **sizes)
     expected = slow_voxel_pooling(
         case.depth, case.context, slow_voxel_index(*case.geometry), case.shape
@@ -73,7 +73,7 @@ def test_map_equals_the_sum_point_by_point_in_float64(sizes):
 
 
 @pytest.mark.parametrize('sizes', SIZES)
-def test_the_three_forms_of_the_op_give_the_same_bits(sizes):
+def test_pooling_from_the_geometry_from_the_index_and_from_a_volume_gives_the_same_bits(sizes):
     case = random_case(2, **sizes)
     index = voxel_index(*case.geometry)
     bev = voxel_pooling(*case.arguments)
@@ -81,13 +81,13 @@ def test_the_three_forms_of_the_op_give_the_same_bits(sizes):
     assert torch.equal(voxel_pooling_volume(lift(case), index, case.shape), bev)
 
 
-def test_index_is_truncated_towards_zero_so_points_a_cell_below_the_grid_fall_into_cell_zero():
+def test_points_less_than_a_cell_below_the_grid_are_truncated_to_cell_zero():
     index = voxel_index(*points_along_x(AXES))
     assert index[0, 0, 0, 0, :, 0].tolist() == [0, -1, -1, 0, 2, 3, -1, -1, -1, -1]
 
 
 @pytest.mark.parametrize('axis', [0, 1, 2])
-def test_truncation_and_borders_are_alike_on_every_axis(axis):
+def test_truncation_and_borders_are_the_same_on_every_axis(axis):
     matrix = torch.full((3, 4), 0.0)
     matrix[:, 3] = 0.5
     matrix[axis] = torch.tensor([1.0, 0, 0, 0])
@@ -138,7 +138,7 @@ def test_pooling_a_batch_equals_pooling_its_samples_to_the_bit():
     assert torch.equal(voxel_pooling(*case.arguments), torch.cat(singles))
 
 
-def test_strided_inputs_give_the_same_bits_as_contiguous_ones():
+def test_strided_inputs_give_the_same_bits_as_contiguous_inputs():
     case = random_case(5)
     depth, context = (tensor.mT.contiguous().mT for tensor in (case.depth, case.context))
     strided = Case(depth, context, case.geometry, case.shape)
@@ -182,7 +182,7 @@ def test_gradients_of_features_and_of_a_volume_agree_with_finite_differences():
     )
 
 
-def test_gradients_equal_those_of_the_lifted_volume():
+def test_gradients_equal_the_gradients_through_a_lifted_volume():
     case = random_case(9)
 
     def pool_lifted(depth, context, *geometry_and_shape):
@@ -226,8 +226,9 @@ class LargestTensor(TorchDispatchMode):
 
 
 def test_no_temporary_tensor_is_larger_than_the_largest_input_or_output():
-    """The lifted volume of this case has 80 / 3 times the elements of the largest tensor that is
-    allowed."""
+    """The largest allowed tensor is the voxel index, with 3 numbers per point. A lifted volume
+    would have 80 numbers per point.
+    """
     case = random_case(10, batch=1, bins=112, channels=80, height=4, width=8, shape=(8, 8, 1))
     with LargestTensor() as forward:
         index = reference.voxel_index(*case.geometry)
@@ -266,7 +267,7 @@ def test_torch_compile_keeps_the_op_in_one_graph_and_gives_the_same_bits():
         assert torch.equal(value, expected)
 
 
-def test_the_environment_can_select_only_the_reference_implementation(monkeypatch):
+def test_the_environment_variable_accepts_only_the_value_reference(monkeypatch):
     monkeypatch.delenv('BEVDEPTH_VOXEL_POOLING', raising=False)
     assert not _reference_requested()
     monkeypatch.setenv('BEVDEPTH_VOXEL_POOLING', 'reference')

@@ -1,4 +1,4 @@
-"""A small synthetic dataset, written once for all tests that read one."""
+"""The plan of a small synthetic dataset, which is written once and read by several tests."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ PLAN = DatasetPlan(
     train_scenes=1, val_scenes=1, duration_s=1.5, sensors=Sensors(160, 90, lidar_beams=16)
 )
 KEY_FRAMES = 3
-"""Key frames of a drive."""
+"""Number of key frames of a drive."""
 TURNS = (KEY_FRAMES - 1) * 10 + 1
-"""Lidar turns of a drive."""
+"""Number of lidar scans of a drive."""
 IMAGES = (KEY_FRAMES - 1) * 6 + 1
-"""Images of a camera in a drive."""
+"""Number of images of one camera in a drive."""
 
 
 def digests(root: Path) -> dict[str, str]:

@@ -43,8 +43,9 @@ def index(drives_root, tmp_path_factory) -> SampleIndex:
 
 
 def chains(table: list[dict]) -> list[list[dict]]:
-    """Return the rows of a table as lists from those without a predecessor to those without a
-    successor."""
+    """Return the rows of a table as lists: each list starts with a row without a predecessor and
+    ends with a row without a successor.
+    """
     by_token = {row['token']: row for row in table}
     found = []
     for row in table:
@@ -60,7 +61,7 @@ def chains(table: list[dict]) -> list[list[dict]]:
     return found
 
 
-def test_files_are_exactly_those_of_the_tables(drives_root, devkit):
+def test_the_dataset_contains_exactly_the_files_that_its_tables_list(drives_root, devkit):
     named = {record['filename'] for record in (*devkit.sample_data, *devkit.map)}
     assert named == {name for name in digests(drives_root) if not name.startswith(VERSION)}
     assert [
@@ -146,7 +147,9 @@ def test_the_devkit_renders_the_dataset_and_the_vehicle_is_on_the_road(devkit, t
     assert mask.mask().mean() < 128
 
 
-def test_ground_truth_as_detections_gets_full_scores_from_the_devkit(drives_root, index, tmp_path):
+def test_the_devkit_gives_full_scores_to_detections_that_equal_the_ground_truth(
+    drives_root, index, tmp_path
+):
     results = {}
     for record in index:
         boxes, labels = ground_truth(record)
@@ -184,7 +187,7 @@ def test_lidar_points_of_an_object_are_in_its_box(devkit):
     assert counted > 200
 
 
-def test_boxes_with_30_lidar_points_contain_depth_targets(drives_root, index):
+def test_boxes_with_at_least_30_lidar_points_contain_depth_targets(drives_root, index):
     dataset = NuScenesDataset(index, drives_root, ImageSpec(height=64, width=128), key_frames=1)
     checked = 0
     for place in range(len(dataset)):
@@ -201,7 +204,7 @@ def test_boxes_with_30_lidar_points_contain_depth_targets(drives_root, index):
 
 
 def depth_points(sample: Sample) -> np.ndarray:
-    """Return the (n, 3) points that the depth maps of a sample show, in the ego frame."""
+    """Return the (n, 3) points of all depth maps of a sample, in the ego frame."""
     found = []
     for camera, depth in enumerate(sample.depth.double().numpy()):
         rows, columns = depth.nonzero()
@@ -221,7 +224,7 @@ def depth_points(sample: Sample) -> np.ndarray:
 
 
 def test_boxes_lie_on_their_objects_in_the_image_files(devkit):
-    """If an actor is omitted, the image changes almost only where the devkit projects its box."""
+    """If an actor is omitted, the image changes almost only where the devkit projects the box."""
     drive = PLAN.drives()[SPLITS[1]][0]
     scene, checked = make_scene(drive.seed, drive.duration_s), 0
     actors = {
@@ -255,7 +258,7 @@ def test_boxes_lie_on_their_objects_in_the_image_files(devkit):
 
 
 def outline(box: Box, intrinsics: np.ndarray) -> np.ndarray:
-    """Return the (height, width) mask of a box in front of the camera."""
+    """Return the (height, width) mask of the pixels that a box in camera coordinates covers."""
     mask = np.zeros((PLAN.sensors.height, PLAN.sensors.width), np.uint8)
     hull = cv2.convexHull(
         view_points(box.corners(), intrinsics, normalize=True)[:2].T.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Rigs of synthetic vehicles: files, lenses, and datasets of other sensors."""
+"""Rigs of synthetic vehicles: rig files, lens distortion, and datasets with their sensors."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_rig_a_is_the_default_rig() -> None:
 @pytest.mark.parametrize(
     ('name', 'cameras', 'size'), [('b', 4, (1280, 720)), ('c', 1, (1920, 1080)), ('d', 8, None)]
 )
-def test_the_other_rigs_are_valid(name: str, cameras: int, size: tuple | None) -> None:
+def test_rigs_b_c_and_d_are_valid(name: str, cameras: int, size: tuple | None) -> None:
     rig = read_rig(RIGS / f'{name}.yaml')
     assert len(rig.cameras) == cameras
     assert size is None or rig.image_size == size
@@ -63,11 +63,11 @@ def test_rig_b_has_wide_distorted_cameras_near_the_ground() -> None:
 
 
 @pytest.mark.parametrize('name', 'abcd')
-def test_all_rigs_except_the_front_camera_rig_cover_all_directions(name: str) -> None:
+def test_rigs_a_b_and_d_cover_the_full_circle_and_rig_c_does_not(name: str) -> None:
     assert read_rig(RIGS / f'{name}.yaml').covers_full_circle == (name != 'c')
 
 
-def test_a_file_gives_its_values(tmp_path: Path) -> None:
+def test_the_rig_has_the_values_of_its_file(tmp_path: Path) -> None:
     rig = read_rig(write(tmp_path / 'rig.yaml', SMALL))
     front, rear = rig.cameras.values()
     assert tuple(rig.cameras) == ('front', 'rear') and rig.lidar.beams == 8
@@ -109,7 +109,7 @@ def test_a_file_gives_its_values(tmp_path: Path) -> None:
         (('lidar', 'beams'), 8.5, 'lidar.beams must be a whole number'),
     ],
 )
-def test_an_invalid_value_is_named(
+def test_the_message_about_an_invalid_value_names_the_file_and_the_key(
     tmp_path: Path, keys: tuple[str, ...], value: object, message: str
 ) -> None:
     content = copy.deepcopy(SMALL)
@@ -124,13 +124,13 @@ def test_an_invalid_value_is_named(
 
 
 @pytest.mark.parametrize('key', ['image_size', 'cameras', 'lidar'])
-def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
+def test_the_message_about_a_missing_key_names_the_key(tmp_path: Path, key: str) -> None:
     content = {name: value for name, value in SMALL.items() if name != key}
     with pytest.raises(RigFileError, match=f'{key} is missing: add it'):
         read_rig(write(tmp_path / 'rig.yaml', content))
 
 
-def test_a_file_that_is_not_yaml_is_rejected_by_the_program(tmp_path: Path) -> None:
+def test_the_program_rejects_a_rig_file_that_is_invalid_yaml_or_missing(tmp_path: Path) -> None:
     path = tmp_path / 'rig.yaml'
     path.write_text('[')
     with pytest.raises(SystemExit, match=r'error: .*rig.yaml cannot be read'):
@@ -140,10 +140,8 @@ def test_a_file_that_is_not_yaml_is_rejected_by_the_program(tmp_path: Path) -> N
         main([str(tmp_path / 'data'), '--rig', str(path)])
 
 
-def test_a_point_falls_on_the_pixel_that_opencv_projects_it_to() -> None:
-    """The image of a lens is resampled from a pinhole image; cv2.projectPoints computes the
-    distortion directly.
-    """
+def test_a_distorted_image_shows_a_point_at_the_pixel_that_opencv_computes() -> None:
+    """``Lens`` resamples a pinhole image; ``cv2.projectPoints`` computes the distorted pixel."""
     matrix = np.array([[100.0, 0, 79.5], [0, 100, 59.5], [0, 0, 1]])
     distortion = (-0.1, 0.01, 0.002, -0.001)
     columns, rows = Lens(matrix, 160, 120, distortion)._pinhole_pixels()
@@ -154,7 +152,7 @@ def test_a_point_falls_on_the_pixel_that_opencv_projects_it_to() -> None:
         np.testing.assert_allclose(pixel.ravel(), (column, row), atol=0.02)
 
 
-def test_undistortion_makes_an_image_more_like_that_of_a_pinhole_camera() -> None:
+def test_undistortion_makes_an_image_more_similar_to_a_pinhole_image() -> None:
     scene = make_scene(3, 1.0)
     matrix = np.array([[100.0, 0, 79.5], [0, 100, 59.5], [0, 0, 1]])
     forward = np.array([[0, 0, 1, 1.7], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1.0]])

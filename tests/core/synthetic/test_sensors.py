@@ -32,7 +32,9 @@ def scene() -> SyntheticScene:
 
 
 def world_points(scene: SyntheticScene, time_s: float, **options) -> tuple[np.ndarray, np.ndarray]:
-    """Return the points of a scan in the world, and the index of the actor of each."""
+    """Return the (n, 3) points of a scan in the world frame, and the index of the actor (or -1) of
+    each point.
+    """
     mount = ego_from_lidar()
     measured = scan(scene, time_s, mount, seed=1, **options)
     world_from_lidar = scene.world_from_ego(time_s) @ mount
@@ -40,7 +42,7 @@ def world_points(scene: SyntheticScene, time_s: float, **options) -> tuple[np.nd
 
 
 def outside_of_box(points: np.ndarray, actor: Actor, time_s: float) -> np.ndarray:
-    """Return how far (n, 3) points lie outside of an actor's box, negative inside."""
+    """Return by how many meters (n, 3) points are outside an actor's box; negative if inside."""
     x, y, heading = actor.pose(time_s)
     cos, sin = np.cos(heading), np.sin(heading)
     local = np.column_stack(
@@ -66,7 +68,9 @@ def test_lidar_points_lie_in_the_boxes_of_their_actors_and_other_points_do_not(
 
 
 @pytest.mark.parametrize('class_name', NUSCENES_CLASSES)
-def test_the_lidar_hits_objects_of_every_class_over_much_of_their_extent(class_name: str) -> None:
+def test_lidar_points_cover_much_of_the_extent_of_an_object_of_every_class(
+    class_name: str,
+) -> None:
     alone = scene_with(
         actor_ahead(
             scene_with(),
@@ -84,7 +88,7 @@ def test_the_lidar_hits_objects_of_every_class_over_much_of_their_extent(class_n
     assert np.ptp(actor_points[:, :2], axis=0).max() > 0.4 * max(size[:2])
 
 
-def test_the_lidar_sees_flat_ground_where_nothing_stands() -> None:
+def test_a_lidar_scan_without_actors_contains_only_flat_ground() -> None:
     points, owners = world_points(scene_with(), 0.0)
     assert (owners == -1).all()
     assert len(points) > 15_000
@@ -95,7 +99,7 @@ def test_the_lidar_sees_flat_ground_where_nothing_stands() -> None:
     assert distance.max() < 73
 
 
-def test_rings_are_beams_from_low_to_high_and_fewer_beams_give_fewer_points(
+def test_rings_are_numbered_upwards_and_fewer_beams_give_fewer_points(
     scene: SyntheticScene,
 ) -> None:
     measured = scan(scene, 1.0, ego_from_lidar(), seed=0)
@@ -109,7 +113,9 @@ def test_rings_are_beams_from_low_to_high_and_fewer_beams_give_fewer_points(
     assert len(few.points) < 0.35 * len(measured.points)
 
 
-def test_scans_repeat_with_their_seed(scene: SyntheticScene) -> None:
+def test_the_same_seed_gives_the_same_scan_and_another_seed_another_scan(
+    scene: SyntheticScene,
+) -> None:
     first, again, other = (
         scan(scene, 2.0, ego_from_lidar(), seed=seed).points for seed in (5, 5, 6)
     )
@@ -142,9 +148,7 @@ def test_about_half_of_an_actor_is_visible_if_another_actor_hides_half_of_it() -
     assert 0.3 < share < 0.7
 
 
-def test_an_actor_between_two_cameras_is_fully_visible_and_one_outside_all_images_invisible() -> (
-    None
-):
+def test_an_actor_at_an_image_border_is_visible_and_an_actor_outside_all_images_is_not() -> None:
     empty = scene_with()
     between, under = (
         actor_ahead(empty, 'car', 12.0, aside=9.5),
@@ -182,7 +186,7 @@ def test_an_actor_with_visible_fraction_0_is_not_in_the_image(scene: SyntheticSc
         assert (np.abs(image - without).max(axis=-1) > 25).sum() < 12
 
 
-def test_every_log_has_a_reproducible_calibration_near_the_nominal_one() -> None:
+def test_every_log_has_a_reproducible_calibration_near_the_nominal_calibration() -> None:
     nominal, first, again, other = (nuscenes_like_rig(log_seed=seed) for seed in (None, 3, 3, 4))
     np.testing.assert_array_equal(first.intrinsics, again.intrinsics)
     np.testing.assert_array_equal(first.ego_from_camera, again.ego_from_camera)
@@ -213,7 +217,7 @@ def test_every_log_has_a_reproducible_calibration_near_the_nominal_one() -> None
     np.testing.assert_allclose(ego_from_lidar()[:3, :3] @ (0, 1, 0), (1, 0, 0), atol=0.02)
 
 
-def test_the_vehicle_sways_only_a_little() -> None:
+def test_the_vehicle_tilts_by_less_than_3_degrees_and_heaves_by_less_than_5_cm() -> None:
     scene = make_scene(0, duration_s=20.0)
     poses = np.array([scene.world_from_ego(time_s) for time_s in np.arange(0, 20, 0.25)])
     tilt = np.degrees(np.arccos(poses[:, 2, 2]))

@@ -44,7 +44,9 @@ def front_image(
 def hull_mask(
     corners: np.ndarray, intrinsics: np.ndarray, shape: tuple[int, ...], margin: int
 ) -> np.ndarray:
-    """Return where the projection of (n, 3) camera points lies, widened by ``margin`` pixels."""
+    """Return a mask of the convex hull of projected (n, 3) camera points, widened by ``margin``
+    pixels.
+    """
     pixels = corners @ intrinsics.T
     outline = cv2.convexHull((pixels[:, :2] / pixels[:, 2:]).astype(np.float32))
     mask = np.zeros(shape[:2], np.uint8)
@@ -80,7 +82,7 @@ def test_an_object_is_rendered_inside_its_box_and_fills_most_of_it(class_name: s
     assert changed.sum() > 0.2 * hull_mask(corners, intrinsics, image.shape, margin=0).sum()
 
 
-def test_a_nearer_object_hides_a_farther_one() -> None:
+def test_a_nearer_object_hides_a_farther_object() -> None:
     empty = scene_with()
     near, far = (
         actor_ahead(empty, 'bus', 14.0, appearance=1),
@@ -92,7 +94,7 @@ def test_a_nearer_object_hides_a_farther_one() -> None:
     )
 
 
-def test_an_object_beside_the_camera_is_rendered_only_on_its_side() -> None:
+def test_an_object_to_the_left_of_the_camera_is_rendered_only_in_the_left_half() -> None:
     empty = scene_with()
     beside = actor_ahead(empty, 'trailer', 2.0, aside=3.2, appearance=3)
     image, intrinsics, _ = front_image(scene_with(beside))
@@ -101,7 +103,7 @@ def test_an_object_beside_the_camera_is_rendered_only_on_its_side() -> None:
     assert not changed[:, int(intrinsics[0, 2]) :].any()
 
 
-def test_an_occluder_is_rendered_last_even_if_its_center_is_farther() -> None:
+def test_an_object_that_can_hide_another_object_is_rendered_later_even_if_it_is_farther() -> None:
     distance = np.array([5.0, 9.0, 7.0])
     cannot_hide = np.ones((3, 3), bool)
     cannot_hide[1, 0] = False
@@ -122,7 +124,7 @@ def test_the_front_tires_of_a_bus_are_drawn_before_its_body() -> None:
     assert np.flatnonzero(body).min() > np.flatnonzero(front_tires).max()
 
 
-def test_every_camera_has_its_own_time_and_ego_pose() -> None:
+def test_every_camera_has_its_own_exposure_time_and_ego_pose() -> None:
     scene, rig = make_scene(2), nuscenes_like_rig(**SIZE)
     frame = render_frame(scene, rig, 1.5, start_ns=1_000_000_000, **SIZE)
     for name, stamp_ns, pose in zip(rig.names, frame.stamps_ns, frame.world_from_ego, strict=True):
@@ -137,7 +139,7 @@ def test_every_camera_has_its_own_time_and_ego_pose() -> None:
     ) == pytest.approx(0.0426 * speed, rel=0.2)
 
 
-def test_a_camera_renders_the_world_at_its_own_time() -> None:
+def test_a_camera_renders_the_world_at_its_exposure_time() -> None:
     scene, rig = make_scene(2), nuscenes_like_rig(**SIZE)
     frame = render_frame(scene, rig, 1.5, **SIZE)
     index = rig.names.index('CAM_BACK_LEFT')
@@ -201,7 +203,7 @@ def test_velocities_equal_the_motion_of_the_boxes() -> None:
 
 
 @pytest.mark.parametrize('seed', [0, 8])
-def test_objects_and_the_vehicle_never_overlap_during_a_drive(seed: int) -> None:
+def test_objects_and_the_ego_vehicle_never_overlap_during_a_drive(seed: int) -> None:
     scene = make_scene(seed, duration_s=20.0)
     sizes = np.array([(5.2, 2.0), *(actor.size[:2] for actor in scene.actors)])
     reach = np.hypot(*sizes.T) / 2
@@ -211,7 +213,7 @@ def test_objects_and_the_vehicle_never_overlap_during_a_drive(seed: int) -> None
         poses = np.concatenate(
             [[(*middle, math.atan2(ego[1, 0], ego[0, 0]))], scene.actor_poses(time_s)]
         )
-        poses[:, :2] -= middle  # OpenCV calculates in float32
+        poses[:, :2] -= middle  # small coordinates, because OpenCV uses float32
         rectangles = [
             ((x, y), tuple(size), math.degrees(heading))
             for (x, y, heading), size in zip(poses.tolist(), sizes.tolist(), strict=True)

@@ -1,5 +1,5 @@
-"""The writer of synthetic datasets: the same plan gives the same bytes, and no dataset is
-incomplete."""
+"""The writer of synthetic datasets: the same plan gives the same bytes, and an interrupted run
+leaves no dataset."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.imports import ROOT
 TIMEOUT_S = 120.0
 
 
-def test_a_dataset_written_by_one_process_equals_that_of_two_processes(drives_root, tmp_path):
+def test_one_process_and_two_processes_write_the_same_dataset(drives_root, tmp_path):
     copy = shutil.copytree(drives_root, tmp_path / 'drives')
     (copy / 'maps' / 'left_over.png').write_text('of the old one')
     write_dataset(copy, PLAN, jobs=1, force=True)
@@ -86,13 +86,13 @@ def test_an_interrupted_run_leaves_no_dataset_and_no_process(tmp_path, number, l
         process.send_signal(number)
         assert process.wait(timeout=TIMEOUT_S) != 0
     deadline = time.monotonic() + TIMEOUT_S
-    while group_lives(process.pid):
+    while group_exists(process.pid):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert [path.name for path in tmp_path.iterdir()] == left
 
 
-def group_lives(group: int) -> bool:
+def group_exists(group: int) -> bool:
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

@@ -23,8 +23,10 @@ def detections(
     yaws: list | float = 0.0,
     velocities: list | None = None,
 ) -> Detections3D:
-    """Return boxes of 4 x 2 x 1.5 m in the ego frame; unless given, velocities are 0 and, because
-    there is no past frame, not valid.
+    """Return detections of 4 x 2 x 1.5 m boxes in the ego frame.
+
+    Without ``velocities``, the velocities are 0. They count as unknown, because the detections
+    then have no past frame.
     """
     count = len(centers)
     center = np.zeros((count, 3))
