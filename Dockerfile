@@ -1,18 +1,18 @@
-# The node on ROS 2 Jazzy. No image has been built by this project: see CONTRIBUTING.md.
+# Image with the node on ROS 2 Jazzy. The project has not yet built an image from this file (see CONTRIBUTING.md).
 #
 #     docker build -t bevdepth .
 #     docker run --rm --net host bevdepth ros2 launch bevdepth_ros detect.launch.py checkpoint:=small
 #
-# Add `--gpus all` for a GPU. The base image has no nvcc, so the CUDA kernels are not built and a GPU runs the network step by step.
-# To build them, use a base image with ROS 2 and a CUDA toolkit: --build-arg BASE=IMAGE.
+# Add `--gpus all` for a GPU. The base image has no nvcc, so the CUDA kernels are not built, and the network runs on the GPU step by
+# step, without CUDA graphs. To build the kernels, use a base image with ROS 2 and a CUDA toolkit: --build-arg BASE=IMAGE.
 ARG BASE=ros:jazzy-ros-base
 
-# Everything that apt and rosdep install. The development container is built from this stage.
+# This stage contains everything that apt and rosdep install. The development container is built from it.
 FROM ${BASE} AS dependencies
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /workspace/src/bevdepth_ros
 COPY package.xml ./
-# rosdep resolves the versions of the distribution; RViz runs on the host, not in the image.
+# rosdep installs the versions of the distribution, so no versions are pinned (DL3008). RViz runs on the host, not in the image.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends build-essential python3-venv \
@@ -20,7 +20,7 @@ RUN apt-get update \
     && rosdep install --from-paths . --ignore-src -y --skip-keys rviz2 \
     && rm -rf /var/lib/apt/lists/*
 
-# The pinned pip packages (into .venv, beside the packages of ROS) and the colcon build.
+# This stage adds the pinned pip packages (in .venv, which can also import the packages of ROS) and the colcon build.
 FROM dependencies AS node
 COPY . ./
 # hadolint ignore=SC1091
@@ -29,6 +29,6 @@ RUN source "/opt/ros/$ROS_DISTRO/setup.bash" \
     && source env.sh \
     && colcon build
 ENTRYPOINT ["/bin/bash", "-c", "source /opt/ros/$ROS_DISTRO/setup.bash && source env.sh && source install/local_setup.bash && exec \"$@\"", "--"]
-# As process 1, ros2 launch would ignore the SIGTERM of `docker stop`.
+# By default, `docker stop` sends SIGTERM, which ros2 launch ignores as process 1.
 STOPSIGNAL SIGINT
 CMD ["ros2", "launch", "bevdepth_ros", "detect.launch.py"]

@@ -6,15 +6,15 @@ SHELL := /bin/bash
 .PHONY: help setup demo train-demo test test-all test-long golden test-numpy2 coverage lint docs bench clean distclean
 
 ROS_MODE := $(shell tools/ros_mode.sh)
-# The setup runs again if the folder, the sourced ROS 2 or the build options change.
+# The names of these files contain a checksum, so that the setup runs again if the folder, the sourced ROS 2 or a build option changes.
 stamp = .venv/$(1)-$(firstword $(shell echo '$(2)' | cksum)).done
 VENV := $(call stamp,packages,$(CURDIR) $(ROS_MODE))
 INSTALLED := $(call stamp,project,$(CURDIR) $(ROS_MODE) $(BEVDEPTH_CUDA) $(BEVDEPTH_CUDA_ARCHS) $(CUDA_HOME) $(shell command -v nvcc))
 LINKED := .venv/ament.done
 REFERENCE ?= ../shared/reference
-# One thread per process: otherwise the threads of the test processes take the CPU from the nodes under test.
-# Three processes keep two cores busy, because tests of nodes wait for much of their time. Files start in the order of
-# testpaths or LONG_TESTS, the long ones first.
+# Each test process uses one thread, so that the nodes under test have enough CPU time.
+# Three processes keep two cores busy, because tests of nodes mostly wait. The test files start in the order of testpaths or
+# LONG_TESTS, in which slow files come first.
 PROCESSES = 3
 golden test-long: PROCESSES = 2
 PYTEST = OMP_NUM_THREADS=1 python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
@@ -34,7 +34,7 @@ train-demo: $(LINKED) ## train a small network on the CPU: write data, kill, res
 	@source env.sh
 	python training/demo.py $(ARGS)
 
-test: $(LINKED) ## run the tests of the packages and programs; ARGS='-k name' selects some
+test: $(LINKED) ## run the tests of the packages and programs; ARGS='-k NAME' selects tests
 	@source env.sh
 	$(PYTEST) $(ARGS)
 

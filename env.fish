@@ -1,6 +1,6 @@
 # Gives a fish shell the project's environment: source env.fish
 #
-# bash evaluates env.sh, and the variables that it sets are taken over.
+# bash runs env.sh, and this file copies the variables that env.sh sets.
 
 set -l root (dirname (status filename))
 set -l lines (bash -c '. "$1/env.sh" && env' bash $root)

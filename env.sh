@@ -1,9 +1,10 @@
 # Sets up the environment of the project in a bash or zsh shell: . ./env.sh   (fish: source env.fish)
 #
 # Puts .venv on PATH, and this tree in front of AMENT_PREFIX_PATH so that ros2 pkg, run and launch find bevdepth_ros.
-# If no ROS 2 was sourced before, it also sets up the pip-only one; BEVDEPTH_ROS_PREFIX=humble selects its Humble instead of Jazzy.
-# It may be sourced from any folder and repeatedly. Source a colcon workspace's local_setup.bash after it.
-# Other shells parse only the first lines, so they stay within POSIX. The error of fish quotes the first one with its comment.
+# If no ROS 2 was sourced before, env.sh also sets up the pip-only ROS 2. This is Jazzy, or Humble if BEVDEPTH_ROS_PREFIX=humble.
+# You can source env.sh from any folder, and more than once. Source the local_setup.bash of a colcon workspace after env.sh.
+# The first lines use only POSIX syntax, because every shell parses them. fish stops at the first line and prints it with its comment,
+# which names env.fish.
 
 if [ -n "${BASH_VERSION:-}" ]; then # in fish: source env.fish
     _bevdepth_file=${BASH_SOURCE[0]}

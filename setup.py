@@ -1,19 +1,19 @@
-"""The ament_python package: two Python packages, shared files, console scripts and the CUDA module
-of ``csrc``.
+"""Builds the ament_python package: two Python packages, shared files, console scripts, and the
+CUDA module from ``csrc``.
 
 One call of nvcc builds the CUDA module. It links the static CUDA runtime but not libtorch, so one
 build works with every version of torch.
 
 Environment:
     BEVDEPTH_CUDA
-        ``auto`` (default): build it if nvcc is found, and continue without it if this fails.
-        ``1``: fail if it cannot be built. ``0``: do not build it.
+        ``auto`` (default): build the CUDA module if nvcc is found; if the build fails, continue
+        without the module. ``1``: fail if the module cannot be built. ``0``: do not build it.
     BEVDEPTH_CUDA_ARCHS
-        GPU generations to build for, such as ``80 90``; newer GPUs run the PTX of the last one.
-        Default: the generations of this machine's GPUs, or ``75 80 90`` if nvidia-smi finds no
-        GPU; 80 also runs on 86, 87 and 89.
+        GPU generations to build for, such as ``80 90``. Newer GPUs run the PTX code of the last
+        generation. Default: the generations of this machine's GPUs, or ``75 80 90`` if nvidia-smi
+        finds no GPU. Code for 80 also runs on 86, 87 and 89.
     CUDA_HOME
-        CUDA toolkit to use when nvcc is not on PATH.
+        folder of the CUDA toolkit that is used if nvcc is not on PATH.
 """
 
 import os
@@ -56,8 +56,8 @@ def report(text):
 
 
 def cuda_extensions():
-    """Return the extensions to build for BEVDEPTH_CUDA: the CUDA module, which may fail with
-    ``auto``, or none.
+    """Return the extensions to build: the CUDA module, or none, as BEVDEPTH_CUDA requests. With
+    ``auto``, the build of the module may fail.
     """
     setting = os.environ.get('BEVDEPTH_CUDA') or 'auto'
     if setting not in ('auto', '1', '0'):
@@ -67,8 +67,8 @@ def cuda_extensions():
     if setting == 'auto' and find_nvcc() is None:
         if {'build', 'build_ext', 'develop', 'install'} & set(sys.argv):
             report(
-                'no CUDA module: nvcc is neither on PATH nor in $CUDA_HOME/bin; torch computes '
-                'its operations'
+                'no CUDA module: nvcc is neither on PATH nor in $CUDA_HOME/bin; slower '
+                'PyTorch code replaces the kernels'
             )
         return []
     return [Extension(CUDA_MODULE, CUDA_SOURCES, optional=setting == 'auto')]
@@ -88,15 +88,17 @@ def local_architectures():
 
 
 def architectures():
-    """Return the GPU generations to build for: the given ones, those of this machine, or a default
-    set.
+    """Return the GPU generations to build for: the generations in BEVDEPTH_CUDA_ARCHS; if it is
+    not set, the generations of this machine's GPUs; without a GPU, ``PORTABLE_ARCHS``.
     """
     asked = os.environ.get('BEVDEPTH_CUDA_ARCHS', '').split()
     return asked or local_architectures() or PORTABLE_ARCHS
 
 
 def architecture_flags(archs):
-    """Return nvcc's flags for machine code of every generation and PTX of the last."""
+    """Return the flags with which nvcc writes machine code for every generation of ``archs``, and
+    PTX code for the last generation.
+    """
     flags = [f'-gencode=arch=compute_{arch},code=sm_{arch}' for arch in archs]
     return [*flags, f'-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}']
 
@@ -108,8 +110,8 @@ class BuildCudaModule(build_ext):
         """Compile and link ``ext``.
 
         Raises:
-            CompileError: nvcc is missing or fails; setuptools turns it into a warning for an
-                optional extension.
+            CompileError: nvcc is missing or fails. If the extension is optional, setuptools only
+                prints a warning.
         """
         nvcc = find_nvcc()
         if nvcc is None:

@@ -1,4 +1,6 @@
-"""Handles SIGINT and SIGTERM. It imports no slow module, so that it can be imported first."""
+"""Handles SIGINT and SIGTERM. This module imports no slow module, so that a program can import it
+before all others.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,17 @@ from typing import TypeVar
 
 Result = TypeVar('Result')
 PR_SET_PDEATHSIG = 1
-"""Operation of prctl(2): choose the signal that the kernel sends when the parent ends."""
+"""Operation of prctl(2) that selects the signal that this process receives when its parent
+ends."""
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
     """Records SIGINT and SIGTERM.
 
-    A signal handler that raises can interrupt any code, including rclpy's C code, which then
-    crashes. The handler therefore only records the signal. It raises KeyboardInterrupt only inside
-    ``with interruptible()``.
+    A signal handler that raises an exception can interrupt any code, including rclpy's C code,
+    which then crashes. The handler therefore only records the signal. It raises KeyboardInterrupt
+    only inside ``with interruptible()``.
 
     Attributes:
         received: True after a signal.
@@ -43,8 +46,8 @@ class Signals:
             signal.signal(number, self._handle)
 
     def ignore(self) -> None:
-        """Ignore signals from now on, also in waits: a second one would crash Python while it
-        exits.
+        """Ignore signals from now on, also inside ``with interruptible()``. Otherwise, a second
+        signal would crash Python while it exits.
         """
         for number in NUMBERS:
             signal.signal(number, signal.SIG_IGN)
@@ -59,7 +62,9 @@ class Signals:
 
     @contextmanager
     def raising(self) -> Iterator[None]:
-        """Raise KeyboardInterrupt if a signal arrives in the body or arrived before it."""
+        """Raise KeyboardInterrupt if a signal arrives in the body or has arrived before the
+        body.
+        """
         before, self._may_raise = self._may_raise, True
         try:
             if self.received and not self._is_ignored:
@@ -76,8 +81,9 @@ computations, but not around calls into rclpy."""
 
 
 def end_with_ros2_run() -> None:
-    """Receive SIGTERM when the parent process ends, if that is ``ros2 run``, which ends on SIGTERM
-    without passing it on. Only Linux has this.
+    """If the parent process is ``ros2 run``, let the kernel send SIGTERM to this process when the
+    parent ends. This is necessary because ``ros2 run`` ends on SIGTERM without passing the signal
+    on. It has an effect only on Linux.
     """
     parent = os.getppid()
     try:

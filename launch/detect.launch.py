@@ -58,7 +58,7 @@ def _bring_up(
     arguments: Arguments,
     detector: ResolvedDetector,
 ) -> list[LaunchDescriptionEntity]:
-    """Bring the detector up and then play the bag, if there is one."""
+    """Return the actions that bring up the detector, and then play the bag if there is one."""
     recorder = nodes.recorder_node(arguments, detector) if arguments.record else None
     actions = [] if recorder is None else [recorder]
     player = nodes.player_node(arguments, detector) if arguments.bag else None
@@ -80,14 +80,18 @@ def _bring_up(
 
 
 def _report(error: BringUpError, arguments: Arguments, detector: ResolvedDetector) -> None:
-    """Log why the detector is not active. Fail if the launch is useless without it: it replays
-    a bag, or it was started directly and the process of the detector does not run.
+    """Log why the detector is not active.
+
+    Raises:
+        RuntimeError: the launch is useless without the detector, because it replays a bag, or
+            because ``ros2 launch`` was called with this file and the process of the detector does
+            not run.
     """
     if arguments.bag or (arguments.is_direct and not error.transition):
         raise RuntimeError(f'{error}')
     remedy = f'`ros2 lifecycle set {detector.name} {error.transition}`, or launch again'
     get_logger('launch').error(
-        f'{error}; correct it and use {remedy}' if error.transition else f'{error}'
+        f'{error}; correct the cause and use {remedy}' if error.transition else f'{error}'
     )
 
 

@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Measures what adaptation to another vehicle gains, on held-out synthetic scenes of its rig.
+# Measures how much adaptation to the rig of another vehicle improves the scores on held-out synthetic scenes of this rig.
 #
-#     tools/adapt_rig.sh RIG [--quick]      RIG is b, c, d or the file of a rig
+#     tools/adapt_rig.sh RIG [--quick]      RIG is b, c, d or the path of a rig file
 #
-# Run from the repository root after `. ./env.sh`. Generates scenes of the rig, adapts the depth of the bundled weights without their
-# boxes, fine-tunes with their boxes, and scores each on the held-out scenes. A step whose result is there is not run again.
-# --quick is a run of minutes on a CPU that shows that every step works; its figures mean nothing.
-# OUT, INIT, SCENES, VAL_SCENES, SECONDS_PER_SCENE, EPOCHS, IMAGE_SIZE and WORKERS may be set in the environment.
+# Run it from the repository root after `. ./env.sh`. It generates scenes of the rig and adapts the bundled weights in two steps: first
+# the depth, without the boxes of the scenes, and then all weights, with the boxes. It scores the unchanged weights and the weights
+# after each step. A step whose result already exists is not run again.
+# --quick takes minutes on a CPU and only shows that every step works; its scores mean nothing.
+# You can set OUT, INIT, SCENES, VAL_SCENES, SECONDS_PER_SCENE, EPOCHS, IMAGE_SIZE and WORKERS in the environment.
 set -euo pipefail
 
 usage() {
     echo "adapt_rig: $1" >&2
-    echo 'usage: tools/adapt_rig.sh RIG [--quick]      RIG is b, c, d or the file of a rig' >&2
+    echo 'usage: tools/adapt_rig.sh RIG [--quick]      RIG is b, c, d or the path of a rig file' >&2
     exit 2
 }
 
@@ -27,12 +28,12 @@ else
     scenes=20 val=10 duration=10 size=800x450 workers=4 batch=8
 fi
 scenes=${SCENES:-$scenes} val=${VAL_SCENES:-$val} duration=${SECONDS_PER_SCENE:-$duration}
-declare -A epochs=([adapt_depth]=${EPOCHS:-16} [fine_tune]=${EPOCHS:-24}) # without EPOCHS as in the presets
+declare -A epochs=([adapt_depth]=${EPOCHS:-16} [fine_tune]=${EPOCHS:-24}) # the defaults are the values of the presets
 size=${IMAGE_SIZE:-$size} workers=${WORKERS:-$workers}
 mkdir -p "$out"
 dataset=(--data.root "$out/data" --data.version v1.0-synthetic --data.cache_dir "$out/cache" --data.workers "$workers")
 
-run() { # NAME COMMAND...: runs a step, and appends its time and largest memory to steps.md
+run() { # NAME COMMAND...: runs a step, and appends its time and its peak memory to steps.md
     python3 - "$out/steps.md" "$@" <<'PYTHON'
 import resource, subprocess, sys, time
 steps, name, *command = sys.argv[1:]
@@ -56,7 +57,7 @@ train() { # PRESET CHECKPOINT
         --data.split synthetic_train --data.batch_size "$batch" --trainer.max_epochs "${epochs[$1]}" --output "$out/$1" --resume true
 }
 
-last() { # PRESET: the weights of its last epoch
+last() { # PRESET: prints the path of the weights after the last epoch of this preset
     printf '%s/%s/weights/epoch_%03d.safetensors' "$out" "$1" "${epochs[$1]}"
 }
 

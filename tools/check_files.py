@@ -1,5 +1,5 @@
-"""Checks files that ruff does not check: package.xml with catkin_pkg, YAML with a parser, shell
-scripts with ``bash -n``.
+"""Checks files that ruff does not check: package.xml with catkin_pkg, YAML files with a YAML
+parser, and shell scripts with ``bash -n``.
 """
 
 from __future__ import annotations

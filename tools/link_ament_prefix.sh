@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Creates the ament prefix .venv/ament, which consists of links: ros2 pkg, run and launch find the package without a colcon build.
+# Creates the ament prefix .venv/ament from links to this tree, so that ros2 pkg, run and launch find the package without a colcon build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 name=bevdepth_ros

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Resolves requirements/{node,training,export,development}.in together for one Python and writes requirements/python3.XX.txt.
-# Usage: tools/lock.sh /path/to/python3.12, and again with a Python 3.10.
-# Versions of the present lock stay unless a requirement forbids them; remove a line of the lock to upgrade its package.
+# Usage: tools/lock.sh /path/to/python3.12, and then tools/lock.sh /path/to/python3.10.
+# A version in the existing lock file is kept unless a requirement forbids it. To upgrade a package, first remove its line.
 set -euo pipefail
 cd "$(dirname "$0")/../requirements"
 scratch=$(mktemp -d)

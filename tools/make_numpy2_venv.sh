@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv-numpy2 for `make test-numpy2`: the packages of .venv as hard links, but NumPy 2, and nothing that only training needs.
+# Creates .venv-numpy2 for `make test-numpy2`. It contains the packages of .venv as hard links, but NumPy 2 instead of NumPy 1, and no
+# packages that only training needs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=.venv-numpy2

@@ -28,7 +28,7 @@ find_python_312() {
         fi
     done
     fail 'no Python 3.12 found. Install one (Ubuntu 24.04: apt install python3.12-venv; elsewhere: pyenv install 3.12)' \
-        'or name one: make setup PYTHON=/path/to/python3.12. A sourced ROS 2 brings its own Python.'
+        'or name one: make setup PYTHON=/path/to/python3.12. If a ROS 2 is sourced, set-up uses the Python of this ROS 2.'
 }
 
 choose_python() {
@@ -52,8 +52,8 @@ make_empty_venv() {
     echo "$made_for" >.venv/made_for
 }
 
-# show_progress TOTAL: turns the output of pip into a line per 20 packages and per download of 100 MB or more, and shows the size
-# if pip prints nothing for a while.
+# show_progress TOTAL: reads the output of pip, and prints a line per 20 packages and per download of 100 MB or more. If pip prints
+# nothing for QUIET_S seconds, it prints how many MB are downloaded or unpacked.
 show_progress() {
     local count=0 line action=downloaded
     while true; do
@@ -66,7 +66,7 @@ show_progress() {
                     echo 'setup:     unpacking'
                     ;;
             esac
-        elif (($? > 128)); then # the time is over
+        elif (($? > 128)); then # read has reached its timeout
             show_size "$action"
         else
             break
@@ -90,12 +90,12 @@ install_lock() {
     local files=("$lock") pip=(.venv/bin/python -m pip install --no-deps --no-compile)
     [[ $mode != pip ]] || files+=(requirements/pip_ros.txt)
     local total
-    export TMPDIR=$PWD/.venv/tmp # for downloads: /tmp may be too small
+    export TMPDIR=$PWD/.venv/tmp # pip downloads to TMPDIR, because /tmp may be too small
     rm -rf "$TMPDIR" && mkdir -p "$TMPDIR"
     total=$(cat "${files[@]}" | grep -c '^[^#]*==')
     if ! "${pip[@]}" "${files[@]/#/-r}" 2>&1 | tee "$log" | show_progress "$total"; then
         tail -n 20 "$log" >&2
-        fail "pip could not install $lock; its whole output is in $log"
+        fail "pip could not install $lock; the complete output of pip is in $log"
     fi
     rm -rf "$TMPDIR"
 }
@@ -106,7 +106,7 @@ lock=requirements/python$version.txt
 [[ -f $lock ]] || fail "$python is Python $version; supported are 3.12 (pip-only ROS 2, Jazzy, Kilted) and 3.10 (Humble)"
 [[ $mode != pip || $version == 3.12 ]] || fail "the pip-only ROS 2 needs Python 3.12, $python is Python $version"
 echo "setup 1/3: packages into .venv for $python (Python $version), ROS 2: $mode"
-echo "setup:     the first time 3 GB are downloaded and .venv takes 6 GB; details are in $log"
+echo "setup:     the first set-up downloads 3 GB, and .venv takes 6 GB; details are in $log"
 if [[ $(cat .venv/made_for 2>/dev/null) != "$made_for" ]] || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     make_empty_venv
 fi

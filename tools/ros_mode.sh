@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints the ROS 2 of this shell: the name of the sourced distribution (humble, jazzy, kilted), or "pip" for the pip-only one.
+# Prints which ROS 2 this shell uses: the name of the sourced distribution (humble, jazzy, kilted), or "pip" for the pip-only ROS 2.
 if [[ -n ${ROS_DISTRO:-} && ${AMENT_PREFIX_PATH:-} != *isaacsim.ros2.core* ]] && python3 -c 'import rclpy' 2>/dev/null; then
     echo "$ROS_DISTRO"
 else

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Measures what stereo gains at equal steps: trains the small network without and with it, and scores both on held-out synthetic scenes.
+# Measures how much stereo improves the scores: trains the small network without and with stereo for the same number of steps, and
+# scores both networks on held-out synthetic scenes.
 #
 #     tools/stereo_gain.sh [OPTIONS OF train.py]
 #
-# Run from the repository root after `. ./env.sh`, on a machine with one or two NVIDIA GPUs. Both networks have the stride that stereo needs,
-# the same data, the same seed and the same number of steps; they train at the same time, each on its own GPU if there are two. Each seed of
-# SEEDS gives other held-out scenes.
-# DATA, OUT, STEPS, BATCH, SCENES, VAL_SCENES, SECONDS_PER_SCENE, SEEDS and WORKERS (per training) may be set in the environment.
+# Run from the repository root after `. ./env.sh`, on a machine with one or two NVIDIA GPUs. Both networks use the stride that stereo needs,
+# the same data and the same seed. They train at the same time; if there are two GPUs, each network uses its own GPU. Each seed in SEEDS
+# generates a different set of held-out scenes.
+# You can set DATA, OUT, STEPS, BATCH, SCENES, VAL_SCENES, SECONDS_PER_SCENE, SEEDS and WORKERS (per training) in the environment.
 set -euo pipefail
 
 data=${DATA:-data/stereo_gain} out=${OUT:-out/stereo_gain} steps=${STEPS:-4000} batch=${BATCH:-32}
@@ -39,7 +40,7 @@ score() { # NAME SEED
         { tail -n 30 "$out/$1_$2.log" && return 1; }
 }
 
-in_parallel() { # FUNCTION WORDS...: calls FUNCTION with each of WORDS, which may hold several arguments
+in_parallel() { # FUNCTION WORDS...: calls FUNCTION once per word at the same time; a word may contain several arguments
     local jobs=() job
     for words in "${@:2}"; do
         eval "$1 $words" &

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Trains a small model as the bundled one: generates data, trains, exports and scores it, and fits its covariance on other scenes.
+# Trains a small model in the same way as the bundled model: generates data, trains, exports and scores the model, and fits its
+# covariance on scenes that are not used otherwise.
 #
-#     tools/train_small.sh [STEPS [OPTIONS OF train.py]]        # STEPS: 4000; the bundled model has 2200
+#     tools/train_small.sh [STEPS [OPTIONS OF train.py]]        # default of STEPS: 4000; the bundled model was trained for 2200
 #
-# Run from the repository root after `. ./env.sh`, on a machine with NVIDIA GPUs; two H200 and 32 cores take a quarter of an hour.
-# DATA, CALIBRATION, OUT, SCENES, SECONDS_PER_SCENE and WORKERS (per GPU) may be set in the environment.
+# Run it from the repository root after `. ./env.sh`, on a machine with NVIDIA GPUs. It takes 15 minutes on two H200 and 32 cores.
+# You can set DATA, CALIBRATION, OUT, SCENES, SECONDS_PER_SCENE and WORKERS (per GPU) in the environment.
 set -euo pipefail
 
 steps=${1:-4000}

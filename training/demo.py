@@ -7,7 +7,8 @@ The network is the small preset with smaller images and a coarser grid, and the 
 a few synthetic scenes. This is enough to see that the loss decreases and that all parts work, but
 not to detect well. tools/train_small.sh trains the bundled weights.
 
-A second run uses the same data. After Ctrl-C, the same command continues the training.
+If you run the command again, it uses the same data, and continues a training that Ctrl-C
+interrupted.
 """
 
 from __future__ import annotations
@@ -53,25 +54,25 @@ RECIPE = {
     'trainer.log_every_n_steps': 1,
 }
 CHECKPOINTS = 6
-"""Number of checkpoints in the run."""
+"""Number of checkpoints that the training writes."""
 POLL_S = 0.2
 REPORT_S = 10.0
-"""Interval of the reports about the progress, seconds."""
+"""Interval between two reports of the progress, seconds."""
 SAVING_S = 60.0
 """After Ctrl-C, a training has this time to finish its step and to write a checkpoint, seconds."""
 INTERRUPTED = 130
 
 
 class TrainDemoError(Exception):
-    """A step of the demo failed; the message names it."""
+    """A step of the demo failed; the message names the step."""
 
 
 class Demo:
-    """The steps of the demo; they print what they do, with the time since the start."""
+    """Runs the steps of the demo. Each step prints what it does, with the time since the start."""
 
     def __init__(self, options: Namespace) -> None:
-        """Use the folders of an earlier demo with the same options; make those that do not
-        exist.
+        """Name the folders of the data and of the run. They depend on the options, so that a demo
+        with the same options uses the same folders again.
         """
         self._out, self._epochs, self._scenes = (
             options.out.absolute(),
@@ -89,7 +90,7 @@ class Demo:
         """Generate data, train, kill, resume, score, plot.
 
         Raises:
-            TrainDemoError: one of these failed.
+            TrainDemoError: one of these steps failed.
         """
         self._generate()
         self._train()
@@ -99,8 +100,8 @@ class Demo:
         self._report(f'wrote {self._out / "loss.png"}; scoring with the devkit')
         print(self._finish(_scoring_command(self._data, self._run), 'score'))
         self._report(
-            f'scores near 0 are normal after {self._steps} steps: they only show that the chain '
-            'works; tools/train_small.sh trains weights that detect'
+            f'scores near 0 are normal after {self._steps} steps: this run only shows that all '
+            'programs work; tools/train_small.sh trains weights that detect objects'
         )
         self._finished.touch()
         self._report('done')
@@ -119,7 +120,9 @@ class Demo:
         self._finish(command, 'data', lambda: len(list(images.glob('*'))), total, 'key frames')
 
     def _train(self) -> None:
-        """Train and resume: after a kill, or after the Ctrl-C of an earlier demo."""
+        """Train, kill the training and resume it. If Ctrl-C interrupted the training of an earlier
+        demo, only resume it.
+        """
         has_checkpoint = (self._run / 'last.ckpt').exists()
         command = _training_command(self._data, self._run, self._epochs, self._steps)
         if has_checkpoint and not self._finished.exists():
@@ -136,8 +139,8 @@ class Demo:
         self._finish(resuming, 'resumed', lambda: _steps_done(self._run), self._steps, 'steps')
 
     def _train_and_kill(self, command: list[str], steps: int) -> int:
-        """Start training, kill it and its loader after ``steps`` steps; return the number of steps
-        in its log.
+        """Start the training, kill its processes after ``steps`` steps, and return the number of
+        steps in its log.
         """
         with self._child(command, 'first') as process:
             self._watch(
@@ -160,8 +163,8 @@ class Demo:
         total: int = 0,
         unit: str = '',
     ) -> str:
-        """Run a command to its end and return its output; the other arguments are those of
-        ``_watch``.
+        """Run a command to its end and return its output. ``name`` is the name of its output
+        files; ``_watch`` describes the other arguments.
         """
         with self._child(command, name) as process:
             self._watch(process, count, total, unit, lambda: False)
@@ -171,11 +174,11 @@ class Demo:
 
     @contextmanager
     def _child(self, command: list[str], name: str) -> Iterator[subprocess.Popen]:
-        """Run a command, with NAME.out for its output and NAME.log for its messages.
+        """Run a command that writes its output to NAME.out and its messages to NAME.log.
 
-        Ctrl-C reaches the command only through this process, which waits until it has saved its
-        state. OpenMP gets one thread: its threads wait for each other, which takes many times
-        longer if other processes use the CPU.
+        After Ctrl-C, this process sends SIGINT to the command, and waits until the command has
+        saved its state. OpenMP uses one thread: several threads wait for each other, which takes
+        many times longer if other processes use the CPU.
         """
         environment = {'OMP_NUM_THREADS': '1', **os.environ}
         out, log = self._out / f'{name}.out', self._out / f'{name}.log'
@@ -209,15 +212,15 @@ class Demo:
         unit: str,
         is_enough: Callable[[], bool],
     ) -> None:
-        """Wait for the end of a process, or until ``is_enough``; report what it did and the
-        remaining time.
+        """Wait until a process ends or ``is_enough`` returns True. Meanwhile, report the progress
+        and the remaining time.
 
         Args:
             process: the process.
-            count: returns how many of ``total`` are done.
-            total: 0 if the progress is unknown.
-            unit: name of what is counted.
-            is_enough: True if the wait is over.
+            count: returns the number of units that are done.
+            total: number of units; 0 if the progress is not reported.
+            unit: name of the units, such as steps.
+            is_enough: returns True if the wait can end.
         """
         report_at = time.monotonic() + REPORT_S
         first: tuple[float, int] | None = None
@@ -235,8 +238,8 @@ class Demo:
 
 
 def _left(first: tuple[float, int] | None, now: float, done: int, total: int) -> str:
-    """Return the remaining time as text, empty while it is unknown; ``first`` is an earlier time
-    and count.
+    """Return the remaining time as text, or an empty text while it is unknown. ``first`` is an
+    earlier time with the count at this time.
     """
     if first is None or done <= first[1]:
         return ''
@@ -251,7 +254,7 @@ def _data_command(data: Path, scenes: int) -> list[str]:
 
 
 def _loss_sentences(run_folder: Path, steps: int) -> tuple[str, str]:
-    """Return what the curves of the interrupted and of the resumed run show."""
+    """Return two sentences that compare the losses of the interrupted and of the resumed run."""
     parts = [part for part in read_parts(run_folder) if len(part['step'])]
     count, difference = repeated_steps(parts)
     tenth = max(1, steps // 10)
@@ -305,7 +308,7 @@ def _steps_done(run: Path) -> int:
         IndexError,
         ValueError,
         KeyError,
-    ):  # absent, or being written
+    ):  # the log does not exist, or its last line is being written
         return 0
 
 
@@ -319,7 +322,8 @@ def main(arguments: list[str] | None = None) -> None:
         '--out',
         type=Path,
         default=Path('out/train_demo'),
-        help='folder; data and an interrupted training in it are used (default out/train_demo)',
+        help='output folder; earlier data and an interrupted training in it are used again '
+        '(default out/train_demo)',
     )
     parser.add_argument('--epochs', type=int, default=4, help='epochs of training (default 4)')
     parser.add_argument('--scenes', type=int, default=2, help='training scenes (default 2)')
@@ -328,7 +332,7 @@ def main(arguments: list[str] | None = None) -> None:
     except TrainDemoError as error:
         sys.exit(f'train-demo: {error}')
     except KeyboardInterrupt:
-        print('train-demo: interrupted; the same command continues', file=sys.stderr)
+        print('train-demo: interrupted; the same command continues the training', file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 

@@ -1,4 +1,6 @@
-"""Write the boxes of a teacher as pseudo labels of a dataset; `--help` prints the manual."""
+"""Write the boxes that a teacher detects as pseudo labels of a dataset; `--help` prints the
+manual.
+"""
 
 import sys
 

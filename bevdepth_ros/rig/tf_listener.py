@@ -20,23 +20,24 @@ from bevdepth_core.geometry import rigid_from_quaternion, unit_quaternion
 from bevdepth_ros.rig.stamps import stamp_ns
 
 BACKWARDS_NS = 250_000_000
-"""If a transform is older than the newest transform of its frame by more than this, time went
-back. If it is older by less, it is late."""
+"""If a transform is older than the newest transform of its frame by more than this, the time of tf
+went back. If a transform is older by less than this, it is only late."""
 CONFLICT_S = 1.0
-"""A frame has a conflict for this time after it had two parents. It also has a conflict if its
-stamps jumped back and forward again within this time."""
+"""Duration of a conflict of a tf frame, seconds. A conflict is present if, within this time,
+transforms with two different parents arrived, or the stamps jumped back and forward again."""
 MAX_PARENTS = 4
-"""Newest parents of a frame that are stored."""
+"""Number of parents that are stored per frame. Of more parents, the newest are stored."""
 FARTHEST_M = 1e9
 """Larger translations are invalid, because no map needs them. From about 1e14 m on, the resolution
 of float64 is coarser than a centimeter."""
 MAX_FRAMES = 2000
-"""Largest number of frames. Further frames are rejected, because tf2 stores a history of each
+"""Largest number of tf frames. Further frames are rejected, because tf2 stores a history of each
 frame and never removes a frame."""
 MAX_NAME_LENGTH, SHOWN_NAME = 255, 60
 """Longest valid name of a frame, and longest part of a name that a message shows, characters."""
 MAX_CHAIN = 20
-"""Largest number of links between two frames that are checked for conflicting publishers."""
+"""Two frames are linked by a chain of transforms. At most this number of transforms of a chain is
+checked for conflicting publishers."""
 
 
 def plain_name(frame: str) -> str:
@@ -45,10 +46,11 @@ def plain_name(frame: str) -> str:
 
 
 def matrix_from_transform(transform: TransformStamped) -> np.ndarray:
-    """Return (4, 4) float64, header frame from child frame, meters.
+    """Return the (4, 4) float64 matrix that transforms points, in meters, from the child frame to
+    the frame of the header.
 
     Raises:
-        ValueError: the rotation is not a unit quaternion.
+        ValueError: the quaternion of the rotation does not have length 1.
     """
     rotation, translation = transform.transform.rotation, transform.transform.translation
     return rigid_from_quaternion(
@@ -58,7 +60,9 @@ def matrix_from_transform(transform: TransformStamped) -> np.ndarray:
 
 
 def transform_from_odometry(message: Odometry) -> TransformStamped:
-    """Return the pose of an odometry message as a transform from its frame to its child frame."""
+    """Return the pose of an odometry message as a transform with the same parent and child
+    frame.
+    """
     transform = TransformStamped(header=message.header, child_frame_id=message.child_frame_id)
     position, pose = message.pose.pose.position, transform.transform
     pose.translation.x, pose.translation.y, pose.translation.z = position.x, position.y, position.z
@@ -69,12 +73,13 @@ def transform_from_odometry(message: Odometry) -> TransformStamped:
 class CheckedTransformListener(TransformListener):
     """Checks each transform before tf2 stores it.
 
-    Callbacks report faults instead of raising exceptions, which would end the node. All times
-    with the suffix ``_at`` are those of ``time.monotonic()``.
+    Callbacks report faults with ``on_fault`` and raise no exceptions. Times with the suffix
+    ``_at`` are values of ``time.monotonic()``.
 
     Attributes:
-        mounts_version: rises with every static transform and with the first moving transform of a
-            frame. Results of ``is_static`` are valid as long as it does not change.
+        mounts_version: number that increases with every static transform, and with the first
+            moving transform of each frame. Results of ``is_static`` are valid until this number
+            changes.
     """
 
     def __init__(self, buffer: Buffer, node: Node, on_fault: Callable[[str, str], None]):
@@ -91,8 +96,8 @@ class CheckedTransformListener(TransformListener):
         self._old_since: dict[str, float] = {}
         self.mounts_version = 0
         super().__init__(buffer, node)
-        # tf2 receives latched static transforms only. Bags that were not written by ros2 bag
-        # record, relays and bridges of simulators publish them like any other topic.
+        # tf2 receives /tf_static only from transient local publishers. Relays, bridges of
+        # simulators and replays of bags without recorded QoS publish it as volatile.
         qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._unlatched = node.create_subscription(
             TFMessage, '/tf_static', self.static_callback, qos
@@ -104,7 +109,7 @@ class CheckedTransformListener(TransformListener):
         self.node.destroy_subscription(self._unlatched)
 
     def conflict(self, frame: str) -> str | None:
-        """Return a sentence if several publishers send different parents or times of ``frame``,
+        """Return a message if several publishers send different parents or times of ``frame``,
         otherwise None.
         """
         recent = monotonic() - CONFLICT_S
@@ -127,7 +132,9 @@ class CheckedTransformListener(TransformListener):
         )
 
     def chain(self, target: str, source: str) -> list[str]:
-        """Return the frames from ``source`` up to ``target`` or to where the chain ends."""
+        """Return ``source``, its parent and so on, up to the child of ``target``. The list is
+        shorter if a frame has no parent, or after ``MAX_CHAIN`` frames.
+        """
         frames: list[str] = []
         frame: str | None = source
         while frame is not None and frame != target and len(frames) < MAX_CHAIN:
@@ -151,14 +158,14 @@ class CheckedTransformListener(TransformListener):
         return is_linked and not any(self._received(frame) for frame in frames)
 
     def conflict_between(self, target: str, source: str, is_ego: bool) -> str | None:
-        """Return the first sentence of ``conflict`` for the frames from ``source`` up to
+        """Return the first message that ``conflict`` gives for a frame from ``source`` up to
         ``target``, and mark these frames as needed.
 
         Args:
             target: frame of the result.
             source: frame that is transformed.
-            is_ego: the transform is the ego motion. When its time goes back, all transforms are
-                dropped.
+            is_ego: True if the transform is the ego motion. If stamps of these frames go back, all
+                moving transforms are dropped.
         """
         frames = self.chain(target, source)
         self._needed.update(frames)
@@ -167,7 +174,7 @@ class CheckedTransformListener(TransformListener):
         return next(filter(None, map(self.conflict, frames)), None)
 
     def stale(self, timeout_s: float, ego: tuple[str, str] = ('', '')) -> dict[str, str]:
-        """Return a sentence for each needed frame whose transform stopped arriving. The transform
+        """Return a message for each needed frame whose transform stopped arriving. The transform
         ``ego`` (parent, child) is left out, because its loss is reported as a missing ego pose.
         """
         sentences = {}
@@ -186,16 +193,16 @@ class CheckedTransformListener(TransformListener):
         return sentences
 
     def _silence_s(self, frame: str, received_at: float) -> float:
-        """Return the time since the last transform of ``frame``: the shorter of wall time and the
-        node's time, because transforms are rare in a slow replay.
+        """Return the time since the last transform of ``frame``, in wall time or in the node's
+        time, whichever is shorter. In a slow replay, the wall time between transforms is long.
         """
         wall_s = monotonic() - received_at
         ros_s = (self._clock.now().nanoseconds - self._received_ns[frame]) * 1e-9
         return min(wall_s, ros_s) if ros_s >= 0 else wall_s
 
     def drop_later_than(self, now_ns: int) -> None:
-        """Drop all moving transforms if one of them is later than ``now_ns``; keep static
-        ones.
+        """Drop all moving transforms if one of them is later than ``now_ns``. Static transforms
+        are kept.
         """
         if any(newest_ns > now_ns + BACKWARDS_NS for newest_ns in self._newest_ns.values()):
             self._clear()
@@ -239,7 +246,8 @@ class CheckedTransformListener(TransformListener):
                 raise ValueError(f'a frame name has more than {MAX_NAME_LENGTH} characters')
             if stamp_ns(transform) < 0:
                 raise ValueError('its stamp is before the year 1970')
-            # tf2 accepts such a stamp, but rclpy raises when it reads it from the buffer.
+            # tf2 accepts a nanosec of 1e9 or more, but rclpy raises an exception when it reads
+            # this stamp from the buffer.
             if transform.header.stamp.nanosec >= 10**9:
                 raise ValueError('nanosec of its stamp is a second or more')
             self._note_frames(transform.header.frame_id, transform.child_frame_id)
@@ -255,7 +263,7 @@ class CheckedTransformListener(TransformListener):
         new = {*frames} - self._frames
         if new and len(self._frames) + len(new) > MAX_FRAMES:
             raise ValueError(
-                f'{MAX_FRAMES} other frames are known already; publish fewer frame names'
+                f'the limit of {MAX_FRAMES} tf frames is reached; publish fewer frame names'
             )
         self._frames |= new
 
@@ -283,9 +291,9 @@ class CheckedTransformListener(TransformListener):
         """Return True if an old transform of ``child`` shows that the time of tf went back.
 
         An old transform always shows this if it belongs to the ego motion, or if the ego motion is
-        unknown. An old transform of any other frame is usually late, and is dropped as in tf2. But
-        if a needed frame has only old transforms for ``CONFLICT_S``, its time went back, for
-        example after a restart of its publisher.
+        unknown. An old transform of any other frame is usually only late, and is dropped as in
+        tf2. But if a needed frame receives only old transforms for ``CONFLICT_S``, the time of
+        this frame went back, for example after a restart of its publisher.
         """
         if child in self._ego or not self._ego:
             return True
@@ -306,8 +314,8 @@ class CheckedTransformListener(TransformListener):
         self._static_parents[transform.child_frame_id] = transform.header.frame_id
 
     def _received(self, frame: str) -> dict[str, float]:
-        """Return the last arrival time by parent of ``frame``; a copy, because the executor's
-        thread may add parents at the same time.
+        """Return the parents of ``frame`` and the last arrival time of each. The result is a copy,
+        because the executor's thread may add parents at the same time.
         """
         return dict(self._parents.get(frame, {}))
 

@@ -26,12 +26,12 @@ from bevdepth_ros.rig.tf_listener import (
 LATEST = Time()
 """tf2 returns the newest transform for this time."""
 SHOWN_FRAMES = 20
-"""Largest number of known frames that a message lists if one is missing."""
+"""Largest number of existing frames that a message about a missing frame lists."""
 MAX_EARLY = 64
 """Number of poses that were looked up early and are stored until they are used. It is enough for
 several image sets."""
 ODOMETRY_QUEUE = 100
-"""Depth of the queue; tf2 uses the same for /tf."""
+"""Depth of the queue of the odometry subscription; tf2 uses the same depth for /tf."""
 
 
 class TransformMissingError(Exception):
@@ -44,7 +44,7 @@ TF_TOPICS = ('/tf', '/tf_static')
 class Transforms:
     """Subscribes to tf; any thread may look up transforms.
 
-    The source of a transform may have the leading slash that frames have in ROS 1.
+    The name of a source frame may begin with a slash, as in ROS 1.
     """
 
     _listener: CheckedTransformListener | None = None
@@ -63,12 +63,12 @@ class Transforms:
         Args:
             node: its executor receives the messages.
             buffer_s: length of the buffer, seconds.
-            on_fault: receives a kind and a sentence: ``bad_tf`` for a transform that is invalid
-                or rejected, ``tf_jump`` when time went back, ``odometry_frame`` (see
-                ``base_frame``).
-            odometry_topic: odometry that is used like tf; empty for none.
-            base_frame: frame of the vehicle; odometry of a frame that is not linked to it is
-                reported. Empty: odometry is not checked.
+            on_fault: called with a kind and a message. The kind is ``bad_tf`` if a transform is
+                invalid or rejected, ``tf_jump`` if the time of tf went back, or ``odometry_frame``
+                if tf does not link the child frame of odometry to ``base_frame``.
+            odometry_topic: topic of odometry whose poses are used like transforms of /tf. Empty:
+                no odometry.
+            base_frame: frame of the vehicle. Empty: the child frame of odometry is not checked.
         """
         self._node, self._on_fault = node, on_fault
         self._base_frame = base_frame
@@ -95,7 +95,9 @@ class Transforms:
             self._odometry = None
 
     def missing_odometry(self) -> str:
-        """Return the topic of odometry if nothing has arrived on it, otherwise an empty string."""
+        """Return the topic of odometry if no message has arrived on this topic, otherwise an empty
+        string.
+        """
         return '' if self._has_odometry else self._odometry_topic
 
     def _take_odometry(self, message: Odometry) -> None:
@@ -105,14 +107,14 @@ class Transforms:
             sentence = (
                 f'odometry on {self._odometry_topic} has the child frame {child[:SHOWN_NAME]!r}, '
                 f'which tf does not link to base_frame {base!r}: set base_frame, or publish a '
-                'transform between the two'
+                'transform between these frames'
             )
             self._on_fault('odometry_frame', sentence)
         if self._listener is not None:
             self._listener.take_odometry(message)
 
     def stale(self, timeout_s: float, ego: tuple[str, str] = ('', '')) -> dict[str, str]:
-        """Return a sentence for each frame in use whose moving transform has not arrived for
+        """Return a message for each frame in use whose moving transform has not arrived for
         ``timeout_s`` seconds, except for the transform ``ego`` (parent, child).
         """
         return {} if self._listener is None else self._listener.stale(timeout_s, ego)
@@ -120,15 +122,16 @@ class Transforms:
     def clock_went_back(self, now_ns: int) -> None:
         """Drop all moving transforms if one of them is later than the current time ``now_ns``.
 
-        When a replay starts again, transforms may arrive before the clock goes back. They are not
-        later than the current time, so they are kept, as are static transforms.
+        Static transforms are kept. When a replay starts again, its first transforms may arrive
+        before the clock goes back. These transforms are kept, too, because they are not later than
+        the current time.
         """
         self._early.clear()
         if self._listener is not None:
             self._listener.drop_later_than(now_ns)
 
     def has_transform(self, target: str, source: str, stamp_ns: int = 0) -> bool:
-        """Return True if tf has target_from_source at ``stamp_ns``; 0: at any time."""
+        """Return True if tf has target_from_source at ``stamp_ns``; if this is 0, at any time."""
         source = plain_name(source)
         if not stamp_ns and self._mount(target, source) is not None:
             return True
@@ -140,7 +143,8 @@ class Transforms:
         return bool(found)
 
     def may_arrive(self, target: str, source: str, stamp_ns: int) -> bool:
-        """Return True if tf lacks target_from_source at ``stamp_ns`` and may still receive it.
+        """Return True if tf does not have target_from_source at ``stamp_ns`` but may receive it
+        later.
 
         Transforms arrive in the order of time. If tf has a newer transform, the missing transform
         is no longer expected.
@@ -166,8 +170,8 @@ class Transforms:
         return mount.copy()
 
     def _mount(self, target: str, source: str) -> np.ndarray | None:
-        """Return the cached transform if all its links are static, otherwise None; the cache saves
-        a look-up in tf2, which takes 0.1 ms.
+        """Return the cached transform if all its links are static, otherwise None. A look-up in
+        tf2 takes 0.1 ms; the cache avoids it.
         """
         if self._listener is None:
             return None
@@ -183,11 +187,11 @@ class Transforms:
             target: frame of the result.
             source: frame whose points are transformed.
             stamp_ns: time in nanoseconds.
-            clamp_s: for a stamp at most this far before the first or after the last transform,
-                that transform is returned, seconds.
+            clamp_s: if ``stamp_ns`` is before the first or after the last transform in tf by at
+                most this time, seconds, the first or the last transform is returned.
 
         Raises:
-            TransformMissingError: tf does not link the frames, or not at that time.
+            TransformMissingError: tf does not link the frames, or has no transform for this time.
         """
         source, clamp_ns = plain_name(source), round(clamp_s * 1e9)
         early = self._early.pop((target, source, stamp_ns), None)
@@ -206,8 +210,8 @@ class Transforms:
         )
 
     def lookup_early(self, target: str, source: str, stamp_ns: int) -> None:
-        """Store the result of ``lookup_at`` for later, if tf has it already, because a look-up
-        takes 0.1 ms.
+        """If tf already has the transform, store it for a later call of ``lookup_at``, which then
+        saves the 0.1 ms of a look-up.
         """
         source = plain_name(source)
         key = target, source, stamp_ns
@@ -227,8 +231,8 @@ class Transforms:
 
     def _first_ns(self, target: str, source: str, stamp_ns: int, clamp_ns: int) -> int:
         """Return the earliest time in (stamp, stamp + clamp] at which tf has the transform, with a
-        resolution of a microsecond; ``stamp_ns`` if there is none. The time is found by bisection,
-        because tf2 has no function for it.
+        resolution of a microsecond. If tf does not have the transform in this interval, return
+        ``stamp_ns``. The time is found by bisection, because tf2 has no function for it.
         """
         unknown, available = stamp_ns, stamp_ns + clamp_ns
         if not self.has_transform(target, source, available):
@@ -259,14 +263,14 @@ class Transforms:
             raise TransformMissingError(self._link_sentence(target, source, error)) from error
 
     def _conflict(self, target: str, source: str, time: Time) -> str | None:
-        """Return what is wrong with the publishers of the transform, None if nothing is."""
+        """Return a message if publishers of the transform conflict, otherwise None."""
         if self._listener is None:
             return None
         return self._listener.conflict_between(target, source, is_ego=time is not LATEST)
 
     def _transform(self, target: str, source: str, time: Time) -> np.ndarray:
         """Return the (4, 4) transform; raise TransformException or ValueError if there is none."""
-        # lookup_transform would first ask whether it can, which takes as long.
+        # lookup_transform would first call can_transform, which takes as long as the look-up.
         return matrix_from_transform(self._buffer.lookup_transform_core(target, source, time))
 
     def _time_sentence(self, target: str, source: str, time: Time) -> str:
@@ -291,7 +295,7 @@ class Transforms:
             KeyError,
             ValueError,
             RecursionError,
-        ):  # frames named like YAML
+        ):  # tf2 does not quote the names of frames, so they can make the YAML invalid
             return f'tf has no {target} <- {source}: {error}'
         unknown = [frame for frame in (target, source) if frame not in available]
         if not available:
@@ -304,12 +308,14 @@ class Transforms:
                 else ''
             )
             names = ' and '.join(_with_hint(frame, available) for frame in unknown)
-            return f'tf has no {target} <- {source}: it does not know {names}, only {shown}'
+            return f'tf has no {target} <- {source}: tf does not contain {names}, only {shown}'
         return f'tf has no {target} <- {source}: {error}'
 
 
 def _with_hint(frame: str, available: Sequence[str]) -> str:
-    """Return the frame with the known ones that differ only in their prefix or in case."""
+    """Return the name ``frame``, with a hint if names in ``available`` differ from it only in
+    their prefix or in upper and lower case.
+    """
     name = _bare_name(frame)
     similar = [one for one in available if _bare_name(one) == name]
     return f'{frame} (did you mean {" or ".join(similar[:3])}?)' if similar else frame

@@ -21,14 +21,15 @@ MODELS = {
     'kannala_brandt': 'equidistant',
     'kannala_brandt4': 'equidistant',
 }
-"""Name in CameraInfo, in upper or lower case -> model. OpenCV has one polynomial model with 4
-to 14 coefficients. ``radtan`` is the name in Kalibr, ``fisheye`` the name in OpenCV; drivers
-also use the names of authors."""
+"""Maps the name of a distortion model in CameraInfo, converted to lower case, to one of three
+models. ``radtan`` is the name in Kalibr and ``fisheye`` the name in OpenCV; some drivers name a
+model after its authors. OpenCV computes plumb_bob and rational_polynomial as one polynomial model
+with 4 to 14 coefficients."""
 _COUNTS = {'equidistant': (4,)}
 _POLYNOMIAL_COUNTS = (4, 5, 8, 12, 14)
 """Numbers of coefficients that OpenCV accepts."""
 MIN_SHARE = 0.25
-"""Distortion that leaves less than this fraction of the image valid is rejected."""
+"""If less than this fraction of the undistorted image is valid, the distortion is rejected."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class Distortion:
             number of coefficients that OpenCV accepts.
 
     Raises:
-        ValueError: another model or number of coefficients, or a coefficient that is not finite;
-            the message is a clause that follows the camera's name.
+        ValueError: the model is not in ``MODELS``, the number of coefficients is wrong, or a
+            coefficient is not finite. The message has no subject: the caller puts the name of the
+            camera in front.
     """
 
     model: str
@@ -77,7 +79,7 @@ class Distortion:
 def undistortion_maps(
     matrix: np.ndarray, distortion: Distortion, width: int, height: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the position in the distorted image of each pixel of the undistorted one.
+    """Return, for each pixel of the undistorted image, its position in the distorted image.
 
     Args:
         matrix: (3, 3) camera matrix of both images.
@@ -109,14 +111,15 @@ class Undistorter:
         matrix: np.ndarray,
         distortion: Distortion,
     ) -> np.ndarray | torch.Tensor:
-        """Return the (H, W, 3) uint8 ``image`` of ``camera`` without lens distortion: as a pinhole
-        camera with the same ``matrix`` sees it, black where the image has no pixel.
+        """Return the (H, W, 3) uint8 ``image`` of ``camera`` without lens distortion.
 
-        The result of a tensor is on the same device.
+        The result is the image of a pinhole camera with the same ``matrix``. Pixels without a
+        position in ``image`` are black. If ``image`` is a tensor, the result is a tensor on the
+        same device.
 
         Raises:
-            ValueError: less than ``MIN_SHARE`` of the image would be valid; the message is a
-                clause that follows the camera's name.
+            ValueError: less than ``MIN_SHARE`` of the result would be valid. The message has no
+                subject: the caller puts the name of the camera in front.
         """
         height, width = image.shape[:2]
         device = None if isinstance(image, np.ndarray) else image.device
@@ -148,8 +151,8 @@ def _require_enough(columns: np.ndarray, rows: np.ndarray, distortion: Distortio
 
 
 def _sampling_grid(columns: np.ndarray, rows: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Return the (1, H, W, 2) grid of ``grid_sample``: -1 and 1 at the first and the last pixel
-    center.
+    """Return the (1, H, W, 2) grid for ``grid_sample``, in which -1 is the center of the first
+    pixel and 1 the center of the last pixel of a row or column.
     """
     height, width = columns.shape
     places = np.stack((2 * columns / (width - 1) - 1, 2 * rows / (height - 1) - 1), axis=-1)

@@ -1,8 +1,9 @@
-"""Restricts access to the live view: to its page and its websocket.
+"""Restricts access to the page and to the websocket of the live view.
 
-A page of another website that is open in the same browser can send requests to this server. Its
-requests have another ``Origin``, or, if the DNS name of the website was changed to the address of
-this machine (DNS rebinding), another ``Host``. Requests from other machines need a token.
+A website that is open in the same browser can send requests to this server. The ``Origin`` of such
+a request differs from its ``Host``. If the website has changed the address of its DNS name to the
+address of this machine (DNS rebinding), ``Host`` is the name of the website instead of localhost.
+Requests from other machines need a token.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ _ProcessRequest = Callable[[ServerConnection, Request], Response | None]
 
 
 class Access:
-    """The rules for one server.
+    """Decides which requests a server accepts.
 
     Attributes:
         token: secret that each request must contain; None if the server listens on loopback only.
     """
 
     def __init__(self, host: str) -> None:
-        """Create the rules for a server that listens on the address ``host``."""
+        """Restrict the access to a server that listens on the address ``host``."""
         self._host = host
         self.token = None if is_loopback(host) else secrets.token_urlsafe(16)
 
@@ -54,7 +55,7 @@ class Access:
             host, origin = request.headers.get('Host', ''), request.headers.get('Origin')
             name = urlsplit(f'//{host}').hostname or ''
             foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
-        except (ValueError, LookupError):  # more than one Host
+        except (ValueError, LookupError):  # an invalid address, or more than one header Host
             return 'the headers Host and Origin are invalid'
         if foreign:
             return f'the page of origin {origin} may not read the live view'
@@ -65,7 +66,9 @@ class Access:
         return None
 
     def process(self, serve_page: _ProcessRequest) -> _ProcessRequest:
-        """Return ``serve_page`` restricted to allowed requests."""
+        """Return a function that calls ``serve_page`` for allowed requests and rejects all
+        others.
+        """
 
         def checked(connection: ServerConnection, request: Request) -> Response | None:
             reason = self.reason_to_reject(request)
@@ -123,10 +126,10 @@ def _cookies(headers: Headers) -> list[str]:
 
 @contextmanager
 def restricted(access: Access) -> Iterator[None]:
-    """Apply the rules to the server that viser starts in the body.
+    """Restrict the access to the server that viser starts in the body.
 
-    viser has no parameter for it. So this context replaces the function of websockets that
-    starts a server by one that adds the check to ``process_request``.
+    viser has no parameter for this. In the body, ``websockets.asyncio.server.serve``, which starts
+    the server, is therefore replaced by a function that also checks each request.
     """
     serve = websockets.asyncio.server.serve
 

@@ -1,7 +1,8 @@
 """Compensates the tone mapping of the page, so that the browser shows the wanted colors.
 
-three.js applies an ACES tone mapping, which makes class colors similar. For each wanted color, the
-functions return the input color that the mapping turns into the nearest possible color.
+three.js applies an ACES tone mapping, after which the colors of the classes look alike. For each
+wanted color, the functions return the input color whose color after the mapping is nearest to the
+wanted color.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def browser_color(color: tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 def shown(colors: np.ndarray) -> np.ndarray:
-    """Return the colors that the page shows for (..., 3) RGB, 0 to 255."""
+    """Return the (..., 3) RGB that the page shows for the RGB ``colors``; all values are 0
+    to 255.
+    """
     film = _EXPOSURE * _light(colors) @ _ACES_INPUT.T
     film = (film * (film + 0.0245786) - 0.000090537) / (
         film * (0.983729 * film + 0.4329510) + 0.238081
@@ -48,15 +51,15 @@ def shown(colors: np.ndarray) -> np.ndarray:
 
 
 def _light(colors: np.ndarray) -> np.ndarray:
-    """Return linear light, 0 to 1, of sRGB colors, 0 to 255."""
+    """Convert sRGB colors with values 0 to 255 to linear light with values 0 to 1."""
     shares = colors / 255
     return np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
 
 
 @cache
 def _table() -> tuple[np.ndarray, np.ndarray]:
-    """Return (n, 3) colors on a grid of the RGB cube, and the colors that the page shows for
-    them.
+    """Return the (n, 3) colors of a grid in the RGB cube, and the (n, 3) colors that the page
+    shows for the colors of the grid.
     """
     steps = np.linspace(0, 255, _STEPS)
     sent = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""Stores the content of the viewer's page for each time of the last seconds."""
+"""Stores the contents that the viewer's page had during the last seconds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Moment:
         stamp_ns: time of the boxes.
         detections: None if there are none.
         ground_truth: annotated boxes, None if unknown.
-        panels: JPEG files by camera, with boxes drawn into them.
+        panels: for each camera, its image with boxes drawn into it, as a JPEG file.
         figures: latency and rate as text.
     """
 
@@ -60,7 +60,9 @@ class MomentHistory:
         return len(self._moments)
 
     def add(self, moment: Moment) -> None:
-        """Add the newest moment; if it is older than the last one, a new recording starts."""
+        """Add a moment. If it is older than the newest stored moment, for example because a replay
+        started again, remove the stored moments first.
+        """
         if self._moments and moment.stamp_ns < self._moments[-1].stamp_ns:
             self._moments.clear()
         self._moments.append(moment)
@@ -68,8 +70,8 @@ class MomentHistory:
             self._moments.popleft()
 
     def at(self, seconds_back: float) -> Moment | None:
-        """Return the moment nearest to ``seconds_back`` before the newest one; None if there is
-        none.
+        """Return the moment whose time is nearest to ``seconds_back`` before the newest moment;
+        None if no moment is stored.
         """
         if not self._moments:
             return None

@@ -29,11 +29,11 @@ class Viewer(Node):
         """Declare the parameters, subscribe and serve.
 
         Args:
-            options: as ``rclpy.node.Node`` takes them.
+            options: keyword arguments of ``rclpy.node.Node``.
 
         Raises:
-            ValueError: parameters that contradict each other.
-            InvalidParameterValueException: a parameter out of range.
+            ValueError: parameters contradict each other.
+            InvalidParameterValueException: a parameter is out of range.
         """
         super().__init__(NODE_NAME, **options)
         rate = declare(
@@ -53,7 +53,7 @@ class Viewer(Node):
             self,
             'port',
             8080,
-            'Port to listen on; if it is in use, the next free one. 0: any.',
+            'Port to listen on; if this port is in use, the next free port is used. 0: any port.',
             0,
             65535,
         )

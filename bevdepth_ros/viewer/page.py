@@ -41,13 +41,14 @@ VIEW_FROM, VIEW_AT = (-34.0, 0.0, 30.0), (20.0, 0.0, 9.0)
 _FACES = np.array(
     ((0, 1, 2, 3), (5, 4, 7, 6), (4, 5, 1, 0), (3, 2, 6, 7), (1, 5, 6, 2), (4, 0, 3, 7))
 )
-"""Corner indices of a box's faces in the order of ``Boxes3D.corners``, counter-clockwise as seen
-from outside."""
+"""The four corners of each face of a box, as indices into ``Boxes3D.corners``. Seen from outside
+the box, the corners of a face are in counter-clockwise order."""
 SENDING_S = 0.3
-"""Time in which the thread of the server sends the last content."""
+"""Time that ``Page.close`` waits while the thread of the server sends the last content."""
 _ENDED = (
     '<div style="padding:0.8em 1em">The live view has ended, because its launch has ended. '
-    'Start the launch again; with loop:=true, it repeats a bag until you end it.</div>'
+    'Start the launch again; with loop:=true, the launch repeats a bag until you end the launch.'
+    '</div>'
 )
 _TRIANGLES = np.concatenate((_FACES[:, (0, 1, 2)], _FACES[:, (0, 2, 3)]))
 _FACING_BACK = (0.5, -0.5, 0.5, -0.5)
@@ -66,7 +67,7 @@ class Page:
             host: address to listen on; if it is not a loopback address, a token is required.
             port: first port to try; 0: any free port.
             history_s: length of the timeline, seconds.
-            image_topics: the page names them until the first image arrives.
+            image_topics: topics that the page lists until the first image arrives.
         """
         self._access = Access(host)
         with restricted(self._access):
@@ -106,7 +107,7 @@ class Page:
 
     @property
     def seconds_back(self) -> float:
-        """Time before the newest moment that the user has selected, seconds."""
+        """Time that the user has selected on the timeline, seconds before the newest moment."""
         return -self._back.value
 
     def close(self) -> None:
@@ -118,7 +119,7 @@ class Page:
         self._server.stop()
 
     def show(self, moment: Moment) -> None:
-        """Show a moment, unless the page shows it already with the current controls."""
+        """Show a moment, unless the page already shows this moment with the current controls."""
         wanted = (
             moment,
             self._score.value,
@@ -161,7 +162,8 @@ class Page:
                 font_screen_scale=0.7,
             )
         self._add_ego()
-        # One color per point from the start, because the page ignores a later change to it.
+        # The lines start with one color per point, because the page ignores a later change from
+        # one color for all points to one color per point.
         nothing, white = np.zeros((1, 2, 3), np.float32), np.full((1, 2, 3), 255, np.uint8)
         self._edges, self._truth = (
             scene.add_line_segments(
@@ -237,7 +239,7 @@ class Page:
             self._arrows.visible = True
 
     def _show_track_ids(self, found: Detections3D | None) -> None:
-        """Write the id of its track above every tracked box."""
+        """Write the track id above every tracked box."""
         for label in self._track_ids:
             label.remove()
         self._track_ids.clear()
@@ -282,7 +284,7 @@ class Page:
             self._truth.colors = np.full((len(self._truth.points), 2, 3), TRUTH_COLOR, np.uint8)
 
     def _show_panels(self, moment: Moment) -> None:
-        """Show the camera images on the wall; hide the image of a silent camera."""
+        """Show the camera images on the wall; hide images of cameras without a new image."""
         for name in set(self._panels) - set(moment.panels):
             self._panels[name].visible = False
         for name, jpeg in moment.panels.items():
@@ -358,7 +360,9 @@ def _waiting(image_topics: Sequence[str]) -> str:
 
 
 def _readout(moment: Moment, found: Detections3D | None) -> str:
-    """Return latency, rate and legend as HTML; class names come from messages and are escaped."""
+    """Return time, latency, rate and legend as HTML. Class names are escaped, because they come
+    from messages.
+    """
     seconds, nanoseconds = divmod(moment.stamp_ns, 10**9)
     clock = time.strftime('%H:%M:%S', time.gmtime(seconds)) + f'.{nanoseconds // 10**8}'
     truth = '' if moment.ground_truth is None else f' · {len(moment.ground_truth[0])} true'

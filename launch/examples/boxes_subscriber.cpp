@@ -1,5 +1,5 @@
 // Logs class, score and position of every box of the detector.
-// Needs rclcpp and vision_msgs; in the CMakeLists.txt of a package:
+// It needs rclcpp and vision_msgs. Add these lines to the CMakeLists.txt of your package:
 //   add_executable(boxes_subscriber boxes_subscriber.cpp)
 //   ament_target_dependencies(boxes_subscriber rclcpp vision_msgs)
 

@@ -1,4 +1,7 @@
-"""Logs class, score and position of every box of the detector: python3 boxes_subscriber.py."""
+"""Logs class, score and position of every box of the detector.
+
+python3 boxes_subscriber.py
+"""
 
 import rclpy
 from rclpy.executors import ExternalShutdownException

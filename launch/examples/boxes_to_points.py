@@ -5,10 +5,10 @@
 Use it with nav2_costmap.yaml. The detector must publish in its base frame (``output_frame`` is
 empty).
 
-A costmap keeps an obstacle until a ray from the vehicle to a point passes through its cells. After
-an object has left, there is often no other box behind its place, and no such ray. The node
-therefore also publishes points on a circle around the ego vehicle. With each message, the costmap
-frees all cells within the circle, and then marks the cells of the boxes.
+A costmap keeps an obstacle until a ray from the vehicle to a point passes through the cells of the
+obstacle. After an object has left, there is often no box behind these cells, and therefore no such
+ray. For this reason, the node also publishes points on a circle around the ego vehicle. With each
+message, the costmap frees all cells within the circle, and then marks the cells of the boxes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from vision_msgs.msg import BoundingBox3D, Detection3DArray
 SPACING_M = 0.2
 """Distance between two points; it must not exceed the resolution of the costmap."""
 RANGE_M = 30.0
-"""Radius of the circle; nav2_costmap.yaml contains the same range for obstacles and rays."""
+"""Radius of the circle. In nav2_costmap.yaml, obstacle_max_range and raytrace_max_range have the
+same value."""
 
 
 def outline(box: BoundingBox3D) -> np.ndarray:

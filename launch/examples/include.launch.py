@@ -9,8 +9,8 @@ from launch_ros.actions import PushRosNamespace
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Return the detector of one robot; the group separates its arguments from those of other
-    includes.
+    """Return the description that launches the detector of one robot. The group separates the
+    launch arguments of the detector from the arguments of other included launch files.
     """
     share = get_package_share_directory('bevdepth_ros')
     detector = IncludeLaunchDescription(

@@ -1,4 +1,6 @@
-"""Starts two detectors, such as for front and rear cameras, each with its own preset."""
+"""Starts two detectors, for example one for front and one for rear cameras, each with its own
+camera preset.
+"""
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
@@ -19,7 +21,9 @@ def _detector(namespace: str) -> GroupAction:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Return the detectors /front/bevdepth_detector and /rear/bevdepth_detector."""
+    """Return the description that launches /front/bevdepth_detector and
+    /rear/bevdepth_detector.
+    """
     names = ('front', 'rear')
     arguments = [
         DeclareLaunchArgument(

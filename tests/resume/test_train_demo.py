@@ -57,7 +57,7 @@ def test_after_ctrl_c_a_second_demo_uses_the_data_and_continues_the_training(out
     demo.send_signal(signal.SIGINT)
     text, errors = demo.communicate()
     assert demo.returncode == 130
-    assert errors == 'train-demo: interrupted; the same command continues\n'
+    assert errors == 'train-demo: interrupted; the same command continues the training\n'
     resumed = start(out)
     text, errors = resumed.communicate()
     assert (resumed.returncode, errors) == (0, ''), text + errors

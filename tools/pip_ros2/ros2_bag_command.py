@@ -1,4 +1,6 @@
-"""``ros2 bag`` for the pip-only ROS 2: the player of this project, and information about bags."""
+"""``ros2 bag`` for the pip-only ROS 2: plays a bag with the player of this project, or prints
+information about a bag.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import sys
 from ros2cli.command import CommandExtension
 
 MISSING = ('record', 'burst', 'convert', 'list', 'reindex')
-"""Verbs of ``ros2 bag`` in an installed ROS 2."""
+"""Verbs that the ``ros2 bag`` of an installed ROS 2 has, but this one does not have."""
 VERBS = (
     'the ros2 bag of the pip-only ROS 2 has the verbs play and info; to record what the detector '
     'publishes, run `ros2 launch bevdepth_ros detect.launch.py record:=FOLDER`, and for other '
@@ -20,7 +22,9 @@ class BagCommand(CommandExtension):
     """Play a bag, or print its content."""
 
     def add_arguments(self, parser: argparse.ArgumentParser, cli_name: str) -> None:
-        """Declare the verbs play and info, and those that end with a message."""
+        """Declare the verbs play and info, and the verbs in ``MISSING``, for which ``main``
+        returns an error message.
+        """
         verbs = parser.add_subparsers(dest='verb', metavar='{play,info}')
         _add_with_words(verbs, 'play', help='play a bag')
         info = verbs.add_parser('info', help='print topics, counts and duration')
@@ -50,13 +54,17 @@ class BagCommand(CommandExtension):
 
 
 def _add_with_words(verbs: argparse._SubParsersAction, name: str, **options: str) -> None:
-    """Add a verb that accepts all words after it; no word begins with its prefix of options."""
+    """Add a verb that accepts any words after its name.
+
+    Options of this verb would begin with a NUL character. No word contains it, so that argparse
+    treats no word as an option.
+    """
     parser = verbs.add_parser(name, add_help=False, prefix_chars='\0', **options)
     parser.add_argument('words', nargs=argparse.REMAINDER)
 
 
 def description(bag: object) -> str:
-    """Return duration and topics of an open bag, one per line."""
+    """Return duration, times, number of messages and topics of an open bag, one item per line."""
     topics = sorted(bag.topics.values(), key=lambda topic: topic.name)
     lines = [
         f'Duration: {(bag.end_ns - bag.start_ns) * 1e-9:.3f} s',

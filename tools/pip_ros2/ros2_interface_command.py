@@ -36,7 +36,8 @@ class InterfaceCommand(CommandExtension):
 
 
 def interfaces(packages: list[str]) -> Iterator[str]:
-    """Yield the full names of the interfaces of ``packages``; if it is empty, of all packages.
+    """Yield the full names of the interfaces in ``packages``; if the list is empty, in all
+    packages.
 
     Raises:
         LookupError: there is no such package.

@@ -64,10 +64,11 @@ class LaunchCommand(CommandExtension):
 
 
 def locate(source: str, rest: list[str]) -> tuple[Path, list[str]]:
-    """Return the launch file's path and the words after it.
+    """Return the path of the launch file, and the words that follow the name of the launch file.
 
     Raises:
-        ValueError: there is no such package or file, or there are several.
+        ValueError: the package or the file does not exist, or the package contains several files
+            with this name.
     """
     if Path(source).is_file():
         return Path(source), rest
@@ -91,7 +92,7 @@ def parse_assignments(words: list[str]) -> list[tuple[str, str]]:
     """Split ``name:=value`` words; if a name is repeated, its last value is used.
 
     Raises:
-        ValueError: a word is not of that form.
+        ValueError: a word does not have this form.
     """
     for word in words:
         if word.find(':=') < 1:
@@ -109,7 +110,9 @@ def describe_arguments(description: LaunchDescription) -> str:
 
 
 def default_text(default: list[Substitution] | None) -> str:
-    """Return the default value as in the launch file, or a text that there is none."""
+    """Return the default value as in the launch file, or a text which states that the argument has
+    no default.
+    """
     return (
         'none, must be given'
         if default is None

@@ -14,11 +14,11 @@ from rclpy.node import Node
 from ros2cli.command import CommandExtension
 
 DISCOVERY_S = 10.0
-"""Longest wait for the discovery of the services of a node."""
+"""Longest wait for the discovery of the services of a node, seconds."""
 SETTLE_S = 3.0
-"""Time in which nodes are discovered before they are listed."""
+"""Time to discover nodes before the lifecycle nodes are listed, seconds."""
 RESPONSE_S = 300.0
-"""Longest wait for the response to a transition."""
+"""Longest wait for the response of a service, seconds; a transition may take long."""
 
 
 class LifecycleError(Exception):
@@ -31,7 +31,7 @@ class LifecycleCommand(CommandExtension):
     def add_arguments(self, parser: argparse.ArgumentParser, cli_name: str) -> None:
         """Declare the verbs get, set, list and nodes."""
         verbs = parser.add_subparsers(dest='verb', required=True)
-        get = verbs.add_parser('get', help='print the state of a node, or of all')
+        get = verbs.add_parser('get', help='print the state of a node, or of all lifecycle nodes')
         get.add_argument('node', nargs='?')
         change = verbs.add_parser('set', help='trigger a transition of a node')
         change.add_argument('node')
@@ -91,7 +91,7 @@ def _node() -> Iterator[Node]:
 
 
 def lifecycle_nodes(node: Node) -> list[str]:
-    """Return the names of the nodes that have a lifecycle."""
+    """Return the names of all lifecycle nodes."""
     time.sleep(SETTLE_S)
     suffix, kind = '/get_state', 'lifecycle_msgs/srv/GetState'
     services = node.get_service_names_and_types()

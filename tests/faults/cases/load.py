@@ -77,7 +77,7 @@ CASES = (
         'thousands of invented frames in tf',
         made_up_frames,
         ALL,
-        ('WARN', 'tf', 'other frames are known already'),
+        ('WARN', 'tf', 'tf frames is reached'),
     ),
     Case(
         'weights are replaced by truncated ones',

@@ -275,7 +275,7 @@ CASES = (
         'the frame_id is written in another case',
         image_fault(lambda m: [stamped(m, m.header.frame_id.lower(), stamp_ns(m))], BACK),
         without(BACK),
-        ('ERROR', 'tf', 'it does not know cam_back'),
+        ('ERROR', 'tf', 'tf does not contain cam_back'),
     ),
     Case(
         'the frame_id of a camera has line feeds and 100,000 characters',
@@ -287,7 +287,7 @@ CASES = (
         'images of a camera carry an unknown frame_id',
         image_fault(lambda m: [stamped(m, 'nowhere', stamp_ns(m))], BACK),
         without(BACK),
-        ('ERROR', 'tf', 'it does not know nowhere'),
+        ('ERROR', 'tf', 'tf does not contain nowhere'),
     ),
     Case(
         'no image has a frame_id',

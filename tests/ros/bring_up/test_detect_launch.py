@@ -156,7 +156,7 @@ def test_the_report_of_a_failed_transition_tells_the_user_to_request_it_again(
     [report] = registration.event_handler.handle(BringUpEnded(detector, error), context)
     report.execute(context)
     logged = caplog.text
-    assert f'did not {transition}; correct it and use `ros2 lifecycle set' in logged
+    assert f'did not {transition}; correct the cause and use `ros2 lifecycle set' in logged
     assert f'set /bevdepth_detector {transition}`' in logged
 
 

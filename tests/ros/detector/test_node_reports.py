@@ -48,7 +48,7 @@ def send_sets_until_detections(node: Detector) -> None:
             ('left', 'right'),
             ('left', 'rihgt'),
             'tf',
-            'tf has no base_link <- right: it does not know right, only base_link, left',
+            'tf has no base_link <- right: tf does not contain right, only base_link, left',
             'dropped_no_extrinsics',
         ),
     ],
