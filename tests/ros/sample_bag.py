@@ -1,4 +1,4 @@
-"""Writes a sample as a bag with unchanged JPEG files."""
+"""Writes a nuScenes sample as a bag that contains the JPEG files of the sample unchanged."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def write_sample_bag(
 ) -> Path:
     """Write the frames of ``sample`` as a bag and return ``out_path``.
 
-    Each camera has its own stamp and ego pose, as recorded; the first frame's calibration becomes
-    /tf_static.
+    Each image has its recorded stamp and ego pose. /tf_static contains the extrinsics of the first
+    frame.
     """
     with BagWriter(out_path, storage) as bag:
         for number, (cameras, rig) in enumerate(_frames(sample_infos(sample, infos_name))):

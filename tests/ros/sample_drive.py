@@ -1,4 +1,4 @@
-"""A short synthetic drive and a bag of it."""
+"""Fixtures: a short synthetic drive, and a bag that contains this drive."""
 
 from __future__ import annotations
 

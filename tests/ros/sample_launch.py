@@ -1,7 +1,7 @@
-"""A launch test: the launch file replays a synthetic drive, and the published boxes are those of
-the offline pipeline.
+"""A launch test: the launch file replays a synthetic drive, and the published boxes must equal the
+boxes of the offline pipeline.
 
-tests/end_to_end/test_launch.py prepares the files and runs it with launch_testing.
+tests/end_to_end/test_launch.py prepares the files and runs this test with launch_testing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def generate_test_description() -> LaunchDescription:
 
 
 class PublishedDetections(unittest.TestCase):
-    """Records the messages of the launched node."""
+    """Compares the published boxes with the boxes of the offline pipeline."""
 
     def setUp(self) -> None:
         rclpy.init()
@@ -59,7 +59,7 @@ class PublishedDetections(unittest.TestCase):
         rclpy.shutdown()
 
     def listen(self, message_type, topic: str, stamp_ns: int, accept=lambda message: True):
-        """Return the first accepted message of ``stamp_ns``."""
+        """Return the first message with this stamp for which ``accept`` returns True."""
         found: list = []
 
         def take(message) -> None:
@@ -72,7 +72,7 @@ class PublishedDetections(unittest.TestCase):
         while not found and time.monotonic() < deadline:
             rclpy.spin_once(self.node, timeout_sec=0.1)
         self.node.destroy_subscription(subscription)
-        assert found, f'nothing came on {topic}'
+        assert found, f'no accepted message with stamp {stamp_ns} ns arrived on {topic}'
         return found[0]
 
     def test_a_single_frame_gives_the_boxes_of_the_offline_pipeline(self, test_args) -> None:
@@ -116,7 +116,10 @@ def require_match(
     found: np.ndarray,
     found_classes: np.ndarray,
 ) -> None:
-    """Fail unless every found row has its own expected row of the same class within TOLERANCES."""
+    """Fail unless each found row matches another expected row.
+
+    Two rows match if their classes are equal and their numbers differ by at most TOLERANCES.
+    """
     assert len(found) == len(expected)
     tolerances = TOLERANCES[: expected.shape[1]]
     free = np.ones(len(expected), bool)

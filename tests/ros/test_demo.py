@@ -1,4 +1,4 @@
-"""Tests the parts of the demo."""
+"""Tests functions of the program behind ``make demo``."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_figure_can_contain_a_result_without_velocities(graph: Graph) -> Non
     assert render_figure(snapshots, subscriber).std() > 30
 
 
-def test_a_result_belongs_to_its_image_set_even_if_a_camera_is_missing(graph: Graph) -> None:
+def test_a_result_is_assigned_to_its_image_set_even_if_a_camera_is_missing(graph: Graph) -> None:
     subscriber = DemoSubscriber(graph.node)
     assert subscriber.result_stamp(START_NS) is None
     subscriber.objects = {START_NS + 20_000_000: None, START_NS + 490_000_000: None}
@@ -62,14 +62,16 @@ def test_each_set_of_the_drive_except_the_first_has_a_past_frame_half_a_second_e
     assert all(image.shape == (90, 160, 3) for image in snapshots[0].frame().images)
 
 
-def test_a_repeated_replay_is_slower_and_leaves_twice_the_latency_between_two_image_sets() -> None:
+def test_a_repeated_replay_is_slower_and_the_time_between_sets_is_at_least_twice_the_latency() -> (
+    None
+):
     assert slower(0.5, 0.1) == 0.25
     assert slower(0.5, 2.0) == 0.125
     assert slower(0.5, 0.0) == 0.25
     assert slower(0.5, 4.69307) == 0.053
 
 
-def test_the_printed_commands_can_be_copied_if_the_folder_has_a_space() -> None:
+def test_the_printed_commands_quote_a_folder_whose_name_contains_a_space() -> None:
     arguments = ['bag:=/my out/demo_bag', 'rate:=0.161']
     assert launch_command(arguments).endswith(
         "detect.launch.py 'bag:=/my out/demo_bag' rate:=0.161"
@@ -77,7 +79,7 @@ def test_the_printed_commands_can_be_copied_if_the_folder_has_a_space() -> None:
     assert next_steps(arguments).endswith('rate:=0.161 viewer:=web loop:=true')
 
 
-def test_an_invalid_seed_is_an_error_that_names_the_option(capsys: pytest.CaptureFixture) -> None:
+def test_the_error_about_an_invalid_seed_names_the_option(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         main(['--seed', '-1'])
     assert 'argument --seed: must be an integer of at least 0, got -1' in capsys.readouterr().err

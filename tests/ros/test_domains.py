@@ -1,4 +1,4 @@
-"""Assignment of ROS domains to processes."""
+"""Tests how processes get ROS domains."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ rclpy.shutdown()
 
 
 class Process:
-    """A process that prints its ROS domain and then, on request, how many nodes of its own name
-    it discovers.
+    """A process that prints its ROS domain. Then it prints, for each line of input, the number of
+    nodes called ``whole_graph`` that it discovers, including its own node.
     """
 
     def __init__(self, program: str, environment: dict[str, str]):
@@ -41,8 +41,8 @@ class Process:
     def printed_number(self) -> int:
         return int(self._process.stdout.readline())
 
-    def sees(self) -> int:
-        print('how many', file=self._process.stdin, flush=True)
+    def discovered_nodes(self) -> int:
+        print('count', file=self._process.stdin, flush=True)
         return self.printed_number()
 
     def end(self) -> None:
@@ -52,14 +52,14 @@ class Process:
 
 @pytest.fixture
 def isolated() -> Iterator[list[Process]]:
-    """Yield two processes that started at the same time, each isolated."""
+    """Yield two processes that start at the same time; each calls ``isolate``."""
     processes = [Process(ISOLATED + GRAPH, dict(os.environ)) for _ in range(2)]
     yield processes
     for process in processes:
         process.end()
 
 
-def test_isolated_processes_see_only_nodes_of_their_own_domain(
+def test_isolated_processes_discover_only_nodes_of_their_own_domain(
     isolated: list[Process],
 ):
     first, second = isolated
@@ -69,9 +69,10 @@ def test_isolated_processes_see_only_nodes_of_their_own_domain(
     try:
         assert intruder.printed_number() == domains[0]
         wait_until(
-            lambda: first.sees() == intruder.sees() == 2, 'the intruder in the first domain'
+            lambda: first.discovered_nodes() == intruder.discovered_nodes() == 2,
+            'the intruder in the first domain',
         )
-        assert second.sees() == 1
+        assert second.discovered_nodes() == 1
         first.end()
         with pytest.raises(LaunchError, match='are in use'):
             free_domain(domains[:1])
@@ -91,7 +92,7 @@ def test_a_leased_domain_is_not_leased_again_until_its_lease_is_closed():
     assert again == domain
 
 
-def test_each_test_process_has_a_domain_of_its_own_on_this_machine():
+def test_the_ros_domain_of_this_test_process_is_leased():
     assert domain_variables(int(os.environ['ROS_DOMAIN_ID'])).items() <= os.environ.items()
     with pytest.raises(LaunchError):
         free_domain((int(os.environ['ROS_DOMAIN_ID']),))

@@ -1,4 +1,4 @@
-"""The examples of launch/examples."""
+"""Tests the examples in launch/examples."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def example(name: str) -> ModuleType:
 
 
 def detections(*scores: float) -> Detection3DArray:
-    """Return boxes of 4 by 2 m at (10, 5) m, turned by 90 degrees."""
+    """Return one box per score, 4 m x 2 m in size, at (10, 5) m and rotated by 90 degrees."""
     message = Detection3DArray()
     message.header.frame_id = 'base_link'
     for score in scores:
@@ -51,7 +51,7 @@ def detections(*scores: float) -> Detection3DArray:
 
 
 @pytest.mark.parametrize('path', sorted(EXAMPLES.glob('*.launch.py')), ids=lambda path: path.name)
-def test_the_launch_files_include_the_detector_with_arguments_that_it_has(path: Path):
+def test_the_example_launch_files_pass_only_existing_arguments_to_detect_launch_py(path: Path):
     source = PythonLaunchDescriptionSource(str(path))
     known = {argument.name for argument in ARGUMENTS}
 
@@ -70,7 +70,7 @@ def test_the_launch_files_include_the_detector_with_arguments_that_it_has(path: 
         assert {name for name, _ in include.launch_arguments} <= known
 
 
-def test_boxes_above_the_score_become_points_on_their_outline(graph: Graph):
+def test_boxes_above_the_score_threshold_are_published_as_points_on_their_outlines(graph: Graph):
     node = graph.add(example('boxes_to_points').BoxesToPoints())
     clouds = graph.collect(PointCloud2, '/detected_obstacles')
     topic = '/bevdepth_detector/detections'
@@ -157,8 +157,8 @@ def wait_until_spinning(graph: Graph, name: str) -> None:
 def terminate(process: subprocess.Popen) -> None:
     """Send SIGTERM until ``process`` ends.
 
-    rclpy.spin can miss a signal: a spinning thread that wakes before the context is shut down
-    waits again, until the next signal.
+    rclpy.spin can miss a signal: if the spinning thread wakes up before the context is shut down,
+    the thread waits again, until the next signal.
     """
 
     def has_ended() -> bool:
@@ -171,7 +171,7 @@ def terminate(process: subprocess.Popen) -> None:
 
 
 @pytest.mark.parametrize('name', ['boxes_subscriber', 'boxes_to_points'])
-def test_an_example_that_sigterm_ends_prints_no_traceback(graph: Graph, name: str):
+def test_an_example_exits_with_0_and_prints_no_traceback_after_sigterm(graph: Graph, name: str):
     process = subprocess.Popen(
         [sys.executable, str(EXAMPLES / f'{name}.py')], stderr=subprocess.PIPE, text=True
     )

@@ -10,7 +10,7 @@ from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 from tests.ros.rig.timing import START_NS, SimulatedRig, image
 
 NUSCENES_S = (0.0, 0.0076, 0.0155, 0.0327, 0.0426, 0.023)
-"""When each of the six nuScenes cameras exposes, in seconds after the start of a trigger cycle."""
+"""Exposure times of the six nuScenes cameras, in seconds after the start of a trigger cycle."""
 PERIOD_S = 1 / 12
 
 
@@ -19,7 +19,7 @@ def rig(**options) -> SimulatedRig:
 
 
 class Sets:
-    """A synchronizer to which a test sends single images at the time ``now_s``."""
+    """A synchronizer to which a test sends single images at the simulated time ``now_s``."""
 
     def __init__(self, cameras: int = 1, queue_size: int = 10, slop_s: float = 0.06) -> None:
         self.inputs = [SimpleFilter() for _ in range(cameras)]
@@ -35,7 +35,7 @@ class Sets:
             self.inputs[camera].signalMessage(image(START_NS + round(time_ms * 1e6)))
 
 
-def test_the_images_of_a_trigger_cycle_make_a_set_in_camera_order():
+def test_the_images_of_a_trigger_cycle_form_a_set_in_the_order_of_the_cameras():
     one = rig()
     one.run(1.0)
     images = one.sets[0]
@@ -46,7 +46,7 @@ def test_the_images_of_a_trigger_cycle_make_a_set_in_camera_order():
     assert one.complete() == 1.0
 
 
-def test_one_camera_makes_a_set_of_every_image():
+def test_with_one_camera_every_image_forms_a_set():
     one = Sets()
     one.send(0, 0, 83)
     assert [len(images.messages) for images in one.sets] == [1, 1]
@@ -61,7 +61,7 @@ def test_a_single_set_is_formed_when_no_further_images_arrive():
     assert [list(images.stamps_ns - START_NS) for images in one.sets] == [[0, 20_000_000]]
 
 
-def test_a_check_forms_the_waiting_set_only_when_images_stopped():
+def test_a_check_forms_the_waiting_set_if_no_image_arrived_since_the_last_check():
     one = Sets(cameras=2)
     one.send(0, 0)
     one.send(1, 20)
@@ -72,7 +72,10 @@ def test_a_check_forms_the_waiting_set_only_when_images_stopped():
 
 
 def send_cycles(one: Sets, cycles: list[int]) -> None:
-    """Send the images of cycles of 50 ms; the six cameras expose in the first 43 ms of each."""
+    """Send the images of six cameras for the trigger cycles with these numbers.
+
+    A cycle takes 50 ms, and the cameras expose in its first 43 ms.
+    """
     times = [
         (50 * cycle + 1e3 * offset, camera)
         for cycle in cycles
@@ -82,8 +85,8 @@ def send_cycles(one: Sets, cycles: list[int]) -> None:
         one.send(camera, time_ms)
 
 
-def test_cycles_with_short_gaps_are_not_mixed_if_twelve_of_twenty_per_second_arrive():
-    """The gap between two cycles is 7 ms, and cameras of one cycle are up to 10 ms apart."""
+def test_cycles_with_short_gaps_are_not_mixed_if_three_of_five_cycles_arrive():
+    """Pauses between cycles take 7 ms; within a cycle, exposures are up to 10 ms apart."""
     one = Sets(cameras=6)
     cycles = [cycle for cycle in range(100) if cycle % 5 in (0, 1, 3)]
     send_cycles(one, cycles)
@@ -102,7 +105,7 @@ def test_a_set_after_a_short_interval_is_formed_when_no_further_images_arrive():
     assert begins_ns == [0, 400_000_000, 450_000_000]
 
 
-def test_a_flush_forms_all_sets_when_one_of_them_is_separated_by_a_clear_gap():
+def test_a_flush_forms_all_sets_if_a_clear_gap_separates_one_of_the_sets():
     one = Sets(cameras=6)
     send_cycles(one, [0, 1, 3])
     assert not one.sets
@@ -134,7 +137,8 @@ def test_with_images_missing_at_random_no_set_mixes_cycles():
 
 
 def test_sets_of_only_the_first_and_the_last_camera_of_a_cycle_never_mix_cycles():
-    """The last image of a cycle is nearer to the first of the next one than to its own first."""
+    """The last image of a cycle is nearer to the first image of the next cycle than to the first
+    image of its own cycle."""
     one = rig()
     one.run(3.0)
     one.run(3.0, missing=(1, 2, 3, 5))
@@ -142,7 +146,7 @@ def test_sets_of_only_the_first_and_the_last_camera_of_a_cycle_never_mix_cycles(
     assert not one.mixed()
 
 
-def test_sets_continue_without_a_camera_that_is_silent_and_are_complete_when_it_returns():
+def test_sets_are_formed_without_a_silent_camera_and_contain_this_camera_after_it_returns():
     one = rig()
     one.run(3.0)
     one.run(3.0, missing=(4,))
@@ -164,7 +168,7 @@ def test_cameras_that_were_left_out_are_used_again_if_no_other_camera_sends_imag
     assert [images.cameras for images in one.sets] == [(0, 1)]
 
 
-def test_when_all_cameras_are_silent_they_keep_their_states():
+def test_the_states_of_cameras_do_not_change_if_all_cameras_are_silent():
     one = Sets(cameras=2)
     one.synchronizer.check((0, 1), 1.0)
     assert one.synchronizer.members == [0, 1]
@@ -189,7 +193,7 @@ def test_a_camera_whose_clock_is_wrong_is_left_out_until_the_clock_is_right(shif
 def test_a_camera_whose_clock_jumps_by_whole_cycles_is_left_out_until_the_clock_is_right(
     cycles: int, jitter_s: float
 ):
-    """Without jitter, a clock that goes back repeats stamps exactly."""
+    """Without jitter, the stamps of a clock that went back equal earlier stamps exactly."""
     one = rig(period_s=0.1, jitter_s=jitter_s, arrival_s=0.02)
     one.run(5.0)
     one.run(6.0, lambda camera, _: 0.1 * cycles if camera == 2 else 0.0)
@@ -203,8 +207,8 @@ def test_a_camera_whose_clock_jumps_by_whole_cycles_is_left_out_until_the_clock_
 
 
 def test_a_camera_whose_clock_goes_back_is_left_out_even_if_its_first_new_stamp_is_lost():
-    """The gap of the lost image looks like a jump ahead, but the stamps are behind the arrival
-    times, not ahead of them."""
+    """The lost image leaves a gap in the stamps, as if the clock had jumped forward. Compared with
+    the arrival times, however, the stamps are too early."""
 
     def back(camera: int, time_s: float) -> float:
         return -0.3 if camera == 1 else 0.0
@@ -218,7 +222,7 @@ def test_a_camera_whose_clock_goes_back_is_left_out_even_if_its_first_new_stamp_
     assert not one.mixed()
 
 
-def test_of_two_cameras_the_one_whose_clock_jumps_is_left_out():
+def test_if_the_clock_of_one_of_two_cameras_jumps_this_camera_is_left_out():
     one = SimulatedRig((0.0, 0.02), 0.1)
     one.run(5.0)
     one.run(5.0, lambda camera, _: 0.2 if camera == 1 else 0.0)
@@ -240,7 +244,8 @@ def test_no_camera_is_left_out_if_all_clocks_jump_at_the_same_time():
 def test_images_that_wait_when_all_clocks_go_back_are_never_in_a_later_set(
     cycles: int, jitter_s: float
 ):
-    """After the jump, their stamps occur again, and images of other cameras can be lost."""
+    """After the jump, new images can have the same stamps as the waiting images, and new images of
+    single cameras can be lost."""
     for seed in range(10):
         one = rig(loss=0.2, seed=seed, jitter_s=jitter_s)
         one.run(1.0)
@@ -248,7 +253,7 @@ def test_images_that_wait_when_all_clocks_go_back_are_never_in_a_later_set(
         assert not one.mixed()
 
 
-def test_no_set_is_lost_if_a_second_publisher_sends_stale_images():
+def test_no_set_is_lost_if_a_second_publisher_sends_images_with_old_stamps():
     one = Sets(cameras=2)
     for number in range(60):
         one.send(1, 100.0 * number)
@@ -259,18 +264,19 @@ def test_no_set_is_lost_if_a_second_publisher_sends_stale_images():
 
 
 def test_no_set_is_lost_if_copies_of_images_arrive_late():
-    """A busy executor takes the copy of an image before the other images of its cycle."""
+    """A busy executor can process the copy of an image before the other images of the cycle."""
     one = Sets(cameras=2)
     for number in range(60):
         for camera, time_s in ((0, 0.0), (0, 0.07), (1, 0.08)):
             one.now_s = 0.1 * number + time_s
             one.send(camera, 100.0 * number + 10.0 * camera)
-    # The last one waits for the next image, which would show whether the clock jumped.
+    # The last set waits for the next image, which would show whether a clock jumped.
     assert len(one.sets) == 59
 
 
 def test_no_set_is_lost_if_an_image_is_late_after_half_the_usual_interval():
-    """nuScenes leaves out cycles; the first images may all be two cycles apart."""
+    """The usual interval may be two cycles long, because nuScenes leaves out some cycles, and all
+    of the first images may be two cycles apart."""
     one = Sets(cameras=2)
     for time_s, late_s in ((0.0, 0.0), (0.1, 0.0), (0.2, 0.0), (0.249, 0.04), (0.349, 0.0)):
         one.now_s = time_s
@@ -282,7 +288,7 @@ def test_no_set_is_lost_if_an_image_is_late_after_half_the_usual_interval():
 
 
 def test_after_a_reset_images_farther_apart_than_a_trigger_cycle_form_no_set():
-    """The rate must be measured again, and the slop exceeds the trigger cycle."""
+    """The reset clears the measured rate, and the slop of 60 ms exceeds the cycle of 50 ms."""
     one = Sets(cameras=2)
     for number in range(40):
         one.send(0, 50.0 * number)
@@ -331,8 +337,8 @@ def test_no_camera_is_left_out_if_the_executor_stalls_at_60_hz(loss: float, stal
 
 
 def test_no_camera_is_left_out_if_a_busy_executor_serves_the_cameras_in_turn():
-    """DDS drops waiting images of some cameras. Until the executor has caught up, it takes images
-    of the other cameras that are one cycle older."""
+    """DDS drops waiting images of some cameras. As long as images wait, the executor therefore
+    processes images of the other cameras that are one cycle older."""
     one = SimulatedRig((0.0, 0.0057, 0.0116, 0.0245), 0.05, arrival_s=0.02, service_s=0.0112)
     one.run(3.0)
     one.stall_s = 0.25
@@ -344,7 +350,7 @@ def test_no_camera_is_left_out_if_a_busy_executor_serves_the_cameras_in_turn():
 
 
 @pytest.mark.parametrize('jitter', [0.1, 0.15])
-def test_jitter_does_not_make_equal_rates_look_different(jitter: float):
+def test_equal_rates_with_jitter_are_not_reported_as_different(jitter: float):
     one = rig(period_s=0.1, jitter_s=0.1 * jitter, loss=0.02)
     for _ in range(20):
         one.run(1.0)
@@ -355,7 +361,7 @@ def test_jitter_does_not_make_equal_rates_look_different(jitter: float):
 
 @pytest.mark.parametrize('jitter', [0.0, 0.05, 0.15])
 @pytest.mark.parametrize('loss', [0.0, 0.3])
-def test_the_period_of_stamps_is_found_although_they_jitter_and_images_are_lost(
+def test_fit_line_finds_the_period_of_stamps_with_jitter_and_lost_images(
     jitter: float, loss: float
 ):
     random = np.random.default_rng(0)
@@ -424,7 +430,7 @@ def test_no_camera_is_left_out_if_a_replay_changes_its_rate_and_images_are_lost(
 
 
 def test_a_camera_whose_clock_jumps_by_half_a_cycle_is_left_out_until_the_clock_is_right():
-    """With jitter, its images look too early as well as too late."""
+    """With jitter, some images of this camera appear to be too early and some too late."""
     one = rig(period_s=0.125, jitter_s=0.00125, loss=0.1)
     one.run(4.0)
     one.run(4.0, lambda camera, _: 0.0625 if camera == 1 else 0.0)
@@ -434,7 +440,7 @@ def test_a_camera_whose_clock_jumps_by_half_a_cycle_is_left_out_until_the_clock_
     assert not one.mixed()
 
 
-def test_free_running_cameras_are_reported_as_untriggered_and_form_no_more_sets():
+def test_free_running_cameras_are_reported_as_untriggered_and_no_further_sets_are_formed():
     one = rig(offsets_s=(0.0, 0.01, 0.02, 0.03, 0.04, 0.05), period_s=0.1)
     drifts = (0.0, 0.004, -0.004, 0.008, -0.008, 0.012)
     one.run(30.0, lambda camera, time_s: drifts[camera] * time_s)
@@ -444,9 +450,9 @@ def test_free_running_cameras_are_reported_as_untriggered_and_form_no_more_sets(
     assert len(one.sets) == before
 
 
-def test_sets_are_formed_within_three_seconds_after_free_running_cameras_run_together():
-    """Offsets that were found while clocks drifted are wrong by more than sets allow, but by less
-    than what excludes a camera at once."""
+def test_sets_are_formed_within_three_seconds_after_the_clocks_of_cameras_stop_drifting():
+    """The offsets that were found while the clocks drifted have errors. These errors exceed the
+    tolerance of sets, but are smaller than the deviation that excludes a camera immediately."""
     one = rig(period_s=0.1, jitter_s=1e-4)
     drifts = (0.017, 0.009, 0.0, -0.017, -0.009, 0.0)
     one.run(5.0)
@@ -458,7 +464,7 @@ def test_sets_are_formed_within_three_seconds_after_free_running_cameras_run_tog
     assert not one.mixed()
 
 
-def test_cameras_of_different_rates_are_reported_as_untriggered():
+def test_cameras_with_different_image_rates_are_reported_as_untriggered():
     one = Sets(cameras=2)
     for number in range(60):
         one.send(0, 100.0 * number)
@@ -482,7 +488,7 @@ def test_with_use_untriggered_the_newest_images_of_untriggered_cameras_form_sets
 @pytest.mark.parametrize('seed', range(3))
 @pytest.mark.parametrize('cameras', [2, 3, 6])
 @pytest.mark.parametrize('jitter', [0.15, 0.2, 0.25])
-def test_heavy_jitter_loses_sets_but_mixes_no_cycles_and_leaves_no_camera_out(
+def test_with_heavy_jitter_no_set_mixes_cycles_and_no_camera_is_left_out(
     jitter: float, cameras: int, seed: int
 ):
     one = rig(offsets_s=NUSCENES_S[:cameras], period_s=0.1, jitter_s=0.1 * jitter, seed=seed)
@@ -523,7 +529,7 @@ def test_sets_continue_after_stamps_go_back_even_if_a_queue_is_full_of_later_ima
     assert next(images.stamps_ns[0] for images in one.sets) == START_NS
 
 
-def test_repeated_images_and_images_without_stamp_are_ignored():
+def test_repeated_images_and_images_with_stamp_zero_are_ignored():
     one = Sets()
     one.send(0, 0, 0, 200, 200)
     one.inputs[0].signalMessage(image(0))
@@ -531,7 +537,7 @@ def test_repeated_images_and_images_without_stamp_are_ignored():
     assert one.synchronizer.cameras[0].ignored == 3
 
 
-def test_an_older_set_is_dropped_unless_the_clock_went_back():
+def test_a_set_older_than_the_last_set_is_dropped_unless_the_clock_went_back():
     one = Sets()
     one.send(0, 400, 200, 500)
     assert [round((images.stamps_ns[0] - START_NS) / 1e6) for images in one.sets] == [400, 500]
@@ -570,7 +576,7 @@ def test_an_exception_in_a_callback_does_not_stop_later_sets():
     assert len(one.sets) == 2
 
 
-def test_a_stamp_keeps_its_nanoseconds():
+def test_stamp_ns_is_exact_to_the_nanosecond():
     assert stamp_ns(image(START_NS + 1)) == START_NS + 1
     assert np.ptp([stamp_ns(image(START_NS)), START_NS]) == 0
 
@@ -593,7 +599,7 @@ def test_if_two_cameras_do_not_match_each_other_both_remain_and_form_no_set():
 
 
 def test_a_camera_whose_clock_jumped_by_many_cycles_is_not_used_again_with_another_offset():
-    """Arrival times scatter by more than a cycle, but by less than the jump."""
+    """The arrival times scatter by more than a cycle, but by less than the jump of the clock."""
     one = SimulatedRig((0.0, 0.002, 0.004), 1 / 60, arrival_s=0.03)
     one.run(3.0)
     one.run(5.0, lambda camera, _: -11.5 / 60 if camera == 1 else 0.0)
@@ -605,7 +611,8 @@ def test_a_camera_whose_clock_jumped_by_many_cycles_is_not_used_again_with_anoth
 def test_no_set_is_formed_if_no_gap_between_images_is_clearly_the_largest(
     offset: float, count: int
 ):
-    """At 47 % of the cycle, the other camera could belong to the cycle before or after."""
+    """With an offset of 47 % of the cycle, an image of the second camera could belong to the cycle
+    of the previous or of the next image of the first camera."""
     one = SimulatedRig((0.0, 0.1 * offset), 0.1, slop_s=0.09)
     one.run(5.0)
     assert bool(one.sets) == count
@@ -618,8 +625,14 @@ def test_cameras_that_expose_evenly_over_the_cycle_form_no_set():
 
 
 def library_sets(within: float) -> tuple[float, int]:
-    """Return the share of the cycles that message_filters matches, and the number of mixed sets,
-    of eight cameras with known offsets, a jitter of 10 % and a loss of 5 %.
+    """Let message_filters match the images of eight cameras with known offsets.
+
+    The jitter is 10 % of the cycle, and 5 % of the images are lost. ``within`` is the slop divided
+    by the cycle.
+
+    Returns:
+        Number of sets with images of one cycle, divided by the number of complete cycles; number
+        of sets that mix cycles.
     """
     random = np.random.default_rng(0)
     inputs = [SimpleFilter() for _ in range(8)]

@@ -1,6 +1,7 @@
-"""Random rigs with known trigger cycles: no set mixes cycles, and possible sets are formed.
+"""Tests random rigs with known trigger cycles: no set may mix trigger cycles, and nearly all
+possible sets must be formed.
 
-``python -m tests.ros.rig.test_synchronizer_properties 500`` checks more examples.
+``python -m tests.ros.rig.test_synchronizer_properties 500`` runs each test with 500 random rigs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from tests.ros.rig.timing import SimulatedRig
 COMPLETE = 0.98
 """Share of the possible sets that must be formed."""
 MOST = 0.95
-"""That share within three seconds, in which a single stall of matching is more than 2 %."""
+"""Required share in a test of only three seconds, in which a single interruption of matching can
+cost more than 2 % of the sets."""
 RECOVERY_S = 3.0
 SLOP_S = 0.06
 EXAMPLES = int(sys.argv[1]) if __name__ == '__main__' else 8
@@ -118,7 +120,7 @@ def test_after_a_rate_change_sets_are_formed_again_within_three_seconds(
 def test_no_set_mixes_cycles_if_all_clocks_jump_by_whole_cycles(
     rig: SimulatedRig, after: int, cycles: int
 ):
-    """From the tenth cycle on, also before the offsets are known."""
+    """The clocks jump after 10 to 60 cycles, in some examples before the offsets are known."""
     rig.run(after * rig.period_s)
     rig.run(RECOVERY_S, lambda camera, time_s: cycles * rig.period_s)
     recovered = rig.cycle

@@ -1,4 +1,6 @@
-"""Transforms that are passed to the listener directly; a fake replaces its monotonic clock."""
+"""Tests the tf listener. The tests pass messages directly to its callbacks and replace its
+monotonic clock.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ def transform(parent: str, child: str, stamp_s: float, x: float = 0.0) -> Transf
 
 
 class Tf:
-    """A listener without publishers, and its time."""
+    """A tf listener without publishers. ``now_s`` is the time of its monotonic clock."""
 
     def __init__(self, graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s, self.faults = 500.0, list[tuple[str, str]]()
@@ -102,7 +104,7 @@ def test_a_late_transform_is_stored_and_does_not_lower_the_newest_stamp(tf: Tf, 
     assert tf.has_transform('map', 'base_link', START_S) == (not kinds)
 
 
-def test_stamps_that_jump_back_and_forward_are_reported_as_a_conflict_for_one_second(tf: Tf):
+def test_a_frame_whose_stamps_jump_back_and_forward_has_a_conflict_for_one_second(tf: Tf):
     tf.send('map', 'base_link', START_S, START_S - 50)
     assert tf.listener.conflict('base_link') is None
     tf.now_s += 0.9
@@ -166,7 +168,7 @@ def test_the_length_of_a_chain_is_limited_if_frames_form_a_loop(tf: Tf):
     assert len(tf.listener.chain('map', 'a')) == MAX_CHAIN == 20
 
 
-def test_a_chain_is_static_if_all_its_transforms_are(tf: Tf):
+def test_a_chain_is_static_if_all_its_transforms_are_static(tf: Tf):
     tf.send_static('mast', 'camera')
     tf.send_static('base_link', 'mast')
     tf.send('map', 'base_link', START_S)
@@ -191,13 +193,15 @@ def test_the_first_conflict_of_a_chain_is_returned(tf: Tf):
 
 
 @pytest.mark.parametrize(('silence_s', 'count'), [(1.9, 0), (2.1, 1)])
-def test_a_needed_frame_without_transforms_is_stale(tf: Tf, monkeypatch, silence_s, count):
+def test_a_needed_frame_is_reported_as_stale_if_no_transform_arrives_for_two_seconds(
+    tf: Tf, monkeypatch, silence_s, count
+):
     tf.send('base_link', 'camera', START_S)
     tf.send('base_link', 'wheel', START_S)
     tf.listener.conflict_between('base_link', 'camera', is_ego=False)
     later = SimpleNamespace(
         now=lambda: Time(seconds=4_000_000_000)
-    )  # has no effect: silence is measured with the monotonic clock
+    )  # must have no effect, because silence is measured with the monotonic clock
     monkeypatch.setattr(tf.listener, '_clock', later)
     tf.now_s += silence_s
     stale = tf.listener.stale(2.0)
@@ -206,7 +210,7 @@ def test_a_needed_frame_without_transforms_is_stale(tf: Tf, monkeypatch, silence
 
 
 @pytest.mark.parametrize(('ahead_ns', 'is_kept'), [(0, True), (1, False)])
-def test_when_the_clock_goes_back_transforms_with_later_stamps_are_dropped(
+def test_moving_transforms_are_dropped_if_one_is_more_than_250_ms_later_than_the_clock(
     tf: Tf, ahead_ns: int, is_kept: bool
 ):
     tf.send_static('base_link', 'camera')
@@ -219,7 +223,9 @@ def test_when_the_clock_goes_back_transforms_with_later_stamps_are_dropped(
 
 
 def follow(tf: Tf) -> None:
-    """Make map <- base_link the ego motion, and base_link <- wheel a needed transform."""
+    """Send map <- base_link and base_link <- wheel, and look both up: the first as ego motion, so
+    that both transforms are needed.
+    """
     tf.send('map', 'base_link', START_S)
     tf.send('base_link', 'wheel', START_S)
     tf.listener.conflict_between('map', 'base_link', is_ego=True)

@@ -32,7 +32,7 @@ def transform(
 
 
 class Tf:
-    """Publishes transforms to a ``Transforms`` and waits until they are received."""
+    """Publishes transforms, and waits until an object of the class ``Transforms`` has them."""
 
     def __init__(self, graph: Graph):
         self.faults: list[tuple[str, str]] = []
@@ -61,7 +61,7 @@ class Tf:
         )
 
     def drive(self) -> None:
-        """Drive 1 m per 100 ms from 0 to 500 ms."""
+        """Publish six poses from START_NS on, each 100 ms later and 1 m farther than the last."""
         for step in range(6):
             self.send('map', 'base_link', START_NS + 100 * step * MILLISECOND_NS, float(step))
 
@@ -102,7 +102,7 @@ def test_a_lookup_in_advance_that_finds_no_pose_removes_the_stored_pose(tf: Tf):
     assert not tf.transforms.has_transform('map', 'base_link', START_NS)
 
 
-def test_a_transform_message_becomes_target_from_source():
+def test_the_matrix_of_a_transform_message_maps_points_from_the_child_to_the_parent():
     matrix = matrix_from_transform(transform('base_link', 'camera', 0, 3.0, math.pi / 2))
     assert np.allclose(matrix @ (1, 0, 0, 1), (3, 1, 0, 1))
 
@@ -139,13 +139,15 @@ def test_a_pose_is_interpolated_at_the_stamp(tf: Tf):
 
 
 @pytest.mark.parametrize(('offset_ms', 'x'), [(-59, 0.0), (559, 5.0)])
-def test_a_stamp_just_outside_tf_gets_the_nearest_pose(tf: Tf, offset_ms: float, x: float):
+def test_a_stamp_less_than_60_ms_before_or_after_all_poses_gets_the_nearest_pose(
+    tf: Tf, offset_ms: float, x: float
+):
     tf.drive()
     assert tf.x_at(offset_ms) == pytest.approx(x, abs=1e-4)
 
 
 @pytest.mark.parametrize('offset_ms', [-61, 561])
-def test_a_stamp_far_outside_tf_has_no_pose(tf: Tf, offset_ms: float):
+def test_a_stamp_more_than_60_ms_before_or_after_all_poses_has_no_pose(tf: Tf, offset_ms: float):
     tf.drive()
     with pytest.raises(
         TransformMissingError,
@@ -160,7 +162,7 @@ def test_a_single_pose_is_used_for_the_stamps_around_it(tf: Tf, offset_ms: float
     assert tf.x_at(offset_ms) == 7.0
 
 
-def test_missing_frames_are_reported_by_name(tf: Tf):
+def test_the_message_about_a_missing_transform_names_the_missing_frames(tf: Tf):
     with pytest.raises(TransformMissingError, match='nothing was received on /tf and /tf_static'):
         tf.transforms.latest('base_link', 'CAM_FRONT')
     tf.send('base_link', 'CAM_BACK', START_NS, 1.0, static=True)
@@ -173,7 +175,7 @@ def test_missing_frames_are_reported_by_name(tf: Tf):
         tf.transforms.latest('base_link', 'trailer')
 
 
-def test_a_missing_frame_is_reported_with_the_frames_of_another_prefix_or_case(tf: Tf):
+def test_a_missing_frame_is_reported_with_similar_frames_of_another_prefix_or_case(tf: Tf):
     tf.send('robot1/base_link', 'CAM_FRONT', START_NS, 1.0, static=True)
     with pytest.raises(
         TransformMissingError,
@@ -189,7 +191,9 @@ def test_frame_names_that_look_like_yaml_do_not_hide_missing_frames(tf: Tf):
         tf.transforms.latest('map', 'base_link')
 
 
-def test_when_the_clock_goes_back_an_earlier_drive_is_accepted_and_static_frames_stay(tf: Tf):
+def test_after_the_clock_goes_back_earlier_poses_are_accepted_and_static_transforms_are_kept(
+    tf: Tf,
+):
     tf.send('base_link', 'CAM_FRONT', START_NS, 1.7, static=True)
     tf.drive()
     tf.transforms.clock_went_back(START_NS - 60 * 10**9)
@@ -243,7 +247,7 @@ def test_one_pose_with_a_future_stamp_does_not_block_current_poses(tf: Tf):
     assert [kind for kind, _ in tf.faults] == ['tf_jump']
 
 
-def test_a_frame_with_two_parents_is_rejected_and_both_are_reported(tf: Tf):
+def test_a_frame_with_two_parents_is_rejected_and_both_parents_are_reported(tf: Tf):
     tf.drive()
     tf.send('odom', 'base_link', START_NS, 0.0)
     with pytest.raises(
@@ -281,7 +285,7 @@ def test_old_transforms_of_an_unrelated_frame_are_dropped_and_other_frames_do_no
     assert not tf.faults
 
 
-def test_when_the_ego_frame_goes_back_in_time_all_moving_frames_are_cleared(tf: Tf):
+def test_if_the_stamps_of_the_ego_frame_go_back_all_moving_frames_are_cleared(tf: Tf):
     tf.drive()
     assert tf.x_at(250) == pytest.approx(2.5)
     tf.send('map', 'base_link', START_NS - 10**9, 9.0)
@@ -290,7 +294,7 @@ def test_when_the_ego_frame_goes_back_in_time_all_moving_frames_are_cleared(tf: 
     assert [kind for kind, _ in tf.faults] == ['tf_jump']
 
 
-def test_a_camera_mount_whose_moving_transform_stops_is_reported_by_name(tf: Tf):
+def test_a_camera_whose_moving_transform_stops_is_reported_as_stale_by_name(tf: Tf):
     tf.send('base_link', 'CAM_FRONT', START_NS, 1.0)
     tf.transforms.latest('base_link', 'CAM_FRONT')
     assert tf.transforms.stale(60.0) == {}
@@ -298,7 +302,7 @@ def test_a_camera_mount_whose_moving_transform_stops_is_reported_by_name(tf: Tf)
     assert 'base_link <- CAM_FRONT has not arrived for' in tf.transforms.stale(0.0)['CAM_FRONT']
 
 
-def test_lost_ego_motion_is_not_also_reported_as_a_transform_that_stopped(tf: Tf):
+def test_the_transform_of_the_ego_motion_can_be_excluded_from_the_stale_transforms(tf: Tf):
     tf.drive()
     tf.x_at(250)
     assert list(tf.transforms.stale(0.0)) == ['base_link']
@@ -306,7 +310,7 @@ def test_lost_ego_motion_is_not_also_reported_as_a_transform_that_stopped(tf: Tf
     assert list(tf.transforms.stale(0.0, ('odom', 'base_link'))) == ['base_link']
 
 
-def test_silence_is_measured_by_the_clock_of_a_slow_replay(graph: Graph, tf: Tf):
+def test_with_use_sim_time_silence_is_measured_with_the_clock_of_the_replay(graph: Graph, tf: Tf):
     publisher = graph.node.create_publisher(Clock, '/clock', 10)
     graph.node.set_parameters([Parameter('use_sim_time', value=True)])
 
@@ -351,7 +355,7 @@ def test_odometry_of_a_frame_that_is_not_linked_to_the_base_frame_is_reported(gr
     assert "/odometry has the child frame 'footprint'" in faults[0][1]
 
 
-def test_camera_extrinsics_that_are_published_again_replace_the_earlier_ones(tf: Tf) -> None:
+def test_camera_extrinsics_that_are_published_again_replace_the_earlier_extrinsics(tf: Tf) -> None:
     tf.send('base_link', 'CAM_FRONT', START_NS, 1.0, static=True)
     assert tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] == 1.0
     assert tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] == 1.0
@@ -361,7 +365,7 @@ def test_camera_extrinsics_that_are_published_again_replace_the_earlier_ones(tf:
     )
 
 
-def test_a_camera_mounted_on_a_moving_frame_follows_it(tf: Tf) -> None:
+def test_the_extrinsics_of_a_camera_on_a_moving_frame_change_with_this_frame(tf: Tf) -> None:
     tf.send('base_link', 'mast', START_NS, 1.0, static=True)
     tf.send('mast', 'CAM_FRONT', START_NS, 1.0, static=True)
     assert tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] == 2.0
@@ -381,7 +385,7 @@ def test_changing_a_returned_matrix_does_not_change_the_stored_matrix(tf: Tf) ->
     assert tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] == 1.0
 
 
-def test_a_long_list_of_known_frames_is_cut(tf: Tf):
+def test_a_long_list_of_known_frames_is_shortened_in_the_message(tf: Tf):
     frames = [transform('base_link', f'tag_{number:02}', START_NS, 0.0) for number in range(24)]
     tf._publishers[True].publish(TFMessage(transforms=frames))
     wait_until(lambda: tf.transforms.has_transform('base_link', 'tag_23'), 'the frames')

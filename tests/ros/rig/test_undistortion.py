@@ -17,7 +17,7 @@ MODELS = [
 
 
 def distorted_pixels(rays: np.ndarray, distortion: Distortion) -> np.ndarray:
-    """Return where the (N, 3) ``rays`` fall in the distorted image."""
+    """Return the (N, 2) pixels to which the lens projects the (N, 3) ``rays``."""
     coefficients = np.array(distortion.coefficients)
     if distortion.model == 'equidistant':
         return cv2.fisheye.projectPoints(rays[:, None], np.zeros(3), np.zeros(3), K, coefficients)[
@@ -40,14 +40,18 @@ def test_a_pixel_of_the_undistorted_image_is_read_where_the_lens_projects_its_ra
 
 
 @pytest.mark.parametrize('distortion', MODELS, ids=lambda distortion: distortion.model)
-def test_a_tensor_and_an_array_are_undistorted_alike(distortion: Distortion):
+def test_a_tensor_and_an_array_have_nearly_the_same_undistorted_pixels(distortion: Distortion):
     image = cv2.resize(np.random.default_rng(0).integers(0, 256, (9, 16, 3), np.uint8), (160, 90))
     array = Undistorter()('front', image, K, distortion)
     tensor = Undistorter()('front', torch.from_numpy(image), K, distortion)
-    assert np.abs(array.astype(int) - tensor.numpy()).max() <= 4  # OpenCV's weights have 5 bits
+    assert (
+        np.abs(array.astype(int) - tensor.numpy()).max() <= 4
+    )  # OpenCV rounds its weights to 5 bits
 
 
-def test_maps_are_made_once_per_calibration(monkeypatch: pytest.MonkeyPatch):
+def test_undistortion_maps_are_computed_once_per_camera_and_calibration(
+    monkeypatch: pytest.MonkeyPatch,
+):
     made = []
     monkeypatch.setattr(
         undistortion,
@@ -76,21 +80,21 @@ def test_maps_are_made_once_per_calibration(monkeypatch: pytest.MonkeyPatch):
         ('equidistant', (0.1, 0, 0, 0.2, 0), ('equidistant', (0.1, 0, 0, 0.2))),
     ],
 )
-def test_model_names_and_coefficient_counts_are_converted_to_those_of_opencv(
+def test_model_names_and_coefficients_are_converted_to_the_conventions_of_opencv(
     model: str, coefficients: tuple, canonical: tuple
 ):
     found = Distortion(model, coefficients)
     assert (found.model, found.coefficients) == canonical
 
 
-def test_plumb_bob_with_eight_coefficients_is_the_rational_model():
+def test_plumb_bob_with_eight_coefficients_equals_the_rational_model():
     coefficients = (-0.2, 0.05, 0.001, -0.002, 0.01, 0.1, 0.02, 0.01)
     rational = undistortion_maps(K, Distortion('rational_polynomial', coefficients), 160, 90)
     plumb_bob = undistortion_maps(K, Distortion('plumb_bob', coefficients), 160, 90)
     assert np.array_equal(rational, plumb_bob)
 
 
-def test_distortion_that_leaves_little_of_the_image_is_rejected():
+def test_distortion_coefficients_that_leave_few_valid_pixels_are_rejected():
     image = np.zeros((90, 160, 3), np.uint8)
     with pytest.raises(ValueError, match=r'leave \d+% of its image valid; calibrate it again'):
         Undistorter()('front', image, K, Distortion('plumb_bob', (1e3, 0, 0, 0)))

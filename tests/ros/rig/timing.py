@@ -1,4 +1,4 @@
-"""A simulated camera rig in simulated time that records the trigger cycle of every image."""
+"""Simulates a camera rig in simulated time; every image contains its trigger cycle."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 START_NS = 1_531_883_530_404_844_000
 CHECK_S, TIMEOUT_S = 0.25, 1.0
 KEPT = 5
-"""Images per camera that DDS keeps for the executor."""
+"""Largest number of images per camera that wait for the executor; DDS drops older images."""
 
 
 def image(stamp_ns: int, cycle: int = 0) -> SimpleNamespace:
-    """Return a message that contains its trigger cycle."""
+    """Return an image message that contains its stamp and the number of its trigger cycle."""
     return SimpleNamespace(
         header=SimpleNamespace(stamp=Time(nanoseconds=stamp_ns).to_msg()), cycle=cycle
     )
@@ -34,11 +34,13 @@ class SimulatedRig:
         period_s: period of the trigger.
         jitter_s: standard deviation of stamps.
         loss: probability that an image is lost.
-        arrival_s: images arrive up to this much later than they were exposed, at random.
-        pace: seconds of arrival per second of stamps; 2 for a replay at half speed.
-        stall_s: no image arrives in the first ``stall_s`` of each second.
-        service_s: time that the executor needs per image; it serves the cameras in turn.
+        arrival_s: largest random delay from the exposure of an image to its arrival.
+        pace: time between arrivals divided by the time between stamps; 2 for a replay at half
+            speed.
+        stall_s: no image arrives in the first ``stall_s`` seconds of each second.
+        service_s: time that the executor needs per image; the executor serves the cameras in turn.
         sets: image sets so far.
+        times_s: simulated time at which each set was formed.
         possible: trigger cycles without a lost image so far.
     """
 
@@ -133,7 +135,10 @@ class SimulatedRig:
         self._check_until(until_s)
 
     def _next_image(self, now_s: float) -> tuple[int, SimpleNamespace]:
-        """Remove the image that the executor takes, and those that DDS dropped before."""
+        """Return the camera and the image that the executor processes next.
+
+        Removes this image, and the images that DDS has dropped, from the pending images.
+        """
         waiting = [one for one in self._pending if one[0] <= now_s]
         for camera in range(len(self.inputs)):
             for one in [one for one in waiting if one[1] == camera][:-KEPT]:
