@@ -30,13 +30,13 @@ SPEED = 5.0
 
 
 def jpeg(seed: int = 0, size: tuple[int, int] = SIZE) -> bytes:
-    """Return a JPEG of random blocks, (height, width) = ``size``."""
+    """Return a JPEG file with random blocks; ``size`` is (height, width)."""
     return encoded(noise_image(seed, size[1], size[0]))
 
 
 class Rig:
-    """Publishes images, CameraInfo and tf of ``cameras`` from ``node``; every part can be left
-    out.
+    """Publishes images, CameraInfo and tf of ``cameras`` from ``node``. Each kind of message has
+    its own method, so that a test can leave it out.
 
     Attributes:
         cameras: names, in the order of exposure.
@@ -83,12 +83,12 @@ class Rig:
         ]
 
     def mean_stamp_ns(self, time_s: float) -> int:
-        """Return the stamp that the detections of that cycle must have."""
+        """Return the stamp that the detections of the trigger cycle at ``time_s`` must have."""
         stamps = self.stamps_ns(time_s)
         return stamps[0] + round(np.mean(np.subtract(stamps, stamps[0])))
 
     def send_extrinsics(self, frames: tuple[str, ...] | None = None) -> None:
-        """Publish the extrinsics: cameras side by side that look forward."""
+        """Publish extrinsics of cameras that are mounted side by side and look forward."""
         transforms = []
         for index, frame in enumerate(self.cameras if frames is None else frames):
             position, quaternion = (1.5, 0.5 * index, 1.6), (-0.5, 0.5, -0.5, 0.5)
@@ -96,7 +96,7 @@ class Rig:
         self.tf_static.publish(TFMessage(transforms=transforms))
 
     def send_poses(self, time_s: float) -> None:
-        """Publish the ego pose at each camera's exposure."""
+        """Publish the ego pose at the exposure time of each camera."""
         for stamp_ns in self.stamps_ns(time_s):
             x = SPEED * (stamp_ns - START_NS) * 1e-9
             self.tf.publish(
@@ -142,7 +142,8 @@ class Rig:
         return raw(np.asarray(PillowImage.open(io.BytesIO(data)))[..., ::-1])
 
     def send_all(self, time_s: float) -> None:
-        """Publish all messages of one cycle, tf and CameraInfo first."""
+        """Publish all messages of one trigger cycle: first tf, then CameraInfo, then the
+        images."""
         self.send_extrinsics()
         self.send_poses(time_s)
         self.send_infos(time_s)

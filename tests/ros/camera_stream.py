@@ -37,12 +37,12 @@ TRIGGER_JITTER_S = 1e-4
 """Standard deviation of the noise of each stamp, seconds. Without noise, a clock that jumps back
 by exactly one cycle would repeat stamps."""
 FULL_OFFSETS_CYCLE_S = 0.06
-"""Shortest trigger cycle with the exposure offsets of nuScenes; in shorter ones the offsets are
-scaled down."""
+"""Shortest trigger cycle with the exposure offsets of nuScenes, seconds. In shorter cycles, the
+offsets are scaled down."""
 
 
 def camera_info(camera: str) -> CameraInfo:
-    """Return the true calibration without header."""
+    """Return the true calibration of ``camera``, without header."""
     return pinhole_info(RIG.intrinsics[CAMERAS.index(camera)], WIDTH, HEIGHT)
 
 
@@ -53,8 +53,9 @@ class Stream:
         image: function of camera and message that returns the messages to publish; None: the
             message is published unchanged.
         info: as ``image``, for CameraInfo.
-        pose: function of the ego pose that returns the transforms to publish; None: the pose.
-        shift_ns: added to all stamps.
+        pose: function of the ego pose that returns the transforms to publish; None: the ego pose
+            is published unchanged.
+        shift_ns: number that is added to all stamps.
         period_s: the trigger cycle, seconds.
         raw: whether raw images are published instead of JPEG files.
         rounds: {camera: stamp in ns} of all image sets, as they were published.
@@ -105,7 +106,7 @@ class Stream:
         return time.time_ns() + self.shift_ns
 
     def send_extrinsics(self, change: Callable[[TransformStamped], None] | None = None) -> None:
-        """Publish the extrinsics, each transform changed by ``change``."""
+        """Publish the extrinsics, after ``change`` has modified each transform."""
         transforms = []
         for camera, matrix in zip(CAMERAS, RIG.ego_from_camera, strict=True):
             quaternion = Rotation.from_matrix(matrix[:3, :3]).as_quat()
@@ -126,9 +127,10 @@ class Stream:
         publishers[camera].publish(message)
 
     def _run(self) -> None:
-        """Send image sets whose stamps follow the schedule of the trigger, not the time of
-        sending: on a busy machine, images come late or whole sets are lost, as with a real driver,
-        but stamps stay regular.
+        """Send image sets until the stream is closed.
+
+        The stamps are those of a regular trigger, not the times of sending. On a busy machine,
+        images arrive late or whole sets are lost, as with a real driver, but stamps stay regular.
         """
         due_s = time.time()
         while not self._stopping.wait(max(0.0, due_s - time.time())):

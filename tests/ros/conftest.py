@@ -1,4 +1,4 @@
-"""Fixtures with a ROS graph on localhost in a domain of its own, for a test or for a file."""
+"""Fixtures that provide a ROS domain of its own, on localhost, for each test or each file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from tests.ros.graph import Graph
 
 @pytest.fixture
 def domain_id(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Yield a ROS domain that is unused on this machine, set for this process and its children."""
+    """Yield a ROS domain that is unused on this machine. It is set for this process and its
+    children."""
     with own_domain(monkeypatch) as domain:
         yield domain
 
@@ -35,7 +36,8 @@ def module_graph() -> Iterator[Graph]:
 
 @contextmanager
 def own_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Yield a new domain: a killed process stays visible in its old domain for 20 s."""
+    """Yield a ROS domain that no other test uses at this time. Tests have separate domains,
+    because a killed process stays visible in its domain for 20 s."""
     domain, lease = free_domain()
     for name, value in domain_variables(domain).items():
         monkeypatch.setenv(name, value)

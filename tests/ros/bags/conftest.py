@@ -1,4 +1,4 @@
-"""A small synthetic dataset."""
+"""Provides a small synthetic dataset."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCENES = ('val-0001', 'val-0002')
 
 @pytest.fixture(scope='session')
 def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a dataset of two scenes of two key frames, with sweeps."""
+    """Return a dataset with two scenes, each with two key frames and with sweeps."""
     root = tmp_path_factory.mktemp('nuscenes') / 'drawn'
     plan = DatasetPlan(
         train_scenes=0,
@@ -31,5 +31,5 @@ def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='session')
 def recording(dataroot: Path) -> SceneRecording:
-    """Return its first scene."""
+    """Return the first scene of the dataset."""
     return read_recording(open_devkit(dataroot, VERSION), SCENES[0])

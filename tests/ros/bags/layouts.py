@@ -1,4 +1,5 @@
-"""Bags with the topic layouts of other nuScenes converters, made from the synthetic dataset."""
+"""Writes a synthetic drive to bags with the topic layouts of this project and of other nuScenes
+converters."""
 
 from __future__ import annotations
 
@@ -18,8 +19,9 @@ from bevdepth_ros.bags.scene_bag import Target, write_bag
 from bevdepth_ros.bags.writer import BagWriter
 
 SETS = range(0, 13, 2)
-"""Image sets in the bags, counted from the first key frame at 12 Hz: one every 1/6 s, so that
-four of them have a past frame half a second earlier."""
+"""Numbers of the image sets in the bags. The drive has an image set every 1/12 s; the first key
+frame is number 0. A bag contains at least these image sets, of which the last four have a past
+frame half a second earlier."""
 SETS_PER_KEY_FRAME = 6
 LIVE_STEP_NS = 15_000_000
 """Time between two images of a set in the bag of a driver that publishes images one after the
@@ -44,7 +46,7 @@ class Drive:
 
     Attributes:
         recording: the scene.
-        dataroot: where its files are.
+        dataroot: folder of the dataset with the files of the scene.
     """
 
     recording: SceneRecording
@@ -60,7 +62,7 @@ class Drive:
         return [shot for number in SETS for shot in self.shots(number)]
 
     def frame(self, shots: list[Shot]) -> Frame:
-        """Return a set of images as the detector takes it."""
+        """Return the images of one image set as input for the detector."""
         rig = CameraRig(
             CAMERAS,
             np.stack([shot.intrinsics for shot in shots]),
@@ -80,7 +82,7 @@ class Drive:
         return self.recording.mounts
 
     def pose_at(self, stamp_ns: int) -> np.ndarray:
-        """Return the ego pose of the nearest time."""
+        """Return the recorded ego pose whose stamp is nearest to ``stamp_ns``."""
         return self.recording.poses[
             int(np.abs(self.recording.pose_stamps_ns - stamp_ns).argmin())
         ].matrix()
@@ -108,11 +110,11 @@ class Layout:
     """A topic layout of bags.
 
     Attributes:
-        preset: the camera preset for it.
-        write: writes the image sets ``SETS`` of a drive, or more, to a path.
+        preset: the camera preset for this layout.
+        write: writes a bag with at least the image sets ``SETS`` of a drive.
         mount_frame: pattern of the camera frames if the bag has no extrinsics; otherwise empty.
-        exact: whether every image has its own stamp and the ego pose of that time, so that results
-            of fused frames are exact.
+        exact: whether the bag has the exposure time of every image and the ego pose at this time.
+            Only then do results with a past frame equal those of the dataset.
     """
 
     preset: str
@@ -129,8 +131,8 @@ def _own(raw: bool) -> Callable[[Drive, Path], None]:
 
 
 def _write_2hz_tf(drive: Drive, path: Path) -> None:
-    """Write ego poses only at the lidar stamps of key frames, extrinsics on /tf, key-frame images
-    with the log time of the lidar, and CameraInfo with a singular R."""
+    """Write ego poses only at the lidar stamps of key frames, and extrinsics to /tf. Images of key
+    frames have the log time of the lidar, and the matrix R of CameraInfo is singular."""
     with BagWriter(path, 'mcap') as bag:
         for number in SETS:
             key_frame, sweep = divmod(number, SETS_PER_KEY_FRAME)
@@ -177,8 +179,8 @@ def _write_odometry(drive: Drive, path: Path) -> None:
 
 
 def _write_live(drive: Drive, path: Path) -> None:
-    """Write images one after the other, stamped with the time of publication, each with its
-    extrinsics on /tf, and then the ego pose."""
+    """Write the images of a set one after the other, stamped with the time of publication. The
+    extrinsics precede each image on /tf, and the ego pose follows the last image of the set."""
     with BagWriter(path) as bag:
         for shots in (drive.shots(number) for number in SETS):
             begin_ns = min(shot.stamp_ns for shot in shots)
@@ -238,7 +240,7 @@ def _write_no_info(drive: Drive, path: Path) -> None:
 
 
 def write_calibration_files(drive: Drive, folder: Path) -> None:
-    """Write <camera>.yaml as camera_calibration does."""
+    """Write a file <camera>.yaml for each camera, in the format of camera_calibration."""
     for shot in drive.shots(0):
         projection = np.column_stack((shot.intrinsics, np.zeros(3)))
         content = {

@@ -1,4 +1,4 @@
-"""Bags of two images of one camera."""
+"""Writes bags with two images of one camera."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ def write_small_bag(
     scores: Sequence[float] = (),
     storage: str = 'mcap',
 ) -> np.ndarray:
-    """Write two raw images without a lidar, half a second apart; return their pixels.
+    """Write a bag with two equal raw images, half a second apart, and without lidar. Return the
+    pixels of the images.
 
     Args:
-        path: of the bag.
-        camera: name and frame.
+        path: path of the bag.
+        camera: name of the camera and of its tf frame.
         info: write CameraInfo.
         mount: write /tf_static.
         pose: write /tf.
-        odometry: write /odom, which moves 3 m.
+        odometry: write /odom; the vehicle moves 3 m between the images.
         coefficients: distortion coefficients.
-        scores: scores of detections that are written for each image, if given.
+        scores: for each image, write one detection with each of these scores.
         storage: ``mcap`` or ``sqlite3``.
     """
     stripes = 127 + 120 * np.sin(np.arange(80) / 2)

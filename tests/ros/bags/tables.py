@@ -1,4 +1,4 @@
-"""Reads the dataset tables of one scene without the code under test."""
+"""Reads the tables of a dataset without the code under test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bevdepth_core.synthetic.dataset.writing import VERSION
 
 
 class Tables:
-    """The tables by token, and the rows of one scene."""
+    """The rows of one scene, and the tables that its rows refer to, by token."""
 
     def __init__(self, dataroot: Path, scene_name: str):
         self._folder = dataroot / VERSION

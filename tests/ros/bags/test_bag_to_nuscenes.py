@@ -1,4 +1,4 @@
-"""The converter restores the dataset that a bag was made from, and reports missing input."""
+"""Converts bags to datasets, continues interrupted conversions, and checks error messages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def bag(recording: SceneRecording, dataroot: Path, tmp_path_factory) -> Path:
     return write_bag(recording, Target(dataroot, tmp_path_factory.mktemp('bags')))
 
 
-def test_a_dataset_survives_the_conversion_to_a_bag_and_back(
+def test_converting_a_dataset_to_a_bag_and_back_restores_the_dataset(
     bag: Path, recording: SceneRecording, dataroot: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / 'own'
@@ -114,7 +114,7 @@ def test_raw_images_without_a_lidar_are_converted(tmp_path: Path) -> None:
     assert index[0].cameras[0].image_size == (80, 60)
 
 
-def test_images_are_undistorted(tmp_path: Path) -> None:
+def test_raw_images_with_distortion_are_undistorted(tmp_path: Path) -> None:
     pixels = write_small_bag(tmp_path / 'drive', coefficients=(-0.3,))
     out = convert_small(tmp_path, coefficients=(-0.3,))
     matrix = np.array([[60.0, 0, 40], [0, 60, 30], [0, 0, 1]])
@@ -162,7 +162,7 @@ def test_if_several_bags_are_converted_each_bag_becomes_a_scene(tmp_path: Path) 
     assert [record.scene for record in index] == ['b_1', 'b_1', 'a', 'a']
 
 
-def test_bags_of_one_name_or_with_other_sensors_are_rejected(tmp_path: Path) -> None:
+def test_bags_with_equal_names_or_with_different_sensors_are_rejected(tmp_path: Path) -> None:
     write_small_bag(tmp_path / 'x' / 'drive')
     write_small_bag(tmp_path / 'y' / 'drive')
     write_small_bag(tmp_path / 'other', camera='rear')
@@ -180,14 +180,16 @@ def test_a_compressed_bag_is_converted(tmp_path: Path, storage: str) -> None:
     assert converted(tmp_path / 'own', tmp_path / 'drive') == ['drive']
 
 
-def test_odometry_gives_the_ego_poses_in_its_own_frame(tmp_path: Path) -> None:
+def test_with_the_option_odometry_the_ego_poses_are_those_of_the_odometry_messages(
+    tmp_path: Path,
+) -> None:
     out = convert_small(tmp_path, '--odometry', '/odom', pose=False, odometry=True)
     index = load_index(out, VERSION, 'own_train', tmp_path / 'cache')
     positions = [record.cameras[0].world_from_ego.translation.tolist() for record in index]
     assert positions == [[0, 0, 0], [3, 0, 0]]
 
 
-def test_annotations_below_min_score_are_left_out_and_others_keep_their_scores(
+def test_annotations_below_min_score_are_left_out_and_all_other_annotations_keep_their_scores(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = convert_small(tmp_path, '--min-score', '0.5', scores=(0.49, 0.5, 0.9, float('nan')))
@@ -197,7 +199,7 @@ def test_annotations_below_min_score_are_left_out_and_others_keep_their_scores(
 
 
 class InterruptingWriter:
-    """Stands for Ctrl-C while the third file is written."""
+    """Replaces ``write_image``. Raises KeyboardInterrupt, as Ctrl-C does, in the third call."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -210,7 +212,7 @@ class InterruptingWriter:
         write_image(path, *arguments)
 
 
-def test_an_interrupted_conversion_continues_and_leaves_no_partial_dataset(
+def test_the_same_command_continues_an_interrupted_conversion_and_leaves_no_partial_dataset(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bags = [tmp_path / name for name in ('a', 'b')]
@@ -240,7 +242,7 @@ def test_an_interrupted_conversion_continues_and_leaves_no_partial_dataset(
         assert path.is_dir() or path.read_bytes() == (tmp_path / 'own' / name).read_bytes()
 
 
-def test_a_command_with_other_options_does_not_use_the_files_of_an_interrupted_command(
+def test_a_command_with_different_options_deletes_the_files_of_the_interrupted_command(
     tmp_path: Path,
 ) -> None:
     unfinished = UnfinishedDataset(tmp_path / 'own', {'cameras': ['a']})

@@ -1,4 +1,4 @@
-"""All storage formats of rosbag2 are read, and only valid messages reach a publisher."""
+"""Reads bags in all storage formats of rosbag2. Invalid messages are left out."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CDR = b'\x00\x01\x00\x00a'
 
 
 def compress_file(file: Path, packer: str) -> Path:
-    """Replace a storage file as rosbag2 does in its compression mode FILE."""
+    """Replace a storage file by a compressed one, as the compression mode FILE of rosbag2 does."""
     packed = file.with_name(f'{file.name}.{packer}')
     packed.write_bytes(PACKERS[packer](file.read_bytes()))
     file.unlink()
@@ -48,7 +48,7 @@ def compress_file(file: Path, packer: str) -> Path:
 
 
 def compress_messages(file: Path, packer: str) -> None:
-    """Replace the messages of an SQLite file as rosbag2 does in its compression mode MESSAGE."""
+    """Compress the messages of an SQLite file, as the compression mode MESSAGE of rosbag2 does."""
     database = apsw.Connection(str(file))
     rows = database.execute('SELECT id, data FROM messages').fetchall()
     for row, data in rows:
@@ -122,7 +122,7 @@ def test_files_are_read_in_order_of_time_and_not_of_their_names(tmp_path: Path) 
 def test_files_of_a_bag_that_overlap_are_read_in_order_of_time(
     tmp_path: Path, storage: str
 ) -> None:
-    """rosbag2 writes messages that come late into the next file (rosbag2 issue 857)."""
+    """rosbag2 writes messages that arrive late to the next file (rosbag2 issue 857)."""
     files = write_split_bag(tmp_path / 'bag', storage)
     between = write_bag(tmp_path / 'between', {'/b': qos()}, 7, storage, first=3)
     storage_file(between).rename(files[0].with_name(f'late{files[0].suffix}'))
@@ -159,7 +159,7 @@ def test_rows_in_a_write_ahead_log_are_read_and_no_file_changes(tmp_path: Path) 
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_several_bags_are_read_as_one_in_order_of_time(tmp_path: Path, storage: str) -> None:
+def test_several_bags_are_read_as_one_bag_in_order_of_time(tmp_path: Path, storage: str) -> None:
     bags = [
         write_bag(tmp_path / name, {f'/{name}': qos()}, 3, storage, first=first)
         for name, first in (('b', 2), ('a', 0))
@@ -253,7 +253,7 @@ def test_an_mcap_file_without_chunks_and_summary_is_valid_and_read_in_order_of_t
     assert 'its end is missing or damaged' in reports[0]
 
 
-def test_lost_messages_are_reported_with_their_number(tmp_path: Path) -> None:
+def test_the_number_of_lost_messages_is_reported(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 20)
     database = apsw.Connection(str(storage_file(bag)))
     database.execute('DELETE FROM messages WHERE id > 5')
@@ -267,7 +267,7 @@ def test_lost_messages_are_reported_with_their_number(tmp_path: Path) -> None:
         assert opened.recorded_counts['/a'] == 20
 
 
-def test_a_damaged_chunk_is_reported_with_the_number_of_its_messages(tmp_path: Path) -> None:
+def test_the_number_of_messages_in_a_damaged_chunk_is_reported(tmp_path: Path) -> None:
     file = storage_file(
         write_bag(tmp_path / 'b', {'/a': qos()}, 20, 'mcap', padding=300_000, compressed=True)
     )

@@ -30,7 +30,7 @@ def chunk(content: bytes, compression: str, size: int) -> bytes:
 
 
 @pytest.mark.parametrize('name', ['bag_0.mcap', 'bag_0.db3', 'bag_0.db3-wal', 'metadata.yaml'])
-def test_pipes_and_other_special_files_are_not_opened(tmp_path: Path, name: str) -> None:
+def test_named_pipes_in_the_folder_of_a_bag_are_not_opened(tmp_path: Path, name: str) -> None:
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 3)
     file = storage_file(bag).rename(bag / 'other.db3')
     fifo = bag / (f'{file.name}-wal' if name.endswith('wal') else name)
@@ -62,7 +62,7 @@ def test_views_in_place_of_tables_are_rejected(tmp_path: Path, table: str) -> No
         Bag(file, pytest.fail)
 
 
-def test_generated_columns_are_rejected(tmp_path: Path) -> None:
+def test_a_table_with_a_generated_column_is_rejected(tmp_path: Path) -> None:
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 3))
     database = apsw.Connection(str(file))
     database.execute('ALTER TABLE messages RENAME TO old')
@@ -88,7 +88,9 @@ def test_the_work_of_a_query_is_limited_in_proportion_to_the_file_size(
     assert any('SQLite: ' in report for report in reports)
 
 
-def test_a_chunk_or_record_of_enormous_size_is_not_read(tmp_path: Path) -> None:
+def test_a_chunk_of_a_terabyte_is_skipped_and_the_messages_after_it_are_read(
+    tmp_path: Path,
+) -> None:
     sound = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 5, 'mcap')).read_bytes()
     file = tmp_path / 'sparse.mcap'
     with file.open('wb') as stream:

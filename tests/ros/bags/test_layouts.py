@@ -1,4 +1,4 @@
-"""Runs the node on bags with common topic layouts, each with the camera preset for it."""
+"""Runs the node on bags with common topic layouts. Each layout has its own camera preset."""
 
 from __future__ import annotations
 
@@ -40,15 +40,17 @@ RESULTS = '/bevdepth_detector/objects'
 DURATION_S = 1.2
 """Duration of the bags: the image sets ``SETS``, and the ego pose after the last one."""
 RATES = (0.5, 0.1, 0.02)
-"""Rates to try, so that the busiest machine processes two sets that are half a second apart."""
+"""Playback rates. They are tried in this order until a result has velocities, which needs two
+image sets that are half a second apart; a busy machine processes both only at a low rate."""
 END_S = 5.0
-"""Time after the bag in which a result with velocities may still come, before the next rate."""
+"""How long to wait for a result with velocities after the end of the bag, before the next rate is
+tried, seconds."""
 SAME_SET_NS = 50_000_000
 
 
 @pytest.fixture(scope='module')
 def drive(tmp_path_factory: pytest.TempPathFactory) -> Drive:
-    """Return a dataset of one scene of three key frames, with sweeps."""
+    """Return a dataset with one scene, which has three key frames, and sweeps."""
     root = tmp_path_factory.mktemp('nuscenes') / 'synthetic'
     plan = DatasetPlan(0, 1, 1.5, Sensors(160, 90, 4, True))
     write_dataset(root, plan, jobs=2, progress=False)
@@ -57,7 +59,7 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Drive:
 
 @pytest.fixture(scope='module')
 def frames(drive: Drive) -> list[Frame]:
-    """Return the input of every image set of the dataset."""
+    """Return the detector input of every image set of the dataset."""
     return [drive.frame(drive.shots(number)) for number in range(SETS.stop)]
 
 
@@ -75,8 +77,8 @@ def layout(request) -> Layout:
 def results(
     layout: Layout, drive: Drive, domain_id: int, checkpoint: Path, tmp_path: Path
 ) -> list[PointCloud2]:
-    """Return the results of the bag of the layout, at the first rate with a result that has
-    velocities."""
+    """Return the results for the bag of the layout. The bag is played at the rates ``RATES`` until
+    a result has velocities; the results of earlier rates are dropped."""
     layout.write(drive, tmp_path / 'bag')
     write_calibration_files(drive, tmp_path)
     parameters = preset_parameters(layout.preset, checkpoint, tmp_path)
@@ -94,7 +96,7 @@ def results(
 def play(
     folder: Path, rate: float, parameters: list[Parameter], layout: Layout, drive: Drive
 ) -> list[PointCloud2]:
-    """Play a bag, and return the results of a new detector."""
+    """Play a bag for a new detector, and return the results of this detector."""
     graph, player_node = Graph(), Node('bag_player')
     results = graph.collect(PointCloud2, RESULTS, 100)
     detector = DetectorNode(parameter_overrides=parameters)
@@ -126,8 +128,8 @@ def has_velocities(results: list[PointCloud2]) -> bool:
 
 
 def is_connected(player_node: Node, detector: Node) -> bool:
-    """Return True if the detector receives what the player publishes of its topics, and the test
-    receives the results."""
+    """Return True if the detector has subscribed to the player's publishers of its topics, and the
+    test has subscribed to the results."""
     names = {subscription.topic_name for subscription in detector.subscriptions}
     publishers = [
         publisher for publisher in player_node.publishers if publisher.topic_name in names
@@ -139,8 +141,8 @@ def is_connected(player_node: Node, detector: Node) -> bool:
 
 
 def preset_parameters(preset: str, checkpoint: Path, calibration_folder: Path) -> list[Parameter]:
-    """Return the preset as the launch file gives it to the node, looking for calibration files in
-    the test's folder."""
+    """Return the parameters of the node with the camera preset. Calibration files are read from
+    ``calibration_folder``."""
     values = yaml.safe_load((ROOT / 'config' / 'cameras' / f'{preset}.yaml').read_text())['/**'][
         'ros__parameters'
     ]
@@ -180,7 +182,7 @@ def offline_table(detections: Detections3D) -> np.ndarray:
 
 
 def frame_of(result: PointCloud2, frames: list[Frame]) -> Frame:
-    """Return the frame with the stamp of the result."""
+    """Return the frame of the image set to which the result belongs."""
     stamp_ns = Time.from_msg(result.header.stamp).nanoseconds
     frame = min(frames, key=lambda frame: abs(frame.stamp_ns - stamp_ns))
     assert abs(frame.stamp_ns - stamp_ns) < SAME_SET_NS
@@ -190,7 +192,8 @@ def frame_of(result: PointCloud2, frames: list[Frame]) -> Frame:
 def test_the_node_publishes_the_boxes_of_the_dataset_in_the_base_frame_and_fuses_past_frames(
     layout: Layout, results: list[PointCloud2], frames: list[Frame], checkpoint: Path
 ) -> None:
-    """The offline detector sees the image sets that have a result, in their order."""
+    """The offline detector processes only the image sets that have a result, in the same
+    order."""
     assert has_velocities(results), 'no result has velocities, which need ego motion'
     assert {result.header.frame_id for result in results} == {'base_link'}
     assert not results[0].is_dense

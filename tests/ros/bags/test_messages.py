@@ -1,4 +1,4 @@
-"""Messages made without ROS, as a ROS node deserializes them."""
+"""Creates messages without ROS, and checks them after ROS has deserialized them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BOXES = Annotated(
 
 
 def ros(message: Any, kind: str) -> Any:
-    """Return a message of rosbags as ROS reads its bytes."""
+    """Serialize ``message`` with rosbags, deserialize it with ROS, and return the result."""
     data = message_types().serialize_cdr(message, kind)
     return deserialize_message(bytes(data), get_message(kind))
 
@@ -73,7 +73,7 @@ def test_camera_info_has_the_intrinsics_and_the_distortion(given, expected, mode
     assert (found.binning_x, found.binning_y) == (0, 0)
 
 
-def test_images_have_their_bytes_and_layout() -> None:
+def test_image_messages_have_the_given_bytes_and_the_layout_of_the_pixels() -> None:
     found = ros(
         messages.compressed_image(STAMP_NS, 'front', b'jpeg'), 'sensor_msgs/msg/CompressedImage'
     )
@@ -121,7 +121,7 @@ def test_annotations_become_detections_of_score_1_with_the_ids_of_their_objects(
         assert not np.any(detection.results[0].pose.covariance)
 
 
-def test_markers_replace_earlier_ones_and_have_a_lifetime_between_0_5_and_1_s() -> None:
+def test_markers_delete_earlier_markers_and_have_a_lifetime_between_0_5_and_1_s() -> None:
     message = messages.marker_array(STAMP_NS, 'map', BOXES)
     clear, *cubes = ros(message, 'visualization_msgs/msg/MarkerArray').markers
     assert (clear.action, stamped(clear)) == (Marker.DELETEALL, (STAMP_NS, 'map'))
@@ -140,7 +140,7 @@ def test_markers_replace_earlier_ones_and_have_a_lifetime_between_0_5_and_1_s() 
         assert 0.2 < cube.color.a < 1
 
 
-def test_quaternions_of_yaw_turn_about_z() -> None:
+def test_quaternions_of_yaw_rotate_about_z() -> None:
     found = quaternions_of_yaw(np.array([0.0, math.pi / 2, -0.4], np.float32))
     assert found.dtype == np.float64
     expected = [(1, 0, 0, 0), (0.5**0.5, 0, 0, 0.5**0.5), (math.cos(0.2), 0, 0, -math.sin(0.2))]

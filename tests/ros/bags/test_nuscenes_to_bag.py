@@ -1,4 +1,4 @@
-"""Messages that ROS reads from a converted bag equal the tables and files of the dataset."""
+"""Compares messages of converted bags, read with ROS, with tables and files of the dataset."""
 
 from __future__ import annotations
 
@@ -94,7 +94,9 @@ def test_the_bag_has_every_image_of_every_camera_with_its_original_bytes_and_tim
         assert len(found) >= 6 * len(tables.samples) - 6
 
 
-def test_every_image_has_its_calibration(messages, tables: Tables) -> None:
+def test_every_image_has_a_camera_info_message_with_the_intrinsics_of_its_camera(
+    messages, tables: Tables
+) -> None:
     for camera in CAMERAS:
         infos = messages[f'/{camera}/camera_info']
         assert [log_time for log_time, _ in infos] == [
@@ -321,7 +323,7 @@ def test_a_folder_that_is_not_a_bag_is_not_replaced(
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_after_a_full_disk_the_old_bag_remains_and_no_partial_file(
+def test_on_a_full_disk_the_old_bag_is_kept_and_the_partial_bag_is_removed(
     recording: SceneRecording, dataroot: Path, tmp_path: Path, storage: str
 ) -> None:
     old = write_bag(recording, Target(dataroot, tmp_path, storage))
@@ -364,11 +366,11 @@ def test_scenes_are_written_in_parallel_and_an_interrupted_run_keeps_the_earlier
         for scene in SCENES
     ]
     run = start(root, out)
-    wait_until(lambda: len(list(out.iterdir())) == 4, 'two bags in the making')
+    wait_until(lambda: len(list(out.iterdir())) == 4, 'the temporary folders')
     ends = [os.open(pipe, os.O_WRONLY) for pipe in pipes]
     run.send_signal(signal.SIGTERM)
     log = ''
-    while 'stopping' not in log:  # reading the scenes may fail only after this point
+    while 'stopping' not in log:  # until then, the pipes stay open and reading does not fail
         line = run.stderr.readline()
         assert line, log
         log += line
@@ -381,12 +383,12 @@ def test_scenes_are_written_in_parallel_and_an_interrupted_run_keeps_the_earlier
 def test_the_conversion_ends_when_sigterm_ends_ros2_run(
     dataroot: Path, domain_id: int, tmp_path: Path
 ) -> None:
-    """The conversion waits for a file that never comes."""
+    """The conversion waits for an image that is a pipe, to which nothing is written."""
     root, out = linked_copy(dataroot, tmp_path / 'copy'), tmp_path / 'bags'
     replace_with_pipe(next((root / 'sweeps' / 'CAM_BACK').glob(f'{SCENES[0]}*')))
     words = (*arguments(root, out), '--jobs', '1')
     process = run(DISTRIBUTIONS[0], 'ros2', 'run', 'bevdepth_ros', 'nuscenes_to_bag', *words)
-    wait_until(lambda: out.is_dir() and any(out.iterdir()), 'a bag in the making')
+    wait_until(lambda: out.is_dir() and any(out.iterdir()), 'the temporary folder')
     process.terminate()
     assert process.wait(TIMEOUT_S) == -signal.SIGTERM
     assert_group_ends(process.pid)
@@ -398,7 +400,8 @@ def linked_copy(dataroot: Path, copy: Path) -> Path:
 
 
 def replace_with_pipe(path: Path) -> Path:
-    """Replace a file by a pipe: a process that reads it waits for the test."""
+    """Replace a file by a named pipe. A process that reads the pipe waits until the test opens and
+    closes it."""
     path.unlink()
     os.mkfifo(path)
     return path

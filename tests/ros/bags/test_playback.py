@@ -1,4 +1,4 @@
-"""Bag time in simulated real time."""
+"""Tests bag time with a simulated wall clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ SECOND_NS = 10**9
 
 
 class Now:
-    """Simulated real time, which passes only while something sleeps."""
+    """Simulated wall clock. Its time ``s``, in seconds, advances only while ``sleep_until`` is
+    called or when a test changes it."""
 
     def __init__(self) -> None:
         self.s, self.delay_s = 100.0, 0.0
@@ -33,7 +34,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Now:
 
 
 def since_ns(timeline: Timeline, now: Now) -> int:
-    """Return the bag time of now, relative to its first."""
+    """Return the current bag time relative to the first bag time."""
     return timeline.at(now.s) - FIRST_NS
 
 
@@ -47,7 +48,7 @@ def test_bag_time_advances_at_the_rate(now: Now) -> None:
     assert since_ns(timeline, now) == 0
 
 
-def test_a_pause_stops_bag_time_and_nothing_is_due_until_it_ends(now: Now) -> None:
+def test_a_pause_stops_bag_time_and_no_message_is_due_until_the_pause_ends(now: Now) -> None:
     timeline = Timeline(2.0, FIRST_NS)
     now.s += 1.0
     timeline.pause()
@@ -109,7 +110,7 @@ def test_let_next_makes_only_the_next_message_due_and_bag_time_becomes_its_stamp
 
 
 def followed(now: Now, rate: float = 1.0) -> tuple[Follower, list[int]]:
-    """Return a follower that has begun, and the bag times of its ticks in ms."""
+    """Return a follower that has begun, and the bag times of its ticks in ms after the first."""
     ticks: list[int] = []
     timeline = Timeline(rate, FIRST_NS)
     follower = Follower(timeline, lambda at: ticks.append(round((at - FIRST_NS) / 1e6)))

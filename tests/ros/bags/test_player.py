@@ -52,7 +52,9 @@ def run_player(*arguments) -> subprocess.Popen:
 
 
 @pytest.mark.usefixtures('graph')
-def test_a_start_offset_beyond_the_end_is_an_error_with_the_length_of_the_bag(tmp_path: Path):
+def test_the_error_about_a_start_offset_beyond_the_end_contains_the_length_of_the_bag(
+    tmp_path: Path,
+):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()})
     process = run_player(bag, '--start-offset', 100)
     assert process.wait() == 1
@@ -114,7 +116,7 @@ def test_the_recorded_quality_of_service_is_offered(graph: Graph, tmp_path: Path
     node.destroy_node()
 
 
-def test_a_type_that_this_ros_does_not_know_is_skipped_with_a_warning(
+def test_a_topic_whose_message_type_is_not_installed_is_skipped_with_a_warning(
     graph: Graph, tmp_path: Path, capfd: pytest.CaptureFixture
 ):
     bag = write_bag(tmp_path / 'bag', {'/strange': qos()}, 3, kind='nowhere_msgs/msg/Thing')
@@ -247,7 +249,7 @@ def test_services_pause_step_and_resume_and_the_clock_never_goes_back(
     node.destroy_node()
 
 
-def test_images_that_were_recorded_without_a_stamp_get_their_log_time(
+def test_images_that_were_recorded_without_a_stamp_are_published_with_their_log_time_as_stamp(
     graph: Graph, tmp_path: Path
 ):
     with BagWriter(tmp_path / 'bag') as writer:
@@ -273,7 +275,7 @@ def test_the_summary_reports_the_number_of_messages_and_their_delay(graph: Graph
     assert player.summary().startswith('played 5 messages, late by ')
 
 
-def test_the_program_plays_a_bag_with_renamed_topics_and_exits_at_its_end(
+def test_the_program_plays_a_bag_with_renamed_topics_and_exits_at_the_end_of_the_bag(
     graph: Graph, tmp_path: Path
 ):
     bag = write_bag(tmp_path / 'bag', {'/a': qos(), '/b': qos()}, 3)
@@ -288,7 +290,7 @@ def test_the_program_plays_a_bag_with_renamed_topics_and_exits_at_its_end(
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_loop_plays_until_interrupted_and_repeated_interrupts_still_end_it_cleanly(
+def test_a_looping_player_ends_without_an_error_when_it_is_interrupted_several_times(
     graph: Graph, tmp_path: Path, number: int
 ):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 3)

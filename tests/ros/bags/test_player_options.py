@@ -11,7 +11,7 @@ def parsed(*words: str) -> Options:
     return options_of(arguments(['player', 'bag', *words]))
 
 
-def test_without_options_the_whole_bag_is_played_at_its_rate() -> None:
+def test_without_options_the_whole_bag_is_played_at_its_recorded_speed() -> None:
     assert parsed() == Options()
     given = arguments(['player', 'bag'])
     assert (given.loop, given.delay, given.wait, given.linger) == (False, 0.0, 10.0, 0.5)
@@ -48,14 +48,14 @@ def test_an_option_changes_only_its_own_value(words: str, expected: Options) -> 
     assert parsed(*words.split()) == expected
 
 
-def test_options_of_the_program_are_read() -> None:
+def test_loop_delay_wait_and_linger_are_read_from_the_command_line() -> None:
     given = arguments(['player', 'bag', '--loop', '--delay', '2', '--wait', '3', '--linger', '4'])
     assert (given.loop, given.delay, given.wait, given.linger) == (True, 2.0, 3.0, 4.0)
     given = arguments(['player', '-l', '-d', '0', 'bag'])
     assert (given.loop, given.delay) == (True, 0.0)
 
 
-def test_bags_are_named_with_and_without_an_option() -> None:
+def test_paths_of_bags_are_read_with_and_without_the_option_input() -> None:
     assert bags_of(arguments(['player', 'one', '-i', 'two', 'mcap', '--input', 'three'])) == [
         'one', 'two', 'three',
     ]  # fmt: skip

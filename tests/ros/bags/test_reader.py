@@ -26,7 +26,7 @@ def cut(file: Path, part: float) -> None:
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_a_bag_in_several_files_is_read_as_one(tmp_path: Path, storage: str) -> None:
+def test_a_bag_in_several_files_is_read_as_one_bag(tmp_path: Path, storage: str) -> None:
     write_split_bag(tmp_path / 'bag', storage)
     assert read(tmp_path / 'bag') == (texts(0, 15), [])
     assert read(tmp_path / 'bag', (START_NS + 4 * STEP_NS, START_NS + 11 * STEP_NS)) == (
@@ -36,7 +36,7 @@ def test_a_bag_in_several_files_is_read_as_one(tmp_path: Path, storage: str) -> 
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_the_reader_knows_time_span_and_topics_of_a_bag(tmp_path: Path, storage: str) -> None:
+def test_the_reader_returns_time_span_and_topics_of_a_bag(tmp_path: Path, storage: str) -> None:
     write_bag(tmp_path / 'bag', {'/a': qos(), '/b': []}, 4, storage)
     with Bag(tmp_path / 'bag', pytest.fail) as bag:
         assert (bag.start_ns, bag.end_ns) == (START_NS, START_NS + 3 * STEP_NS)
@@ -65,7 +65,7 @@ def test_the_messages_before_the_end_of_a_truncated_file_are_read(
 
 
 @pytest.mark.parametrize('compressed', [False, True])
-def test_damage_in_an_mcap_file_loses_only_the_messages_of_its_chunk(
+def test_only_the_messages_of_a_damaged_chunk_of_an_mcap_file_are_lost(
     tmp_path: Path, compressed: bool
 ) -> None:
     file = storage_file(
@@ -75,9 +75,8 @@ def test_damage_in_an_mcap_file_loses_only_the_messages_of_its_chunk(
     )
     data = bytearray(file.read_bytes())
     place = data.index(b'zstd', len(data) // 4) + 20 if compressed else data.index(b'/a 9') - 39
-    data[place : place + 9] = (
-        b'\xff' * 9
-    )  # inside the compressed records, or the kind and length of a record
+    # Damage compressed records, or the kind and the length of an uncompressed record.
+    data[place : place + 9] = b'\xff' * 9
     file.write_bytes(data)
     found, reports = read(tmp_path / 'bag')
     assert 14 <= len(found) < 20
@@ -86,7 +85,7 @@ def test_damage_in_an_mcap_file_loses_only_the_messages_of_its_chunk(
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_a_damaged_file_among_several_loses_only_its_damaged_part(
+def test_if_one_of_several_files_is_damaged_only_messages_of_its_damaged_part_are_lost(
     tmp_path: Path, storage: str
 ) -> None:
     files = write_split_bag(tmp_path / 'bag', storage, count=500)
@@ -128,7 +127,9 @@ def test_a_bag_with_protobuf_messages_is_rejected_with_the_remedy(tmp_path: Path
 @pytest.mark.parametrize(
     'name', ['nowhere', 'foreign.mcap', 'foreign.db3', 'foreign.txt', 'empty']
 )
-def test_a_path_that_is_not_a_bag_is_rejected_by_name(tmp_path: Path, name: str) -> None:
+def test_the_error_about_a_path_that_is_not_a_bag_contains_the_path(
+    tmp_path: Path, name: str
+) -> None:
     (tmp_path / 'empty').mkdir()
     if name.startswith('foreign'):
         (tmp_path / name).write_bytes(b'no bag at all')
@@ -144,7 +145,7 @@ def test_a_path_that_is_not_a_bag_is_rejected_by_name(tmp_path: Path, name: str)
         (b'', 'empty'),
     ],
 )
-def test_a_bag_of_ros_1_and_an_empty_file_are_rejected_with_this_reason(
+def test_a_bag_of_ros_1_and_an_empty_file_are_rejected_with_the_reason(
     tmp_path: Path, content: bytes, reason: str
 ) -> None:
     (tmp_path / 'drive.bag').write_bytes(content)

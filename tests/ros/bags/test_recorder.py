@@ -1,4 +1,4 @@
-"""Recordings of the detector that end early or cannot be completed."""
+"""Tests recordings of the detector that end early or cannot be completed."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_bag_that_exists_is_only_replaced_with_force(graph: Graph, tmp_path: P
 
 
 @pytest.mark.usefixtures('graph')
-def test_if_the_clock_of_a_replay_never_arrives_messages_are_recorded_when_recording_ends(
+def test_if_no_clock_message_arrives_all_messages_are_written_when_the_recording_ends(
     tmp_path: Path,
 ):
     out = tmp_path / 'detections'

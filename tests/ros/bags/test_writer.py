@@ -1,4 +1,4 @@
-"""ROS can read bags that are written without ROS, with the right content."""
+"""Writes bags without ROS, reads them with ROS, and compares the content."""
 
 from __future__ import annotations
 
@@ -94,7 +94,9 @@ def test_images_are_the_unchanged_bytes_of_the_files(tmp_path: Path, storage: st
         assert {(image.header.frame_id, image.format) for image in images} == {(name, 'jpeg')}
 
 
-def test_camera_info_is_complete(tmp_path: Path) -> None:
+def test_camera_info_has_the_intrinsics_the_image_size_and_the_frame_of_its_camera(
+    tmp_path: Path,
+) -> None:
     write_small_bag(tmp_path / 'bag')
     for index, name in enumerate(RIG.names):
         info = first(read(tmp_path / 'bag'), camera_info_topic(name))
@@ -173,8 +175,8 @@ def test_only_static_transforms_are_latched(tmp_path: Path, storage: str) -> Non
 
 @pytest.mark.parametrize('storage', STORAGES)
 def test_humble_can_read_the_metadata(tmp_path: Path, storage: str) -> None:
-    """Humble reads the quality of service as a string; metadata version 9 has a sequence there and
-    is rejected."""
+    """In the metadata, Humble expects the quality of service as a string. It rejects version 9 of
+    the metadata, which contains a sequence instead."""
     write_small_bag(tmp_path / 'bag', storage)
     metadata = yaml.safe_load((tmp_path / 'bag' / 'metadata.yaml').read_text())[
         'rosbag2_bagfile_information'
@@ -245,7 +247,9 @@ def test_after_an_exception_no_new_file_remains_and_the_existing_bag_is_unchange
     assert {path.name: path.read_bytes() for path in target.iterdir()} == before
 
 
-def test_a_bag_appears_only_when_complete_and_replaces_an_older_one(tmp_path: Path) -> None:
+def test_a_bag_folder_is_created_when_the_bag_is_complete_and_replaces_an_older_bag(
+    tmp_path: Path,
+) -> None:
     target = tmp_path / 'somewhere' / 'bag'
     with BagWriter(target) as bag:
         bag.write_static_transforms(RIG, START_NS)
@@ -255,7 +259,7 @@ def test_a_bag_appears_only_when_complete_and_replaces_an_older_one(tmp_path: Pa
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_only_a_bag_folder_is_replaced(tmp_path: Path) -> None:
+def test_a_folder_that_contains_files_other_than_a_bag_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / 'holiday').mkdir()
     (tmp_path / 'holiday' / 'beach.jpg').write_bytes(b'sun')
     write_small_bag(tmp_path / 'mixed')
@@ -270,7 +274,7 @@ def test_only_a_bag_folder_is_replaced(tmp_path: Path) -> None:
     assert (tmp_path / 'mixed' / 'notes.txt').read_text() == 'mine'
 
 
-def test_an_unknown_storage_is_rejected_by_name(tmp_path: Path) -> None:
+def test_the_error_about_an_unknown_storage_lists_the_valid_storages(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="sqlite3, mcap, got 'zip'"):
         BagWriter(tmp_path / 'bag', 'zip')
 

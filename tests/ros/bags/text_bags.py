@@ -28,12 +28,12 @@ TEXT = 'std_msgs/msg/String'
 
 
 def message_types() -> Typestore:
-    """Return the message types that the bags hold."""
+    """Return the message types that the bags contain."""
     return get_typestore(Stores.ROS2_HUMBLE)
 
 
 def read(path: Path, span: tuple[int, int] = (0, LATEST_NS)) -> tuple[list[str], list[str]]:
-    """Return the texts of a bag without padding, and what was reported."""
+    """Return the texts of a bag without padding, and the reports of the reader."""
     reports: list[str] = []
     with Bag(path, reports.append) as bag:
         messages = list(bag.messages(bag.topics, *span))
@@ -44,7 +44,7 @@ def read(path: Path, span: tuple[int, int] = (0, LATEST_NS)) -> tuple[list[str],
 
 
 def texts(first: int, stop: int) -> list[str]:
-    """Return the texts of topic /a from one number to before another."""
+    """Return the texts of topic /a with the numbers ``first`` to ``stop - 1``."""
     return [f'/a {number}' for number in range(first, stop)]
 
 
@@ -75,8 +75,8 @@ def write_bag(
     encoding: str = 'cdr',
     compressed: bool = False,
 ) -> Path:
-    """Write ``count`` texts a topic, 20 ms apart; the text is the number of the message,
-    followed by ``padding`` spaces.
+    """Write ``count`` texts per topic, 20 ms apart. A text consists of the name of the topic, the
+    number of the message and ``padding`` spaces. The first message has the number ``first``.
     """
     typestore = get_typestore(Stores.ROS2_HUMBLE)
     if kind != TEXT:
@@ -101,14 +101,14 @@ def write_bag(
 
 
 def storage_file(bag: Path) -> Path:
-    """Return the one storage file of a bag."""
+    """Return the only storage file of a bag."""
     (file,) = (path for path in bag.iterdir() if path.suffix != '.yaml')
     return file
 
 
 def write_split_bag(path: Path, storage: str, parts: int = 3, count: int = 5) -> list[Path]:
-    """Write a bag of topic /a in ``parts`` files with ``count`` texts each, as rosbag2 splits
-    them; return the files."""
+    """Write a bag of topic /a in ``parts`` files with ``count`` texts each, as rosbag2 splits a
+    bag. Return the files in order of time."""
     files = []
     for part in range(parts):
         written = write_bag(

@@ -1,4 +1,4 @@
-"""Creates launch contexts as the actions of detect.launch.py receive them."""
+"""Creates launch contexts for detect.launch.py, and returns the actions of the launch file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAUNCH_FILE = ROOT / 'launch' / 'detect.launch.py'
 
 
 def launch_context(words: list[str] | None = None, **values: str | Path) -> LaunchContext:
-    """Return a context with the arguments ``values``; the others have their defaults."""
+    """Return a context with the arguments ``values``; all other arguments have their defaults."""
     context = LaunchContext(argv=words)
     context.launch_configurations.update({name: str(value) for name, value in values.items()})
     for argument in ARGUMENTS:
@@ -35,7 +35,8 @@ def actions(context: LaunchContext) -> list[Action]:
 
 
 def command(node: Node, context: LaunchContext) -> list[str]:
-    """Return the command line of a node action, without the program, which may be missing."""
+    """Return the command line of a node action without the program, which need not be
+    installed."""
     node._perform_substitutions(context)
     context.extend_locals({'ros_specific_arguments': {'name': '', 'ns': ''}})
     return [''.join(item.perform(context) for item in word) for word in node.cmd[1:]]

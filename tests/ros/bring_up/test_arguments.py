@@ -1,4 +1,4 @@
-"""Valid launch arguments, and the error messages for invalid ones."""
+"""Tests valid launch arguments, and the error messages for invalid arguments."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_numbers_and_strings_are_passed_on_unchanged():
     assert (got.record, got.namespace, got.foxglove_layout) == ('recording', 'robot', 'a.json')
 
 
-def test_weights_device_and_precision_override_the_parameters_only_where_given():
+def test_weights_device_and_precision_override_the_parameters_only_if_they_are_given():
     got = read(checkpoint='small', precision='fp16')
     assert got.overrides == {'checkpoint': 'small', 'precision': 'fp16'}
 
@@ -148,7 +148,7 @@ def test_a_value_that_is_not_among_the_choices_is_reported_with_a_suggestion(
     assert problem(**{name: text}) == f'{name}:={text} is invalid{words}'
 
 
-def test_the_description_lists_the_choices():
+def test_the_description_of_an_argument_lists_its_choices():
     descriptions = {one.name: one.description for one in ARGUMENTS}
     assert descriptions['loop'].endswith(' One of: true, false.')
     assert descriptions['precision'].endswith(' One of: auto, fp32, fp16, bf16.')

@@ -1,4 +1,4 @@
-"""The nodes that detect.launch.py starts, with their command lines."""
+"""Tests which nodes detect.launch.py starts, and their command lines."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_replay_without_weights_is_rejected_before_a_node_starts(small_bag: Pa
     assert actions(launch_context(bag=small_bag, autostart='false'))
 
 
-def test_rviz_that_is_not_installed_is_a_warning(
+def test_if_rviz_is_not_installed_a_warning_is_logged(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr('bevdepth_ros.bring_up.nodes.is_installed', lambda package: False)
@@ -126,7 +126,7 @@ def test_rviz_that_is_not_installed_is_a_warning(
     assert record.levelname == 'WARNING'
 
 
-def test_the_player_gets_the_options_of_the_replay(small_bag: Path):
+def test_the_player_receives_the_options_of_the_replay(small_bag: Path):
     words = player(
         bag=small_bag, rate='0.5', start='2', duration='3', step='0.04',
         loop='true', start_paused='true',
@@ -147,7 +147,7 @@ def test_without_autostart_and_bag_the_launch_file_does_not_change_the_state_of_
 
 
 @pytest.mark.parametrize('transition', ['configure', 'activate'])
-def test_the_report_of_a_failed_transition_tells_the_user_to_request_it_again(
+def test_the_report_of_a_failed_transition_names_the_command_that_requests_it_again(
     caplog: pytest.LogCaptureFixture, transition: str
 ):
     context = launch_context()
@@ -187,7 +187,7 @@ def test_images_that_rviz_cannot_read_are_republished(tmp_path: Path):
     assert parameters(words) == [{'in_transport': 'compressed', 'out_transport': 'raw'}]
 
 
-def test_rviz_gets_its_configuration_and_the_time_source():
+def test_rviz_receives_its_configuration_and_the_time_source():
     context = launch_context(use_sim_time='true')
     words = command(rviz_node(read_arguments(context, str(LAUNCH_FILE)), 'own.rviz'), context)
     assert after(words, '-d') == 'own.rviz'

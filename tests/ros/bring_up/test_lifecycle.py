@@ -1,5 +1,5 @@
-"""Bring-up of a node that is slow, has exited, has a duplicate name, or whose messages are
-lost."""
+"""Tests the bring-up of a node that is slow, exits, or has the name of another node, and of a node
+whose messages are lost."""
 
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ def generate_launch_description():
 
 @pytest.fixture
 def started() -> Iterator[list[subprocess.Popen]]:
-    """Yield a list of launches and nodes that are ended with the test."""
+    """Yield a list to which a test appends the launches and nodes that it starts. They are killed
+    at the end of the test."""
     processes: list[subprocess.Popen] = []
     yield processes
     for process in processes:
@@ -114,7 +115,8 @@ def test_requests_are_sent_again_when_they_or_their_responses_are_lost(
     path.write_text(LAUNCH_FILE)
     log = run(DISTRIBUTIONS[0], 'ros2', 'launch', path).communicate(timeout=TIMEOUT_S)[0]
     assert 'ended with None' in log
-    # One time on an idle machine; several times if a response takes more than a second.
+    # Each line is logged once on an idle machine, and again for each response that takes more
+    # than a second.
     assert (
         '/bevdepth_detector is not yet inactive after the request to configure; sending it again'
         in log
@@ -193,7 +195,8 @@ def test_a_detector_that_cannot_be_configured_keeps_running_and_the_launch_logs_
 def test_the_early_end_of_the_detector_is_an_error_only_if_the_launch_was_not_interrupted(
     domain_id: int, tmp_path: Path, status: int, is_interrupted: bool, is_error: bool
 ):
-    """Ctrl-C reaches all processes; a busy launch handles its signal last."""
+    """Ctrl-C sends SIGINT to all processes. A busy launch may handle the signal only after the
+    detector has ended."""
     path = tmp_path / 'ended.launch.py'
     text = ENDED_DETECTOR.replace('STATUS', str(status))
     path.write_text(text.replace('IS_INTERRUPTED', str(is_interrupted)))
@@ -209,8 +212,8 @@ def test_the_early_end_of_the_detector_is_an_error_only_if_the_launch_was_not_in
 def test_the_launch_ends_even_if_a_second_sigint_arrives_during_the_shutdown(
     domain_id: int, started: list[subprocess.Popen], tmp_path: Path
 ):
-    """Launch handles events in the order of their handlers, the newest first: the second signal
-    arrives before the process and the ROS node of launch are ended."""
+    """A handler of the shutdown event sends the second signal. Launch calls the newest handler
+    first, so that the signal arrives before launch ends its processes and its ROS node."""
     path = tmp_path / 'interrupted.launch.py'
     path.write_text(INTERRUPTED_SHUTDOWN)
     started.append(run(DISTRIBUTIONS[0], 'ros2', 'launch', path))
@@ -221,7 +224,7 @@ def test_the_launch_ends_even_if_a_second_sigint_arrives_during_the_shutdown(
     assert 'Traceback' not in log
 
 
-def test_after_a_launch_sigint_raises_a_keyboard_interrupt_as_before():
+def test_sigint_raises_a_keyboard_interrupt_again_after_the_end_of_a_launch():
     before = signal.getsignal(signal.SIGINT)
     try:
         service = LaunchService(noninteractive=True)
@@ -236,7 +239,7 @@ def test_after_a_launch_sigint_raises_a_keyboard_interrupt_as_before():
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_launch_in_another_thread_leaves_the_handler_of_sigint_as_it_is():
+def test_a_launch_in_another_thread_does_not_change_the_handler_of_sigint():
     before = signal.getsignal(signal.SIGINT)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(leave_sigint_to_launch, LaunchContext()).result()

@@ -78,7 +78,7 @@ def test_a_block_that_applies_to_a_node_of_the_launch_is_valid(path: Path, block
     check_blocks(str(path), NAMES)
 
 
-def test_blocks_nested_by_namespace_apply(path: Path):
+def test_a_block_that_is_nested_in_the_block_of_its_namespace_is_valid(path: Path):
     path.write_text('/robot:\n  bevdepth_viewer:\n    ros__parameters: {a: 1}\n')
     check_blocks(str(path), NAMES)
 
@@ -86,7 +86,9 @@ def test_blocks_nested_by_namespace_apply(path: Path):
 @pytest.mark.parametrize(
     'block', ['/bevdepth_detector', '/*', '/robot', '/other/*', '/robot/bevdepth', '/robotx/*']
 )
-def test_a_file_for_other_nodes_is_reported_with_their_names(path: Path, block: str):
+def test_the_error_about_a_file_for_other_nodes_names_its_block_and_the_detector(
+    path: Path, block: str
+):
     path.write_text(f'{block}:\n  ros__parameters: {{a: 1}}\n')
     with pytest.raises(ParametersError) as caught:
         check_blocks(str(path), NAMES)

@@ -1,4 +1,5 @@
-"""A launch file resolves the same names and parameters of a detector as the process does."""
+"""Compares the names and parameters that a launch file resolves for a detector with those of a
+running node."""
 
 from __future__ import annotations
 
@@ -59,7 +60,7 @@ def write(path: Path, blocks: dict) -> str:
 
 
 def in_process(*arguments: str) -> list:
-    """Return name and parameters of a node that is started with these ROS arguments."""
+    """Return name and parameters of a node that a new process starts with these ROS arguments."""
     command = [sys.executable, '-c', NODE, '--ros-args', *arguments]
     return yaml.safe_load(subprocess.run(command, check=True, capture_output=True).stdout)
 
@@ -165,7 +166,7 @@ def test_a_misspelled_parameter_is_reported_with_a_suggestion(domain_id: int, tm
         resolve(file)
 
 
-def test_a_section_of_the_detector_may_contain_parameters_of_the_views_and_of_every_ros_node(
+def test_the_block_of_the_detector_may_contain_parameters_of_the_views_and_of_every_ros_node(
     graph: Graph, tmp_path: Path
 ):
     declared = set()
@@ -177,9 +178,7 @@ def test_a_section_of_the_detector_may_contain_parameters_of_the_views_and_of_ev
     resolve(write(tmp_path / 'own.yaml', {'/bevdepth_detector': values}))
 
 
-def test_weights_of_a_parameter_file_that_do_not_exist_are_reported(
-    domain_id: int, tmp_path: Path
-):
+def test_missing_weights_that_a_parameter_file_names_are_reported(domain_id: int, tmp_path: Path):
     (tmp_path / 'model.pth').touch()
     check_weights(resolve(), required=False)
     with pytest.raises(ParametersError, match='is empty: add checkpoint:=small'):

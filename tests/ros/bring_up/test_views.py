@@ -1,4 +1,4 @@
-"""Tests RViz configuration and Foxglove layout for the default cameras and for others."""
+"""Tests RViz configuration and Foxglove layout for the default cameras and other cameras."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def detector(tmp_path: Path, namespace: str = '', **parameters) -> ResolvedDetec
 
 @pytest.fixture
 def own_rig(domain_id: int, tmp_path: Path) -> ResolvedDetector:
-    """Return a detector in a namespace with raw cameras of four kinds."""
+    """Return a detector in a namespace, with four cameras that publish raw images. The cameras
+    differ in where their calibration comes from."""
     return detector(
         tmp_path,
         'robot',
@@ -72,7 +73,7 @@ def test_rviz_shows_the_boxes_in_every_camera_and_tf():
             assert set(display['Visibility']) - {'Value'} <= set(found)
 
 
-def test_compressed_images_are_republished_beside_their_calibration(
+def test_compressed_images_are_republished_on_a_topic_next_to_their_camera_info_topic(
     domain_id: int, tmp_path: Path
 ):
     for camera in rviz_cameras(detector(tmp_path)):
@@ -84,7 +85,7 @@ def test_compressed_images_are_republished_beside_their_calibration(
         )
 
 
-def test_raw_images_are_read_directly_unless_their_calibration_is_on_a_topic_of_another_name(
+def test_raw_images_are_republished_only_if_their_camera_info_topic_has_another_namespace(
     own_rig: ResolvedDetector,
 ):
     assert [
@@ -151,7 +152,7 @@ def test_foxglove_shows_configured_cameras_and_frames_and_the_topics_of_a_namesp
 @pytest.mark.parametrize(
     ('count', 'rows'), [(1, [1]), (2, [2]), (3, [3]), (4, [2, 2]), (5, [3, 2])]
 )
-def test_foxglove_places_any_number_of_cameras(
+def test_the_foxglove_layout_arranges_one_to_five_cameras_in_rows(
     domain_id: int, tmp_path: Path, count: int, rows: list[int]
 ):
     config = detector(tmp_path, cameras=[f'c{number}' for number in range(count)])

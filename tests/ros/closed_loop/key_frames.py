@@ -1,5 +1,5 @@
-"""A dataset that contains only key frames, and a bag of its second scene that lacks the images of
-one key frame.
+"""Provides a dataset that contains only key frames, and a bag of its second scene in which the
+images of one key frame are missing.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ SPLIT = 'synthetic_val'
 KEY_FRAMES = 4
 """Key frames per scene; nuScenes has two per second."""
 ABSENT = KEY_FRAMES + 1
-"""Index among the key frames of both scenes. The bag of the second scene lacks its images."""
+"""Index of the key frame whose images are missing in the bag. The index counts the key frames of
+both scenes; it is the second key frame of the second scene."""
 
 
 @pytest.fixture(scope='module')
 def key_frames_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a dataset of two scenes of four key frames, without sweeps."""
+    """Return a dataset with two scenes, each with four key frames and without sweeps."""
     root = tmp_path_factory.mktemp('nuscenes') / 'key_frames'
     write_dataset(
         root,

@@ -1,4 +1,4 @@
-"""The parameters of the node that is evaluated."""
+"""Tests the parameters of the node that evaluate_node runs."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_image_sets_in_a_bag_are_found_even_if_they_are_less_than_50_ms_apart(
 
 
 def result(stamp_ns: int) -> Detections3D:
-    """Return one car ahead."""
+    """Return a result with one car in front of the vehicle."""
     boxes = Boxes3D([[10.0, 1.0, 0.5]], [[4.0, 2.0, 1.5]], [0.3], [[1.0, 0.0]])
     return Detections3D(boxes, [0.5], [0], NUSCENES_CLASSES, stamp_ns, stamp_ns - 1)
 
@@ -113,7 +113,9 @@ def test_tracks_of_a_key_frame_become_entries_with_their_ids(
     np.testing.assert_allclose(entry['translation'], expected[:3], atol=1e-4)
 
 
-def test_different_boxes_on_both_topics_are_an_error(gap_bag: Path, index: SampleIndex) -> None:
+def test_different_boxes_on_the_topics_detections_and_objects_are_an_error(
+    gap_bag: Path, index: SampleIndex
+) -> None:
     stamp = mean_exposure_ns(index[KEY_FRAMES])
     found = results_at([stamp])
     other = replace(result(stamp), labels=np.array([1]))

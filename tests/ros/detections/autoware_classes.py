@@ -70,7 +70,7 @@ class Message:
 
 
 def message_module() -> Any:
-    """Return the classes by name, as the module ``autoware_perception_msgs.msg`` has them."""
+    """Return an object that has the classes as attributes, as ``autoware_perception_msgs.msg``."""
     classes: dict[str, type] = {}
     for name, text in DEFINITIONS.items():
         lines = '\n'.join(line.strip() for line in text.splitlines())

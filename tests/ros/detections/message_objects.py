@@ -14,14 +14,14 @@ from bevdepth_ros.detections.serialized import serialized_detection_array
 
 
 def detection_array(detections: Detections3D, frame_id: str) -> Detection3DArray:
-    """Return what the node publishes, as a subscriber receives it."""
+    """Return the message that the node publishes, as a subscriber receives it."""
     return deserialize_message(serialized_detection_array(detections, frame_id), Detection3DArray)
 
 
 def built_array(
     detections: Detections3D, frame_id: str, ids: Sequence[int] | None = None
 ) -> Detection3DArray:
-    """Return the message built field by field."""
+    """Return the same message, but built field by field from the message classes of ROS."""
     common, messages = header(detections.stamp_ns, frame_id), []
     for index, label in enumerate(detections.labels):
         message = Detection3D(header=common, results=[ObjectHypothesisWithPose()])

@@ -1,4 +1,4 @@
-"""Three detected objects of three classes, and tracks of them."""
+"""Provides three detected objects of three classes, and tracks of these objects."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def detections(past_stamp_ns: int | None = STAMP_NS - 500_000_000) -> Detections
 def tracks(
     ids: tuple[int, ...], rows: tuple[int, ...], age_s: tuple[float, ...] | None = None
 ) -> Tracks3D:
-    """Return tracks with boxes, scores and classes of the detections ``rows``; a row of -1
-    gives a track without a detection.
+    """Return one track for each of ``rows``. A row is the number of the detection with the box,
+    the score and the class of the track; -1 gives a track without a detection.
     """
     found, count, index = detections(), len(ids), np.array(rows)
     return Tracks3D(

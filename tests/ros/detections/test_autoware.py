@@ -66,7 +66,7 @@ def test_the_autoware_label_of_a_class_follows_from_its_published_name(name, lab
     assert message.objects[0].classification[0].label == getattr(MSG.ObjectClassification, label)
 
 
-def test_pose_and_covariance_are_those_of_the_box() -> None:
+def test_a_detected_object_has_the_pose_and_the_covariance_of_its_box() -> None:
     item = detected_objects(MSG, detections(), COVARIANCE, 'base_link').objects[1]
     kinematics, box = item.kinematics, detections().boxes[1:2]
     position = kinematics.pose_with_covariance.pose.position
@@ -86,9 +86,8 @@ def test_the_twist_is_given_along_the_axes_of_the_box() -> None:
     assert kinematics.has_twist
     assert kinematics.has_twist_covariance
     twist = kinematics.twist_with_covariance.twist
-    assert twist.linear.x == pytest.approx(
-        0, abs=1e-5
-    )  # its heading is -x, its velocity is along +y
+    # The box points along -x and moves along +y.
+    assert twist.linear.x == pytest.approx(0, abs=1e-5)
     assert twist.linear.y == pytest.approx(-2)
     matrix = np.reshape(kinematics.twist_with_covariance.covariance, (6, 6))
     assert np.allclose(matrix[:2, :2], VELOCITY[2], atol=1e-5)
@@ -140,7 +139,7 @@ def test_a_tracked_object_has_pose_twist_and_covariance_of_its_track() -> None:
 
 
 class Topic:
-    """A publisher that stores its messages and reports ``subscribers``."""
+    """A publisher that stores its messages and has ``subscribers`` subscribers."""
 
     def __init__(self, subscribers: int):
         self.subscribers, self.messages = subscribers, []
@@ -153,7 +152,7 @@ class Topic:
 
 
 @pytest.mark.parametrize('subscribers', [0, 1])
-def test_messages_are_built_for_subscribers_only(subscribers: int) -> None:
+def test_messages_are_built_only_if_they_have_subscribers(subscribers: int) -> None:
     topics: dict[str, Topic] = {}
 
     def create(kind: type, name: str) -> Topic:
@@ -169,14 +168,14 @@ def test_messages_are_built_for_subscribers_only(subscribers: int) -> None:
     }
 
 
-def test_without_the_package_there_are_no_publishers(monkeypatch) -> None:
+def test_without_the_autoware_package_no_publisher_is_created(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, 'autoware_perception_msgs', None)
     assert autoware_messages() is None
     publishers = AutowarePublishers(None, lambda kind, name: pytest.fail(name))
     publishers.publish(detections(), COVARIANCE, tracks((1,), (0,)), 'map')
 
 
-def test_the_package_is_used_where_it_is_installed(monkeypatch) -> None:
+def test_the_autoware_package_is_used_if_it_is_installed(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, 'autoware_perception_msgs', MSG)
     monkeypatch.setitem(sys.modules, 'autoware_perception_msgs.msg', MSG)
     assert autoware_messages() is MSG

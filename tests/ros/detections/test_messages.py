@@ -25,7 +25,7 @@ from tests.ros.detections.message_objects import detection_array
 from tests.ros.detections.objects import CLASSES, STAMP_NS, detections, tracks
 
 
-def through_the_wire(message):
+def serialized_and_read(message):
     return deserialize_message(serialize_message(message), type(message))
 
 
@@ -52,7 +52,7 @@ def test_boxes_have_the_detected_center_size_and_heading():
         assert not np.any(detection.results[0].pose.covariance)
 
 
-def test_a_detection_carries_its_class_name_and_score():
+def test_a_detection_has_its_class_name_and_score():
     array = detection_array(detections(), 'base_link')
     assert [detection.results[0].hypothesis.class_id for detection in array.detections] == list(
         CLASSES
@@ -62,8 +62,8 @@ def test_a_detection_carries_its_class_name_and_score():
     )
 
 
-def test_objects_contain_all_numbers_of_all_boxes():
-    points = read_points(through_the_wire(objects_cloud(detections(), 'base_link')))
+def test_the_objects_cloud_contains_all_numbers_of_all_boxes():
+    points = read_points(serialized_and_read(objects_cloud(detections(), 'base_link')))
     boxes = detections().boxes
     expected = np.column_stack(
         (
@@ -81,11 +81,11 @@ def test_objects_contain_all_numbers_of_all_boxes():
     assert np.isnan(points['vx_variance']).all()
 
 
-def test_objects_contain_the_covariance_of_the_velocity_and_the_track_id():
+def test_the_objects_cloud_contains_the_covariance_of_the_velocity_and_the_track_id():
     covariance = np.array([[[1, 2], [2, 3]], [[4, 5], [5, 6]], [[7, 8], [8, 9]]], float)
     found = dataclasses.replace(detections(), track_ids=np.array((7, 0, 9)))
     cloud = objects_cloud(found, 'base_link', covariance)
-    points = read_points(through_the_wire(cloud))
+    points = read_points(serialized_and_read(cloud))
     assert cloud.is_dense
     assert points['vx_variance'].tolist() == [1, 4, 7]
     assert points['vx_vy_covariance'].tolist() == [2, 5, 8]
@@ -93,7 +93,7 @@ def test_objects_contain_the_covariance_of_the_velocity_and_the_track_id():
     assert points['track_id'].tolist() == [7, 0, 9]
 
 
-def test_a_velocity_without_past_frame_is_nan_in_objects_and_has_no_arrow_in_markers():
+def test_without_a_past_frame_velocities_are_nan_in_the_objects_cloud_and_have_no_arrows():
     cloud = objects_cloud(detections(past_stamp_ns=None), 'base_link', np.ones((3, 2, 2)))
     points = read_points(cloud)
     for name in ('vx', 'vy', 'vx_variance', 'vx_vy_covariance', 'vy_variance'):
@@ -106,13 +106,13 @@ def test_a_velocity_without_past_frame_is_nan_in_objects_and_has_no_arrow_in_mar
 
 
 def test_the_first_marker_deletes_the_markers_of_the_previous_message():
-    markers = through_the_wire(marker_array(detections(), 'base_link', 0.5)).markers
+    markers = serialized_and_read(marker_array(detections(), 'base_link', 0.5)).markers
     assert [marker.action for marker in markers] == [Marker.DELETEALL] + [Marker.ADD] * (
         len(markers) - 1
     )
 
 
-def test_markers_have_pose_color_and_lifetime_and_each_a_unique_name():
+def test_markers_have_pose_color_lifetime_and_a_unique_pair_of_namespace_and_id():
     markers = marker_array(detections(), 'base_link', 1.25).markers[1:]
     assert len({(marker.ns, marker.id) for marker in markers}) == len(markers)
     assert {(marker.lifetime.sec, marker.lifetime.nanosec) for marker in markers} == {
@@ -141,7 +141,7 @@ def test_arrows_end_at_the_position_of_a_moving_box_after_one_second():
     )
 
 
-def test_texts_name_class_and_score():
+def test_text_markers_contain_class_and_score():
     texts = [
         marker.text
         for marker in marker_array(detections(), 'base_link', 0.5).markers
@@ -150,7 +150,7 @@ def test_texts_name_class_and_score():
     assert texts == ['car 0.90', 'pedestrian 0.50', 'hovercraft 0.20']
 
 
-def test_texts_name_the_track_of_a_detection_that_has_one():
+def test_text_markers_of_tracked_detections_also_contain_the_track_id():
     found = dataclasses.replace(detections(), track_ids=np.array((7, 0, 12)))
     message = marker_array(found, 'base_link', 0.5)
     texts = [marker.text for marker in message.markers if marker.ns == 'labels']
@@ -187,13 +187,13 @@ def test_a_track_that_moved_has_a_trail_in_the_color_of_its_class():
     ],
 )
 def test_without_detections_the_message_is_empty_and_valid(make, kind, length):
-    message = through_the_wire(make(detections().above(2.0), 'base_link'))
+    message = serialized_and_read(make(detections().above(2.0), 'base_link'))
     assert isinstance(message, kind)
     assert length(message) == 0
 
 
-def test_the_label_table_maps_numbers_to_names():
-    info = through_the_wire(label_info(CLASSES, 0.25, header(STAMP_NS, 'base_link')))
+def test_the_label_table_maps_label_numbers_to_class_names():
+    info = serialized_and_read(label_info(CLASSES, 0.25, header(STAMP_NS, 'base_link')))
     assert {entry.class_id: entry.class_name for entry in info.class_map} == dict(
         enumerate(CLASSES)
     )
@@ -217,7 +217,9 @@ def test_markers_are_visible_and_a_label_is_half_a_meter_above_its_box():
         assert 0.3 < marker.scale.z < 1
     for arrow in (marker for marker in markers if marker.ns == 'velocities'):
         assert arrow.type == Marker.ARROW
-        assert 0 < arrow.scale.x < arrow.scale.y < arrow.scale.z < 0.5  # shaft, head, its length
+        assert (
+            0 < arrow.scale.x < arrow.scale.y < arrow.scale.z < 0.5
+        )  # diameters of shaft and head, head length
 
 
 @pytest.mark.parametrize(('speed', 'has_arrow'), [(0.299, False), (0.301, True)])

@@ -28,7 +28,7 @@ def test_boxes_published_in_the_base_frame_do_not_change() -> None:
     assert np.array_equal(base.trails([trail])[0], trail)
 
 
-def test_boxes_far_from_the_origin_of_the_map_are_exact_to_a_millimeter() -> None:
+def test_boxes_far_from_the_origin_of_the_map_are_exact_to_a_micrometer() -> None:
     placed, boxes = MAP.detections(detections()).boxes, detections().boxes
     x, y, z = boxes.center.astype(np.float64).T
     expected = np.column_stack((500_000.25 - y, 4_000_000.5 + x, 30 + z))
@@ -37,7 +37,7 @@ def test_boxes_far_from_the_origin_of_the_map_are_exact_to_a_millimeter() -> Non
     assert np.array_equal(placed.size, boxes.size)
 
 
-def test_headings_and_velocities_turn_and_headings_stay_within_half_a_circle() -> None:
+def test_headings_and_velocities_are_rotated_and_headings_stay_between_minus_pi_and_pi() -> None:
     placed, boxes = MAP.detections(detections()).boxes, detections().boxes
     expected = [0.5 + np.pi / 2, -2 + np.pi / 2, -np.pi / 2]
     assert np.allclose(placed.yaw, expected, atol=1e-6)
@@ -45,14 +45,14 @@ def test_headings_and_velocities_turn_and_headings_stay_within_half_a_circle() -
     assert np.allclose(placed.velocity, np.column_stack((-vy, vx)))
 
 
-def test_covariance_turns_with_the_axes() -> None:
+def test_covariances_are_rotated_to_the_axes_of_the_map() -> None:
     velocity = np.array([[2.0, 0.3], [0.3, 5]])
     both = MAP.covariance(BoxCovariance(POSE[None], velocity[None]))
     assert np.allclose(both.pose[0], TURNED)
     assert np.allclose(both.velocity[0], [[5, -0.3], [-0.3, 2]])
 
 
-def test_tracks_and_trails_are_placed_like_detections() -> None:
+def test_tracks_and_trails_are_transformed_like_detections() -> None:
     found = dataclasses.replace(
         tracks((5, 6), (1, 0)),
         pose_covariance=np.stack((POSE, POSE)),

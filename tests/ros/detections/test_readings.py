@@ -1,4 +1,4 @@
-"""Published messages are converted back to the same detections."""
+"""Converts published messages back to detections, and compares these with the originals."""
 
 from __future__ import annotations
 

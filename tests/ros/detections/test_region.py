@@ -10,7 +10,9 @@ NOTCHED = np.array([(0.0, 0), (10, 0), (10, 10), (5, 5), (0, 10)])
 
 
 @pytest.mark.parametrize('corners', [SQUARE, SQUARE[::-1], np.roll(SQUARE, 1, axis=0)])
-def test_the_order_and_the_first_corner_do_not_matter(corners: np.ndarray) -> None:
+def test_the_result_does_not_depend_on_the_direction_and_the_first_corner_of_the_polygon(
+    corners: np.ndarray,
+) -> None:
     points = np.array([(5.0, 5), (0.1, 9.9), (-0.1, 5), (10.1, 5), (5, -0.1), (5, 10.1)])
     assert inside(points, corners).tolist() == [True, True, False, False, False, False]
 
@@ -20,12 +22,12 @@ def test_a_point_in_the_notch_of_a_concave_region_is_outside() -> None:
     assert inside(points, NOTCHED).tolist() == [True, False, True, True, False]
 
 
-def test_a_ray_through_a_corner_counts_it_once() -> None:
+def test_points_with_the_same_y_as_a_corner_are_inside_or_outside_correctly() -> None:
     diamond = np.array([(0.0, -5), (5, 0), (0, 5), (-5, 0)])
     assert inside(np.array([(0.0, 0), (-6, 0), (6, 0)]), diamond).tolist() == [True, False, False]
 
 
-def test_a_polygon_is_read_from_text_and_an_empty_text_gives_none() -> None:
+def test_a_polygon_is_read_from_text_and_an_empty_text_means_no_region() -> None:
     assert parse_region(EXAMPLE).tolist() == [[-10, -20], [60, -20], [60, 20], [-10, 20]]
     assert parse_region('') is None
     assert parse_region(' ') is None

@@ -76,9 +76,7 @@ def test_tracks_pass_the_filters_of_detections_and_a_filter_by_their_age() -> No
     assert result.pose_covariance.shape == (1, 4, 4)
 
 
-def test_a_class_has_its_own_or_the_common_threshold_and_a_class_not_chosen_is_not_published() -> (
-    None
-):
+def test_a_class_has_its_own_or_the_common_threshold_and_an_infinite_one_if_not_chosen() -> None:
     class_values = {'pedestrian': 0.05}
     assert class_thresholds(CLASSES, 0.3, class_values, ()).tolist() == [0.3, 0.05, 0.3]
     assert class_thresholds(CLASSES, 0.3, class_values, ('pedestrian',)).tolist() == [
@@ -127,5 +125,5 @@ def test_an_invalid_entry_is_rejected_with_the_remedy(parse, entries, words: str
         parse(entries, CLASSES)
 
 
-def test_class_names_are_not_checked_before_the_detector_is_known() -> None:
+def test_class_names_are_not_checked_before_the_classes_of_the_detector_are_known() -> None:
     assert parse_classes(['bike']) == ('bike',)

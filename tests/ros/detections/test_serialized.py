@@ -1,6 +1,7 @@
-"""Serialized detections have the layout that rclpy gives the message objects.
+"""Compares serialized detections with messages that rclpy serializes.
 
-Bytes of padding may have any value, so that lengths and values are compared, not bytes.
+Padding bytes may have any value. The tests therefore compare the length of the data and the values
+after deserialization, not the bytes.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ def require_equal(found: Detections3D, frame_id: str) -> None:
 
 @pytest.mark.parametrize('frame_id', ['', 'a', 'map', 'odom', 'base_link', 'robot/base_link'])
 @pytest.mark.parametrize('count', [0, 1, 2, 57])
-def test_the_serialized_message_equals_the_one_that_rclpy_serializes(frame_id, count):
+def test_the_serialized_message_equals_the_message_that_rclpy_serializes(frame_id, count):
     require_equal(detections(count, seed=count), frame_id)
 
 
-def test_class_names_of_any_length_at_any_place_keep_the_alignment():
+def test_fields_after_class_names_of_any_length_are_aligned_correctly():
     for first in range(len(NAMES)):
         base = detections(len(NAMES))
         labels = np.roll(np.arange(len(NAMES)), first)
@@ -63,7 +64,7 @@ def test_covariances_are_row_major_and_belong_to_their_detection():
 
 
 @pytest.mark.parametrize('first', [0, 7, 96, 99_990])
-def test_ids_of_any_length_keep_the_alignment(first):
+def test_fields_after_ids_of_any_length_are_aligned_correctly(first):
     found, ids = detections(12), np.arange(first, first + 12)
     data = serialized_detection_array(found, 'base_link', ids=ids)
     assert deserialize_message(data, Detection3DArray) == built_array(found, 'base_link', ids)

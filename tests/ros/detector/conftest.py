@@ -1,4 +1,4 @@
-"""Fixtures that start the node."""
+"""Fixtures that create the node under test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRACKS = '/bevdepth_detector/tracks'
 
 @pytest.fixture
 def detector(graph: Graph, tiny_checkpoint: Path) -> Iterator[Callable[..., Detector]]:
-    """Return a maker of detectors, which are taken down at the end."""
+    """Yield a function that creates detectors. They are destroyed at the end of the test."""
     detectors: list[Detector] = []
 
     def make(**options) -> Detector:
@@ -32,7 +32,8 @@ def detector(graph: Graph, tiny_checkpoint: Path) -> Iterator[Callable[..., Dete
 
 @pytest.fixture
 def tracking(graph: Graph, detector: Callable[..., Detector]) -> Detector:
-    """Return a detector that publishes every detection as a track at once."""
+    """Return an active detector that starts a track for every detection and publishes the track at
+    once."""
     node = detector(track_birth_score=0.0, track_min_hits=1)
     node.tracks = graph.collect(Detection3DArray, TRACKS)
     node.start()

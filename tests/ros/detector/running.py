@@ -1,5 +1,5 @@
-"""The node under test, a simulated rig that publishes its input, and subscribers to its
-outputs."""
+"""Creates the node under test, a simulated rig that publishes the input of the node, and
+subscribers to the outputs of the node."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = (
 
 
 class Detector:
-    """The node under test with a simulated rig and subscribers to its outputs."""
+    """The node under test, with a simulated rig and subscribers to the outputs of the node."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Detector:
         return self._call(GetState, 'get_state', GetState.Request()).current_state.id
 
     def set(self, name: str, value) -> str:
-        """Set a parameter; return the reason when it is rejected, otherwise an empty string."""
+        """Set a parameter. Return the reason if it is rejected, otherwise an empty string."""
         message: ParameterMessage = Parameter(name, value=value).to_parameter_msg()
         result = self._call(
             SetParameters, 'set_parameters', SetParameters.Request(parameters=[message])

@@ -1,4 +1,4 @@
-"""Sentences of reports about cameras."""
+"""Tests the sentences of reports about cameras."""
 
 from __future__ import annotations
 

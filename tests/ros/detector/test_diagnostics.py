@@ -41,7 +41,9 @@ def test_names_of_any_length_and_with_line_feeds_are_reported_in_one_line_of_bou
     assert len(line) < problems.LONGEST_SENTENCE + 10
 
 
-def test_a_problem_is_logged_again_after_a_while(monkeypatch: pytest.MonkeyPatch):
+def test_a_problem_that_lasts_is_logged_again_after_the_log_period(
+    monkeypatch: pytest.MonkeyPatch,
+):
     log = Log()
     monitor = Monitor(log)
     monkeypatch.setattr(problems, 'LOG_PERIOD_S', 0.0)
@@ -50,7 +52,7 @@ def test_a_problem_is_logged_again_after_a_while(monkeypatch: pytest.MonkeyPatch
     assert len(log.lines) == 2
 
 
-def test_an_intermittent_problem_does_not_flood_the_log():
+def test_a_problem_that_begins_and_ends_often_in_a_minute_is_logged_once_with_its_end():
     log = Log()
     monitor = Monitor(log)
     for _ in range(50):
@@ -112,7 +114,7 @@ def test_the_startup_time_restarts_when_the_clock_of_a_replay_starts(
     wall_s[0], ros_s[0] = 118.0, 1000.0
     monitor.image_arrived('b', 1)
     monitor.clock_began(5.0)
-    wall_s[0], ros_s[0] = 122.9, 1000.5  # a replay at about a tenth of its speed
+    wall_s[0], ros_s[0] = 122.9, 1000.5  # a replay at a tenth of real time
     assert not monitor.startup_is_over()
     wall_s[0], ros_s[0] = 140.0, 1002.2
     assert monitor.startup_is_over()
@@ -340,8 +342,8 @@ def test_the_status_of_sets_reports_how_long_no_set_was_complete(
 
 @pytest.fixture
 def now_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return the time of a fake clock, which the modules problems and diagnostics read; a test can
-    change it.
+    """Return a list with one element, the time of a fake clock in seconds. The modules
+    ``problems`` and ``diagnostics`` use this clock, and a test can change its time.
     """
     now = [100.0]
     monkeypatch.setattr(problems.time, 'monotonic', lambda: now[0])
@@ -408,7 +410,9 @@ def test_stored_messages_of_a_problem_are_cleared_when_there_are_twenty(
     assert log.lines.count(('warning', 'first')) == count
 
 
-def test_rates_count_the_last_five_seconds_and_need_two_different_times(now_s: list[float]):
+def test_rates_are_those_of_the_last_five_seconds_and_0_without_two_different_arrival_times(
+    now_s: list[float],
+):
     monitor = Monitor(Log(), ('a', 'b', 'c'))
     for _ in range(20):
         monitor.image_arrived('a', 1)
@@ -426,7 +430,7 @@ def test_rates_count_the_last_five_seconds_and_need_two_different_times(now_s: l
     assert values(monitor, 'cameras')['b.rate_hz'] == '4.00'
 
 
-def test_percentiles_are_those_of_the_last_hundred_results():
+def test_percentiles_are_computed_from_the_last_hundred_results():
     monitor = Monitor(Log())
     monitor.set_arrived(9.0)
     monitor.result_published({'decode': 900.0})
@@ -452,7 +456,7 @@ def test_cameras_are_listed_as_used_or_left_out_with_the_count_of_unusable_image
     assert (found['used'], found['left_out']) == ('a, c', 'b')
 
 
-def test_the_startup_is_over_after_its_time(now_s: list[float]):
+def test_the_startup_is_over_after_the_startup_time(now_s: list[float]):
     monitor = Monitor(Log())
     monitor.start(('a',), 5.0)
     assert not monitor.startup_is_over()
@@ -478,7 +482,7 @@ def test_after_a_clock_jump_missing_sets_are_measured_by_wall_time(now_s: list[f
     assert monitor.seconds_since_last_set() == 1.0
 
 
-def test_the_summary_holds_the_counts_that_are_not_zero():
+def test_the_summary_contains_the_counts_that_are_not_zero():
     monitor = Monitor(Log())
     assert monitor.summary() == 'none'
     monitor.set_arrived(0.0)

@@ -1,4 +1,5 @@
-"""Runs the node with the executor that its program uses; other tests use the executor of rclpy."""
+"""Runs a node with the executor of the detector program. Most other tests use an executor of
+rclpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process of the node ends on a signal, whatever it does at that time."""
+"""Sends signals to the process of the node while it loads a network and while it detects."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ run_detector()
 
 
 class RunningNode:
-    """A process of the node, and clients of it."""
+    """The node in a process of its own, and a client for its transitions."""
 
     def __init__(self, graph: Graph, *program: str, **parameters: object):
         words = [word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')]
@@ -51,13 +51,14 @@ class RunningNode:
         return 'bevdepth_detector' in self.graph.node.get_node_names()
 
     def require_clean_end(self, number: int) -> None:
-        """Send the signal ``number`` and wait until no other node lists this one."""
+        """Send the signal ``number``, and wait until the process has ended without an error and
+        the node of the test no longer lists it."""
         self.process.send_signal(number)
         log = self.process.communicate(timeout=TIMEOUT_S)[0]
         assert self.process.returncode == 0, log
         for word in ('Traceback', 'ERROR', 'FATAL', 'Error occurred'):
             assert word not in log, log
-        wait_until(lambda: not self.is_listed(), 'its leave', PARTICIPANT_LEASE_S / 2)
+        wait_until(lambda: not self.is_listed(), 'the end of its listing', PARTICIPANT_LEASE_S / 2)
 
 
 def test_the_node_ends_cleanly_and_leaves_the_graph_on_a_signal_while_it_loads_a_network(
@@ -69,7 +70,7 @@ def test_the_node_ends_cleanly_and_leaves_the_graph_on_a_signal_while_it_loads_a
     parameters = {'checkpoint': tiny_checkpoint, 'runtime': 'onnx', 'onnx_folder': tmp_path}
     node = RunningNode(graph, '-m', 'bevdepth_ros.detector', **parameters)
     node.change(CONFIGURE)
-    with manifest.open('w'):  # waits until the node opens it
+    with manifest.open('w'):  # open waits until the node opens the pipe for reading
         node.require_clean_end(signal.SIGINT)
 
 

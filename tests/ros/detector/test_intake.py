@@ -36,7 +36,7 @@ def test_damaged_bytes_are_rejected():
     'changed',
     [{'d': (0.1,) * 5}, {'size': (1600, 901)}, {'roi': RegionOfInterest(do_rectify=True)}],
 )
-def test_a_message_with_other_differences_is_deserialized(changed: dict):
+def test_a_message_that_differs_in_a_field_other_than_its_stamp_is_deserialized(changed: dict):
     read = InfoReader()
     read(serialize_message(stamped(1)))
     assert read(serialize_message(stamped(2, **changed))) == stamped(2, **changed)

@@ -1,4 +1,4 @@
-"""Results of the running node, received through its topics."""
+"""Tests the results of the running node, which are received through its topics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_an_image_set_has_results_on_every_topic_with_the_mean_stamp_in_the_base
 
 
 @pytest.mark.parametrize('cameras', [('only',), ('a', 'b', 'c')])
-def test_any_number_of_cameras_gives_results(detector, cameras: tuple[str, ...]):
+def test_a_rig_with_one_camera_or_three_cameras_has_results(detector, cameras: tuple[str, ...]):
     node = detector(cameras=cameras)
     node.start()
     node.rig.send_all(0.0)
@@ -88,7 +88,7 @@ def test_temporal_fusion_starts_with_a_past_frame_half_a_second_old(detector):
     assert math.isclose(float(node.diagnostics.values('tf')['past_frame_age_s']), 0.5)
 
 
-def test_results_continue_when_a_bag_restarts_and_all_velocities_are_known(detector):
+def test_results_continue_when_a_bag_restarts_and_have_velocities_again(detector):
     node = detector()
     node.start()
     for count, time_s in enumerate((30.0, 30.5, 0.0, 0.5, 30.0, 0.0, 0.1, 0.6), start=1):
@@ -99,7 +99,7 @@ def test_results_continue_when_a_bag_restarts_and_all_velocities_are_known(detec
     assert not node.diagnostics.was_reported('tf', 'without ego motion')
 
 
-def test_a_damaged_image_only_removes_its_camera_from_one_frame(detector):
+def test_an_image_set_with_a_damaged_image_is_processed_without_the_camera_of_this_image(detector):
     node = detector()
     node.start()
     node.rig.send_extrinsics()

@@ -1,4 +1,4 @@
-"""The filters of the outputs, set while the node runs.
+"""Sets the filters of the outputs while the node runs.
 
 The random network detects the same boxes in every trigger cycle.
 """
@@ -35,7 +35,7 @@ def centers(message: Detection3DArray) -> np.ndarray:
     return np.array([(at.x, at.y, at.z) for at in positions]).reshape(-1, 3)
 
 
-def test_all_topics_pass_the_same_filters_and_an_invalid_value_changes_nothing(tracking):
+def test_all_topics_have_the_same_filters_and_invalid_values_are_rejected(tracking):
     send(tracking, 0.0)
     x = np.median(points(tracking)['x'])
     region = f'[[{x}, -200], [200, -200], [200, 200], [{x}, 200]]'
@@ -76,7 +76,7 @@ def test_classes_are_chosen_and_renamed_while_active(graph, tracking):
     )
 
 
-def test_objects_are_published_in_the_map_or_not_at_all_without_its_transform(tracking):
+def test_results_are_published_in_the_output_frame_or_dropped_without_its_transform(tracking):
     send(tracking, 0.0)
     assert tracking.set('output_frame', 'map') == ''
     send(tracking, 2.0)

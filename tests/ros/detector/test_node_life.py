@@ -1,4 +1,4 @@
-"""Transitions, weights and parameters of the running node."""
+"""Tests transitions, weights and parameters of the running node."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.ros.graph import Graph, wait_until
 
 
 def threads_of_node() -> set[threading.Thread]:
-    """Return the threads, without the pool that the network keeps to resize images."""
+    """Return the threads of this process except the thread pool that resizes images."""
     return {thread for thread in threading.enumerate() if not thread.name.startswith('resize')}
 
 
@@ -164,7 +164,7 @@ def test_the_score_threshold_can_change_while_active(detector):
     assert [len(message.detections) > 0 for message in node.detections] == [True, False]
 
 
-def test_a_parameter_is_rejected_with_the_reason(detector):
+def test_invalid_parameter_values_are_rejected_with_the_reason(detector):
     node = detector()
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)

@@ -1,4 +1,4 @@
-"""Problems and values that the running node reports in /diagnostics."""
+"""Tests the problems and values that the running node reports in /diagnostics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from tests.ros.graph import Graph, wait_until
 
 
 def send_sets_until_detections(node: Detector) -> None:
-    """Send image sets, because those that arrive before their CameraInfo have no result."""
+    """Send image sets until the node publishes detections. Image sets that arrive before the
+    CameraInfo messages have no result."""
     step = iter(range(1, 10**6))
 
     def has_detections() -> bool:
@@ -72,7 +73,7 @@ def test_during_startup_no_detections_are_published_until_all_cameras_are_comple
     wait_until(lambda: node.diagnostics.is_ok(area), 'recovery')
 
 
-def test_an_image_whose_size_differs_from_its_calibration_is_rejected(detector):
+def test_an_image_whose_size_differs_from_its_calibration_is_reported(detector):
     node = detector()
     node.start()
     node.rig.send_extrinsics()
@@ -195,7 +196,7 @@ def test_camera_info_that_is_not_latched_causes_no_warning(detector, capfd):
     assert 'incompatible QoS' not in capfd.readouterr().err
 
 
-def test_camera_info_that_was_sent_once_before_the_start_is_received_when_it_is_latched(
+def test_latched_camera_info_that_was_sent_once_before_the_start_is_received(
     graph: Graph, detector
 ):
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -244,7 +245,7 @@ def test_the_report_of_a_camera_topic_without_a_publisher_suggests_a_similar_top
     wait_until(lambda: node.diagnostics.reports('cameras', words), 'the report')
 
 
-def test_the_end_of_a_short_replay_without_image_sets_names_the_reason(
+def test_after_a_short_replay_without_image_sets_the_log_contains_the_reason(
     graph: Graph, detector, capfd: pytest.CaptureFixture
 ):
     other_context = rclpy.Context()
@@ -266,7 +267,7 @@ def test_the_end_of_a_short_replay_without_image_sets_names_the_reason(
     assert 'did you mean /left/image?' in reason[0]
 
 
-def test_the_report_of_a_silent_camera_says_that_its_topic_has_another_type(
+def test_the_report_of_a_silent_camera_names_the_different_message_type_of_its_topic(
     graph: Graph, detector
 ):
     other_context = rclpy.Context()
@@ -372,7 +373,7 @@ def test_the_durations_of_the_stages_of_a_result_add_up_to_its_total(graph: Grap
         for value in records[0].status[0].values
         if value.key.endswith('_ms')
     }
-    del stages_ms['tracking_ms']  # after the publication
+    del stages_ms['tracking_ms']  # follows the publication, is not part of the total
     assert stages_ms.pop('total_ms') == pytest.approx(sum(stages_ms.values()), abs=0.1)
 
 

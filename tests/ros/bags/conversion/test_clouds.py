@@ -1,4 +1,4 @@
-"""Point clouds of every layout that drivers publish."""
+"""Reads point clouds with the different layouts that drivers publish."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ KINDS = {'u1': PointField.UINT8, 'u2': PointField.UINT16, 'f4': 7, 'f8': PointFi
 
 
 def cloud(points: np.ndarray, row_padding: int = 0, is_bigendian: bool = False) -> PointCloud2:
-    """Return the message of a (height, width) structured array, rows padded by some bytes."""
+    """Return the message of a (height, width) structured array. Each row ends with ``row_padding``
+    unused bytes."""
     fields = [
         PointField(name=name, offset=layout[1], datatype=KINDS[layout[0].str[1:]], count=1)
         for name, layout in points.dtype.fields.items()
@@ -33,7 +34,7 @@ EXPECTED = [[1, 2, 3, 0, 7], [4, 5, 6, 0, 8], [7, 8, 9, 0, 9], [10, 11, 12, 0, 1
 @pytest.mark.parametrize('kind', ['f4', 'f8'])
 @pytest.mark.parametrize('row_padding', [0, 13])
 @pytest.mark.parametrize('is_aligned', [False, True])
-def test_any_order_size_and_padding_gives_the_same_points(
+def test_the_points_do_not_depend_on_byte_order_number_type_and_padding(
     order: str, kind: str, row_padding: int, is_aligned: bool
 ) -> None:
     layout = [('ring', f'{order}u2'), *((axis, order + kind) for axis in 'zyx')]
@@ -43,13 +44,13 @@ def test_any_order_size_and_padding_gives_the_same_points(
 
 
 @pytest.mark.parametrize('name', ['intensity', 'i', 'reflectivity'])
-def test_intensity_is_found_by_the_names_of_drivers(name: str) -> None:
+def test_intensity_is_read_from_each_field_name_that_drivers_use(name: str) -> None:
     layout = np.dtype([*((axis, '<f4') for axis in 'xyz'), (name, '<u1'), ('line', '<u1')])
     points = np.array([[(1, 2, 3, 200, 5)]], layout)
     assert cloud_columns(cloud(points)).tolist() == [[1, 2, 3, 200, 5]]
 
 
-def test_points_without_a_finite_position_are_left_out_and_points_without_intensity_are_kept() -> (
+def test_points_at_infinity_or_the_origin_are_left_out_and_an_invalid_intensity_becomes_0() -> (
     None
 ):
     nan, inf = np.nan, np.inf

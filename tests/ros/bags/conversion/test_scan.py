@@ -1,4 +1,4 @@
-"""Headers of serialized messages."""
+"""Reads the headers of serialized messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.ros.messages import stamped
 DATA = serialize_message(stamped(Image(), 'front', 1_700_000_000_000_000_005))
 
 
-def test_stamp_and_frame_are_read_without_the_rest_of_the_message() -> None:
+def test_stamp_and_frame_are_read_from_the_header() -> None:
     assert read_header(DATA) == (1_700_000_000_000_000_005, 'front')
 
 
