@@ -15,7 +15,7 @@ PAGES = sorted(
     ]
 )
 
-# A fenced code block: from a line that begins with ``` to the next one.
+# A fenced code block: from a line that begins with ``` to the next such line.
 _FENCE = re.compile(r'^```.*?^```', re.MULTILINE | re.DOTALL)
 
 
@@ -55,7 +55,7 @@ def table_rows(text: str, first_column: str) -> dict[str, list[str]]:
 
 
 def anchors(text: str) -> set[str]:
-    """Return the anchors that GitHub makes of the headings of ``text``."""
+    """Return the anchors that GitHub creates for the headings of ``text``."""
     headings = re.findall(r'^#+ +(.+)$', _FENCE.sub('', text), re.MULTILINE)
     plain = [re.sub(r'\[([^]]*)\]\([^)]*\)', r'\1', heading).lower() for heading in headings]
     return {re.sub(r'[^\w\- ]', '', heading).strip().replace(' ', '-') for heading in plain}

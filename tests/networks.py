@@ -96,8 +96,8 @@ def write_varied_checkpoint(path: Path) -> Path:
 
 
 def export_model(refinement: bool = False) -> BEVDepth:
-    """Return random weights of TINY_WITH_BOXES with random batch norm statistics and offsets of
-    deformable convolutions, so that every layer affects the result.
+    """Return the network TINY_WITH_BOXES with random weights, batch norm statistics and offsets of
+    the deformable convolution, so that every layer affects the result.
     """
     torch.manual_seed(0)
     depth_net = replace(TINY_WITH_BOXES.depth_net, refinement=refinement)

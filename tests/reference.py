@@ -76,7 +76,7 @@ _STEREO_EXCEPTIONS = (
     (r'mask_net\.5\.bias$', lambda u, v: 1 + 0.1 * u),
 )
 _CONSTRUCTED = (*FRUSTUM_AXES, 'stereo.candidate_factors', 'stereo.bin_numbers')
-"""Buffers that are computed from the config."""
+"""Buffers that are computed from the config and have no deterministic values."""
 
 
 def reference_path(name: str) -> Path:
@@ -96,7 +96,7 @@ def reference_path(name: str) -> Path:
 
 
 def golden(case: str) -> tuple[dict, dict[str, np.ndarray]]:
-    """Return the JSON and the arrays of a case, from tests/data if the case is there."""
+    """Return the JSON and the arrays of a case, from tests/data or from the reference folder."""
     if (DATA / f'{case}.npz').exists():
         return _read_case(DATA, case)
     return reference_golden(case)

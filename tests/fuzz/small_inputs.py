@@ -1,4 +1,4 @@
-"""Valid inputs for the targets, as small as possible."""
+"""Valid inputs for the fuzzing targets, as small as possible."""
 
 from __future__ import annotations
 

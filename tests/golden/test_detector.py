@@ -1,4 +1,4 @@
-"""The full-size detector on the stored real nuScenes sample."""
+"""Runs the full-size detector on the real nuScenes sample of the reference folder."""
 
 from __future__ import annotations
 

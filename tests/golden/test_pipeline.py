@@ -103,7 +103,7 @@ def test_images_equal_the_official_ones(sample: Sample, case: str) -> None:
 
 @pytest.mark.parametrize('camera', range(6))
 @BOTH
-def test_lidar_depth_equals_the_official_one_in_every_pixel(
+def test_lidar_depth_equals_the_official_depth_in_every_pixel(
     sample: Sample, case: str, camera: int
 ) -> None:
     expected = np.zeros(256 * 704, np.float32)

@@ -1,6 +1,4 @@
-"""Voxel pooling of the stored real nuScenes sample matches stored values of the official op
-(relative error < 1e-5).
-"""
+"""Compares voxel pooling of the real nuScenes sample with stored values of the official op."""
 
 import numpy as np
 import pytest

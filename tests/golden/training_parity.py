@@ -62,7 +62,8 @@ class Case:
 
 def forward_with_norms_in_eval_mode(case: Case) -> ModelOutputs:
     """Run one forward and backward pass with every batch norm in evaluation mode and without
-    dropout; the parameters of the module keep their gradients."""
+    dropout. The parameters of the module keep the gradients for the synthetic boxes (``made``).
+    """
     fill(case.module.model)
     case.module.train()
     for layer in case.module.modules():
@@ -83,8 +84,8 @@ def forward_with_norms_in_eval_mode(case: Case) -> ModelOutputs:
 def forward_with_norms_in_training_mode(
     case: Case,
 ) -> tuple[ModelOutputs, dict[str, torch.Tensor]]:
-    """Run one forward pass in training mode without dropout; return its outputs and the state
-    after it."""
+    """Run one forward pass in training mode without dropout. Return the outputs, and the state of
+    the model after the pass."""
     fill(case.module.model)
     case.module.train()
     case.module.model.depth_net.pyramid.dropout.eval()

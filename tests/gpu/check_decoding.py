@@ -33,7 +33,7 @@ def on_host(image) -> np.ndarray:
     return image.pixels.cpu().numpy()
 
 
-def test_raw_images_equal_those_of_the_cpu_and_jpegs_are_nearly_equal(
+def test_raw_images_equal_the_images_of_the_cpu_and_jpegs_are_nearly_equal(
     decoder: ImageDecoder,
 ):
     messages = [raw('bgr8', noise(), 40), compressed(encoded(smooth(), 'JPEG'))]
@@ -43,7 +43,7 @@ def test_raw_images_equal_those_of_the_cpu_and_jpegs_are_nearly_equal(
     assert np.abs(on_host(right) - expected).mean() < JPEG_DIFFERENCE
 
 
-def test_images_that_arrive_while_the_gpu_computes_equal_those_of_the_cpu(
+def test_images_that_are_decoded_while_the_gpu_computes_equal_images_decoded_on_the_cpu(
     decoder: ImageDecoder,
 ):
     busy = torch.randn(4096, 4096, device='cuda')

@@ -101,7 +101,7 @@ def relative_error(values, arrays, stage) -> float:
 
 @pytest.fixture(scope='module')
 def on_cpu():
-    """Return two real frames and their boxes, streamed in float32 on the CPU."""
+    """Return two real frames, and the boxes that a float32 detector on the CPU finds in them."""
     frames = sample_frames(reference_path('nuscenes_sample'))
     detector = Detector(filled_model('2key'))
     return frames, [detector(frame) for frame in frames]

@@ -72,7 +72,7 @@ def test_the_kernel_does_not_read_memory_outside_the_map():
     case = CostCase.random().to('cuda', torch.float32)
     case.depths.abs_()
     case.source[:] = torch.inf
-    case.matrix[:, :2, 2] = 1e6  # every pixel leaves the map
+    case.matrix[:, :2, 2] = 1e6  # every pixel is projected outside the map
     assert (cost_volume(*case.arguments) == 0).all()
 
 
@@ -197,7 +197,7 @@ def run_official_inputs(network, inputs, pairs):
 
 def stored_error(values, arrays, stage) -> float:
     if f'{stage}/val' not in arrays:
-        return 0.0  # the case stores only stages that differ from those of another case
+        return 0.0  # the case contains only stages whose values differ from another case
     expected = arrays[f'{stage}/val']
     ours = values.float().cpu().reshape(-1).numpy()[arrays[f'{stage}/idx']]
     return float(np.linalg.norm(ours - expected) / np.linalg.norm(expected))

@@ -94,6 +94,7 @@ def results(case: Case, pool) -> tuple[torch.Tensor, ...]:
 
 
 def main_form(case: Case):
+    """Return voxel pooling with the geometry of ``case``, as a function of depth and context."""
     return lambda depth, context: voxel_pooling(depth, context, *case.geometry, case.shape)
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the kernels, times voxel pooling, checks the detector on a GPU and times it. Usage: measure_engine.sh [FOLDER]; logs, JSON
-# files and plots are written to FOLDER, by default out/bench.
-# Each part has a time limit; after a failure the next part runs. The node is timed if rclpy can be imported.
+# Builds the kernels, measures the time of voxel pooling, checks the detector on a GPU, and measures the time of the detector. If rclpy
+# can be imported, the time of the node is measured, too. Each part has a time limit. After a failure the next part runs.
+# Usage: measure_engine.sh [FOLDER]; logs, JSON files and plots are written to FOLDER, by default out/bench.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-out/bench}

@@ -1,4 +1,4 @@
-"""``colcon build`` from a clean clone, and the ros2 command line with the installed package."""
+"""Runs ``colcon build`` in a clean clone, and ros2 commands with the installed package."""
 
 from __future__ import annotations
 

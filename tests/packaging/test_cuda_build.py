@@ -1,4 +1,4 @@
-"""The build of the CUDA module by setup.py, with a fake nvcc."""
+"""Builds the CUDA module with setup.py and a fake nvcc."""
 
 from __future__ import annotations
 

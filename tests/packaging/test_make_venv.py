@@ -25,7 +25,7 @@ def bare_machine(tmp_path: Path) -> dict[str, str]:
 
 
 def add_python(machine: dict[str, str], name: str, body: str) -> None:
-    """Put an executable ``name`` on the machine's PATH."""
+    """Add an executable ``name`` to the folder that is the PATH of the machine."""
     path = Path(machine['PATH']) / name
     path.write_text(f'#!{machine["PATH"]}/bash\n{body}\n')
     path.chmod(0o755)

@@ -1,4 +1,4 @@
-"""A network compiled for C++ gives the boxes of the Detector, also in the C++ example."""
+"""Compares the boxes of a network compiled for C++ with the boxes of the Detector."""
 
 from __future__ import annotations
 

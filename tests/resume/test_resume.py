@@ -126,7 +126,7 @@ def test_resuming_with_another_number_of_samples_is_rejected(tmp_path: Path) -> 
         run(tiny_config(tmp_path), Noise(12), resume=True)
 
 
-def test_a_finished_run_can_be_resumed_with_more_epochs(
+def test_a_finished_run_can_be_resumed_with_more_steps(
     tmp_path: Path, uninterrupted: Path
 ) -> None:
     run(tiny_config(tmp_path, max_steps=4))

@@ -42,7 +42,7 @@ class Rig:
         cameras: names, in the order of exposure.
         images: image publisher of each camera.
         infos: CameraInfo publisher of each camera.
-        tf, tf_static: publishers.
+        tf, tf_static: publishers of these topics.
     """
 
     def __init__(

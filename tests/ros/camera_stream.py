@@ -1,4 +1,4 @@
-"""Simulates six small cameras on a moving vehicle, with hooks that can change every message."""
+"""Simulates six cameras with small images on a moving vehicle. Hooks can change every message."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RIG = nuscenes_like_rig(WIDTH, HEIGHT)
 CAMERAS = RIG.names
 EXPOSURE_ORDER = sorted(CAMERAS, key=EXPOSURE_OFFSET_S.get)
 CYCLES_PER_INFO = 2
-"""Trigger cycles per CameraInfo."""
+"""CameraInfo messages are published once in this number of trigger cycles."""
 TRIGGER_JITTER_S = 1e-4
 """Standard deviation of the noise of each stamp, seconds. Without noise, a clock that jumps back
 by exactly one cycle would repeat stamps."""
@@ -52,14 +52,14 @@ class Stream:
     Attributes:
         image: function of camera and message that returns the messages to publish; None: the
             message is published unchanged.
-        info: as ``image``, for CameraInfo.
+        info: same as ``image``, for CameraInfo messages.
         pose: function of the ego pose that returns the transforms to publish; None: the ego pose
             is published unchanged.
         shift_ns: number that is added to all stamps.
-        period_s: the trigger cycle, seconds.
+        period_s: length of the trigger cycle, seconds.
         raw: whether raw images are published instead of JPEG files.
-        rounds: {camera: stamp in ns} of all image sets, as they were published.
-        exposures_ns: first and last exposure of each image set.
+        rounds: for each image set, the published stamp of each camera in nanoseconds.
+        exposures_ns: times of the first and the last exposure of each image set.
     """
 
     def __init__(self, node: Node, period_s: float = 0.1):
@@ -102,7 +102,7 @@ class Stream:
                 setattr(self, name, hook)
 
     def now_ns(self) -> int:
-        """Return the current time of the stream."""
+        """Return the system time plus ``shift_ns``."""
         return time.time_ns() + self.shift_ns
 
     def send_extrinsics(self, change: Callable[[TransformStamped], None] | None = None) -> None:
@@ -118,7 +118,7 @@ class Stream:
         self._rig.tf_static.publish(TFMessage(transforms=transforms))
 
     def send_tf(self, *transforms: TransformStamped) -> None:
-        """Publish on /tf."""
+        """Publish ``transforms`` on /tf."""
         self._rig.tf.publish(TFMessage(transforms=list(transforms)))
 
     def send_image(self, camera: str, message) -> None:

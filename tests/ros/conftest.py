@@ -1,4 +1,4 @@
-"""Fixtures that provide a ROS domain of its own, on localhost, for each test or each file."""
+"""Fixtures that provide a separate ROS domain on localhost for each test or each file."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_files_are_read_in_order_of_time_and_not_of_their_names(tmp_path: Path) 
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_files_of_a_bag_that_overlap_are_read_in_order_of_time(
+def test_files_of_a_bag_whose_times_overlap_are_read_in_order_of_time(
     tmp_path: Path, storage: str
 ) -> None:
     """rosbag2 writes messages that arrive late to the next file (rosbag2 issue 857)."""

@@ -52,7 +52,7 @@ def test_a_bag_that_is_neither_folder_nor_regular_file_is_rejected(tmp_path: Pat
 
 
 @pytest.mark.parametrize('table', ['messages', 'topics'])
-def test_views_in_place_of_tables_are_rejected(tmp_path: Path, table: str) -> None:
+def test_sql_views_in_place_of_tables_are_rejected(tmp_path: Path, table: str) -> None:
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 3))
     database = apsw.Connection(str(file))
     database.execute(f'DROP TABLE {table}')

@@ -101,7 +101,7 @@ def test_let_next_makes_only_the_next_message_due_and_bag_time_becomes_its_stamp
     assert since_ns(timeline, now) == 7
     assert timeline.due(FIRST_NS + 8) == inf
     timeline.let_next()
-    assert timeline.due(FIRST_NS) == now.s  # an earlier stamp does not turn bag time back
+    assert timeline.due(FIRST_NS) == now.s  # an earlier stamp does not set bag time back
     assert since_ns(timeline, now) == 7
     timeline.let_next()
     timeline.resume()

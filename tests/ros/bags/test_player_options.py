@@ -1,4 +1,4 @@
-"""The command line of the player."""
+"""Tests the command line of the player."""
 
 from __future__ import annotations
 

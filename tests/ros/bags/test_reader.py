@@ -98,7 +98,7 @@ def test_if_one_of_several_files_is_damaged_only_messages_of_its_damaged_part_ar
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_without_metadata_or_with_a_file_missing_the_files_are_read_in_order(
+def test_without_metadata_or_one_of_its_files_a_bag_is_read_in_order_of_time(
     tmp_path: Path, storage: str
 ) -> None:
     files = write_split_bag(tmp_path / 'bag', storage, parts=12, count=2)

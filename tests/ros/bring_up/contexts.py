@@ -29,7 +29,7 @@ def described() -> LaunchDescription:
 
 
 def actions(context: LaunchContext) -> list[Action]:
-    """Return the actions of detect.launch.py, which are not executed."""
+    """Return the actions of detect.launch.py without executing them."""
     [function] = [item for item in described().entities if isinstance(item, OpaqueFunction)]
     return function.execute(context)
 
@@ -43,7 +43,7 @@ def command(node: Node, context: LaunchContext) -> list[str]:
 
 
 def nodes(context: LaunchContext) -> dict[str, list[str]]:
-    """Return the command line of each node that is started immediately, by executable."""
+    """Map the executable of each node that is started immediately to its command line."""
     return {
         node.node_executable: command(node, context)
         for node in actions(context)

@@ -259,7 +259,7 @@ def test_arguments_of_an_enclosing_launch_file_are_not_reported(monkeypatch: pyt
     assert not read_arguments(launch_context(words), str(LAUNCH_FILE)).is_direct
 
 
-def test_the_file_is_launched_directly_by_package_and_name_or_by_path(
+def test_a_launch_by_package_and_file_name_or_by_path_counts_as_direct(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = str(LAUNCH_FILE)

@@ -1,8 +1,8 @@
 """Replacements for the message classes of Autoware, made from copies of their definitions.
 
 The copies contain the fields, types and constants of ``autoware_perception_msgs`` 1.0; fields
-whose types come from other packages hold real messages of ROS. A wrong field name or type raises
-an error, as with real messages; elements of lists and ranges of numbers are not checked.
+whose types come from other packages contain real messages of ROS. A wrong field name or type
+raises an error, as with real messages; elements of lists and ranges of numbers are not checked.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class Message:
 
 
 def message_module() -> Any:
-    """Return an object that has the classes as attributes, as ``autoware_perception_msgs.msg``."""
+    """Return the classes as attributes of an object that replaces
+    ``autoware_perception_msgs.msg``."""
     classes: dict[str, type] = {}
     for name, text in DEFINITIONS.items():
         lines = '\n'.join(line.strip() for line in text.splitlines())

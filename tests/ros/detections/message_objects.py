@@ -21,7 +21,7 @@ def detection_array(detections: Detections3D, frame_id: str) -> Detection3DArray
 def built_array(
     detections: Detections3D, frame_id: str, ids: Sequence[int] | None = None
 ) -> Detection3DArray:
-    """Return the same message, but built field by field from the message classes of ROS."""
+    """Return the message of the detections, built field by field from message classes of ROS."""
     common, messages = header(detections.stamp_ns, frame_id), []
     for index, label in enumerate(detections.labels):
         message = Detection3D(header=common, results=[ObjectHypothesisWithPose()])

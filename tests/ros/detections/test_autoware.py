@@ -94,7 +94,7 @@ def test_the_twist_is_given_along_the_axes_of_the_box() -> None:
     assert not matrix[2:].any()
 
 
-def test_the_covariance_of_the_twist_turns_with_the_box() -> None:
+def test_the_covariance_of_the_twist_is_rotated_to_the_axes_of_the_box() -> None:
     boxes = dataclasses.replace(detections().boxes, yaw=np.full(3, np.pi / 2, np.float32))
     found = dataclasses.replace(detections(), boxes=boxes)
     kinematics = detected_objects(MSG, found, COVARIANCE, 'map').objects[0].kinematics

@@ -23,7 +23,7 @@ def test_a_message_that_differs_only_in_its_stamp_is_not_deserialized_again():
     read, data = InfoReader(), serialize_message(stamped(1))
     first = read(data)
     assert first == deserialize_message(data, CameraInfo)
-    # The middleware fills gaps between fields with any bytes, so only the stamp is replaced.
+    # Padding bytes may have any value. The test therefore changes only the stamp in the data.
     assert read(data[:4] + struct.pack('<i', 2) + data[8:]) is first
 
 

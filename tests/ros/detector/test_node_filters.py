@@ -19,7 +19,7 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def send(node: Detector, time_s: float) -> None:
-    """Send a trigger cycle and wait for all messages of its result."""
+    """Send the messages of a trigger cycle, and wait for all messages of its result."""
     count = len(node.tracks)
     node.rig.send_all(time_s)
     wait_until(lambda: len(node.tracks) > count, f'tracks of {time_s}')
