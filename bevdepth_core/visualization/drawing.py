@@ -1,5 +1,5 @@
-"""Draws antialiased lines with a precision of an eighth of a pixel, tints, dashes, arrows and
-text. All functions with a ``canvas`` change it in place.
+"""Draws lines, dashed lines, arrows, tints and text. Lines are antialiased and have a precision of
+an eighth of a pixel. Functions with a parameter ``canvas`` change this image in place.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TINT_ALPHA = 0.28
 
 
 def fixed_point(pixels: np.ndarray) -> np.ndarray:
-    """Return pixel coordinates as OpenCV expects them with ``SHIFT``."""
+    """Return pixel coordinates as integers with ``SHIFT`` fractional bits, for OpenCV."""
     return np.rint(pixels * (1 << SHIFT)).astype(np.int32)
 
 
@@ -36,7 +36,7 @@ def draw_lines(
     *,
     closed: bool = False,
 ) -> None:
-    """Draw (n, points, 2) lines, pixels, in place."""
+    """Draw n lines through the points ``lines`` (n, points, 2), pixels."""
     if len(lines):
         points = list(fixed_point(lines))
         cv2.polylines(canvas, points, closed, color, thickness, cv2.LINE_AA, SHIFT)
@@ -45,7 +45,7 @@ def draw_lines(
 def draw_dashed(
     canvas: np.ndarray, segments: np.ndarray, color: Color, thickness: int = 1
 ) -> None:
-    """Draw (n, 2, 2) segments, pixels, as dashes, in place."""
+    """Draw dashed lines between the end points ``segments`` (n, 2, 2), pixels."""
     dashes = []
     for start, stop in segments:
         length = max(float(np.linalg.norm(stop - start)), 1e-6)
@@ -59,7 +59,7 @@ def draw_dashed(
 
 
 def draw_arrow(canvas: np.ndarray, start: np.ndarray, stop: np.ndarray, color: Color) -> None:
-    """Draw an arrow between two points, pixels, in place."""
+    """Draw an arrow from ``start`` (2,) to ``stop`` (2,), pixels."""
     tip = min(0.5, 5 / max(float(np.linalg.norm(stop - start)), 1.0))
     cv2.arrowedLine(
         canvas,
@@ -74,7 +74,7 @@ def draw_arrow(canvas: np.ndarray, start: np.ndarray, stop: np.ndarray, color: C
 
 
 def tint(canvas: np.ndarray, outline: np.ndarray, color: Color) -> None:
-    """Blend ``color`` into the inside of a convex (n, 2) outline, pixels, in place."""
+    """Blend ``color`` into the inside of the convex polygon ``outline`` (n, 2), pixels."""
     height, width = canvas.shape[:2]
     left, top = np.clip(np.floor(outline.min(axis=0)), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(outline.max(axis=0)), 0, (width, height)).astype(int)
@@ -87,7 +87,7 @@ def tint(canvas: np.ndarray, outline: np.ndarray, color: Color) -> None:
 
 
 def paste(canvas: np.ndarray, panel: np.ndarray, x: int, y: int) -> None:
-    """Copy ``panel`` into ``canvas`` with its upper left corner at (x, y), in place."""
+    """Copy the image ``panel`` into ``canvas``, with the upper left corner at (x, y), pixels."""
     height, width = panel.shape[:2]
     canvas[y : y + height, x : x + width] = panel
 
@@ -102,16 +102,17 @@ def draw_text(
     align_right: bool = False,
     shadow: bool = False,
 ) -> int:
-    """Draw one line of text in place and return its width in pixels.
+    """Draw one line of text and return its width in pixels.
 
     Args:
         canvas: (height, width, 3) uint8, changed.
         text: the line; may be empty.
-        position: x and y of the upper left corner (upper right when ``align_right``), pixels.
+        position: x and y of the upper left corner, or of the upper right corner if
+            ``align_right`` is True, pixels.
         size: size of the font, pixels.
         color: RGB.
-        align_right: end at ``position`` instead of starting there.
-        shadow: darken the background of the text, for text on images.
+        align_right: True if the text ends at ``position`` instead of starting there.
+        shadow: True to darken the background of the text, for text on images.
     """
     if not text:
         return 0
@@ -130,8 +131,8 @@ def draw_text(
 
 @lru_cache(maxsize=512)
 def _text_masks(text: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (height, width, 1) float32 coverage, 0..1, of a line of text and of its
-    shadow.
+    """Return two (height, width, 1) float32 masks for a line of text, with values from 0 to 1: how
+    much the text covers each pixel, and how much the shadow covers it.
     """
     font = ImageFont.load_default(size)
     left, _, right, _ = font.getbbox(text)

@@ -18,7 +18,7 @@ COMMAND = 'ros2 run bevdepth_ros weights download'
 
 
 class WeightsError(ValueError):
-    """There are no weights of this name or path; the message contains the remedy."""
+    """There are no weights with this name or path; the message contains the remedy."""
 
 
 RELEASE = 'v0.0.2'
@@ -27,12 +27,12 @@ RELEASE = 'v0.0.2'
 
 @dataclass(frozen=True)
 class OfficialWeights:
-    """A checkpoint of the papers' authors.
+    """A checkpoint that the authors of BEVDepth or BEVStereo published.
 
     Attributes:
         name: short name, such as ``2key_da_ema``.
         file: name of the file in the release.
-        description: how it differs from the others.
+        description: properties in which this checkpoint differs from the other checkpoints.
         repository: the GitHub repository of the release.
     """
 
@@ -119,12 +119,14 @@ def bundled_names() -> list[str]:
 
 
 def locate(path: str | Path) -> Path:
-    """Return the file of weights that are given by path or by name.
+    """Return the path of a file of weights.
 
-    A word without folder and suffix is a name, unless there is such a file.
+    Args:
+        path: path of the file, or name of bundled or official weights. Text without folder and
+            suffix is a name, unless there is a file at this path.
 
     Raises:
-        WeightsError: there is no such file or name, or the weights are not downloaded.
+        WeightsError: there is no such file or name, or the weights have not been downloaded.
     """
     path = Path(path).expanduser()
     if path.is_file():
@@ -135,7 +137,7 @@ def locate(path: str | Path) -> Path:
 
 
 def _similar_file(path: Path) -> str:
-    """Return what to do about a file that does not exist."""
+    """Return the end of the message about a missing file, which suggests a remedy."""
     if not path.parent.is_dir():
         return f'; the folder {path.parent} does not exist'
     files = [entry for entry in path.parent.iterdir() if entry.suffix in SUFFIXES]
