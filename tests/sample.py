@@ -1,9 +1,10 @@
-"""Two key frames of six cameras: renders the synthetic sample, and reads it and the real sample of
-the reference folder, which has the same layout.
+"""Renders the synthetic sample, and reads this sample or the nuScenes sample of the reference
+folder.
 
-A sample is a folder with ``infos.json`` (the key frame), ``infos_2frames.json`` (the frame before
-it and the key frame) and the JPEG files that both name, as the official code prepares nuScenes.
-Both frames name one lidar scan, which is not in the folder.
+A sample is a folder in the format in which the official code prepares nuScenes. It contains two
+key frames of six cameras: ``infos_2frames.json`` describes both frames, ``infos.json`` only the
+second frame, and both files name the JPEG files. They also name a lidar scan, which is not in the
+folder.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ STAMP_S = 1_531_883_530.0
 PERIOD_S = 0.5
 SEED = 3
 ORIGIN = rigid_from_quaternion((-0.75, -0.008, 0.008, -0.66), (1010.0, 610.0, 0.0))
-"""Transform from the synthetic world to the map: as far from the origin as a real map, on a
-slight slope."""
+"""Transform from the synthetic world to the map. As in a real map, the vehicle is about 1 km from
+the origin, and the ground has a slight slope."""
 
 ANNOTATIONS = (
     ('movable_object.trafficcone', 12.0, 5.0, 0.0, 2),
@@ -49,16 +50,17 @@ ANNOTATIONS = (
     ('movable_object.trafficcone', 19.0, 6.0, 0.0, 4),
     ('vehicle.truck', 40.0, 12.0, 0.0, 42),
 )
-"""Category, meters ahead and to the left of the vehicle, m/s ahead, lidar points."""
+"""Category, meters ahead of the vehicle, meters to the left, forward speed in m/s, and number of
+lidar points."""
 LABELS = (9, 9, 1, 0, 8, 0, 1, 8, 9, 1)
-"""Class of each annotation, in the order of the checkpoints."""
+"""Class index of each annotation, in the class order of the official checkpoints."""
 _SIZES = {
     'movable_object.trafficcone': (0.3, 0.29, 0.73),
     'vehicle.truck': (2.3, 6.9, 2.8),
     'vehicle.car': (1.9, 4.6, 1.7),
     'human.pedestrian.construction_worker': (0.7, 0.7, 1.8),
 }
-"""Width, length and height in meters, the order of nuScenes."""
+"""Width, length and height in meters, which is the order of nuScenes."""
 
 
 @cache
@@ -77,18 +79,18 @@ def synthetic_sample() -> Path:
 
 
 def sample_infos(sample: Path, name: str = 'infos_2frames.json') -> list[dict[str, Any]]:
-    """Return the frames of a sample as the official code describes them."""
+    """Return the records of the frames of a sample, in the format of the official code."""
     return json.loads((sample / name).read_text())
 
 
 def sample_paths(sample: Path) -> list[Path]:
-    """Return the key frame's images in the order of the checkpoints."""
+    """Return the image paths of the second frame, in the camera order of the checkpoints."""
     cameras = sample_infos(sample, 'infos.json')[0]['cam_infos']
     return [sample / cameras[name]['filename'] for name in CAMERAS]
 
 
 def sample_frames(sample: Path, name: str = 'infos_2frames.json') -> list[Frame]:
-    """Return the frames of a sample as the detector takes them."""
+    """Return the frames of a sample as input of the detector, in order of time."""
     return [_frame(sample, info['cam_infos']) for info in sample_infos(sample, name)]
 
 

@@ -1,5 +1,7 @@
-"""The allowed imports: one table that the source must follow and that docs/ARCHITECTURE.md
-contains."""
+"""Tests that every module imports only what the table of allowed imports permits.
+
+docs/ARCHITECTURE.md contains the same table.
+"""
 
 from __future__ import annotations
 
@@ -71,10 +73,8 @@ CORE_PARTS = {
         'nuscenes',
     ),
 }
-"""Part of bevdepth_core -> other parts that it may import, all of them listed above it.
-
-No part imports ROS.
-"""
+"""For each part of bevdepth_core, the other parts that it may import; all of these are listed
+above the part. No part imports ROS."""
 
 ROS_PARTS = {
     'signals': (),
@@ -91,7 +91,8 @@ ROS_PARTS = {
     'closed_loop': ('rig', 'detections', 'bags', 'launching', 'signals', 'process'),
     'demo': ('rig', 'detections', 'bags', 'launching', 'signals', 'process'),
 }
-"""Part of bevdepth_ros -> other parts that it may import, all of them listed above it."""
+"""For each part of bevdepth_ros, the other parts of bevdepth_ros that it may import; all of these
+are listed above the part."""
 
 PUBLIC_CORE = (
     *BASE, 'weights', 'preprocess', 'decode', 'checkpoint', 'inference', 'jpeg', 'page_locked',
@@ -105,18 +106,21 @@ CORE_FOR_ROS = {
     'closed_loop': (*PUBLIC_CORE, 'nuscenes'),
     'demo': (*PUBLIC_CORE, 'synthetic'),
 }
-"""Part of bevdepth_ros -> parts of bevdepth_core that it may import."""
+"""For each part of bevdepth_ros, the parts of bevdepth_core that it may import."""
 
 
 def part(name: str, package: str) -> str | None:
-    """Return the part of ``package`` that the dotted ``name`` belongs to, '' for the package."""
+    """Return the part of ``package`` to which the dotted ``name`` belongs.
+
+    The result is '' for the package itself, and None for a name that is not in the package.
+    """
     if name == package:
         return ''
     return name.split('.')[1] if name.startswith(f'{package}.') else None
 
 
 def allowed_outside(name: str, part_name: str) -> bool:
-    """Return True if the base modules of the core may import ``name`` from outside the project."""
+    """Return True if the base part ``part_name`` may import ``name``, which is not in the core."""
     yaml_too = {'yaml', 'jsonargparse'} if part_name == 'config' else set()
     return name.split('.')[0] in {'numpy', 'torch'} | yaml_too | sys.stdlib_module_names
 
@@ -143,12 +147,12 @@ def allowed_in_ros(name: str, module: str) -> bool:
 
 
 def allowed_in_programs(name: str) -> bool:
-    """The programs in training/ use the core, never ROS."""
+    """Return True if a program in training/ may import ``name``: the core, but never ROS."""
     return not is_ros(name) and name.split('.')[0] != ROS and not name.startswith(COMPILED)
 
 
 def violations(source: str, path: Path) -> list[str]:
-    """Return the imports of ``source``, the content of ``path``, that the table forbids."""
+    """Return the forbidden imports in ``source``, which is the content of the file ``path``."""
     module = module_name(path)
     names = imported_names(source, path)
     if part(module, CORE) is not None:
@@ -159,7 +163,7 @@ def violations(source: str, path: Path) -> list[str]:
 
 
 def imported_test_modules(source: str, path: Path) -> list[str]:
-    """Return the test modules that ``source`` imports; helpers belong in other modules."""
+    """Return the test modules that ``source`` imports; modules in tests/ must not import them."""
     return sorted(
         name
         for name in imported_names(source, path)
@@ -168,7 +172,7 @@ def imported_test_modules(source: str, path: Path) -> list[str]:
 
 
 def documented_table() -> str:
-    """Return the table of docs/ARCHITECTURE.md as Markdown."""
+    """Return the table that docs/ARCHITECTURE.md must contain, as Markdown."""
     rows = [(f'core.{part_name}', others) for part_name, others in CORE_PARTS.items()]
     for part_name, others in ROS_PARTS.items():
         extra = CORE_FOR_ROS[part_name][len(PUBLIC_CORE) :]
@@ -189,7 +193,7 @@ def test_every_module_imports_only_what_its_row_allows(folder: str) -> None:
     assert broken == {}
 
 
-def test_no_test_module_imports_another_one() -> None:
+def test_no_module_in_tests_imports_a_test_module() -> None:
     paths = [path.relative_to(ROOT) for path in sorted((ROOT / 'tests').rglob('*.py'))]
     broken = {
         str(path): names
@@ -199,14 +203,14 @@ def test_no_test_module_imports_another_one() -> None:
     assert broken == {}
 
 
-def test_a_row_allows_only_rows_above_it_so_that_no_cycle_is_possible() -> None:
+def test_each_row_names_only_parts_of_rows_above_so_that_no_import_cycle_is_possible() -> None:
     for parts in (CORE_PARTS, ROS_PARTS):
         rows = list(parts)
         for part_name, others in parts.items():
             assert all(rows.index(other) < rows.index(part_name) for other in others), part_name
 
 
-def test_the_architecture_page_prints_the_table() -> None:
+def test_the_architecture_page_contains_the_table_of_allowed_imports() -> None:
     assert documented_table() in (ROOT / 'docs' / 'ARCHITECTURE.md').read_text()
 
 
@@ -300,5 +304,5 @@ def test_the_architecture_page_prints_the_table() -> None:
         ('training/train.py', 'import rclpy.node', 'rclpy.node'),
     ],
 )
-def test_a_forbidden_import_is_found(path: str, source: str, violation: str) -> None:
+def test_a_forbidden_import_is_reported(path: str, source: str, violation: str) -> None:
     assert violations(source, Path(path)) == [violation]

@@ -1,4 +1,4 @@
-"""The documentation pages agree with the code."""
+"""Tests that the documentation pages agree with the code."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def launch_arguments() -> list[str]:
     ]
 
 
-def test_the_documented_launch_arguments_are_exactly_those_of_the_launch_file() -> None:
+def test_docs_node_md_documents_exactly_the_arguments_of_the_launch_file() -> None:
     assert set(table_rows(NODE, 'argument')) == set(launch_arguments())
 
 
-def test_the_documented_camera_presets_are_exactly_the_preset_files() -> None:
+def test_docs_node_md_documents_exactly_the_camera_presets_in_config() -> None:
     files = {path.stem for path in (ROOT / 'config' / 'cameras').glob('*.yaml')}
     assert set(table_rows(NODE, 'preset')) == files
 
@@ -71,7 +71,7 @@ def test_package_xml_setup_py_changelog_and_citation_agree_on_version_and_descri
 
 
 @pytest.mark.parametrize('path', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_to_files_and_headings(path: Path) -> None:
+def test_links_point_to_existing_files_and_headings(path: Path) -> None:
     for target, anchor in links(path):
         assert target.exists(), f'{path.name}: {target}'
         if anchor:
@@ -105,7 +105,7 @@ def test_make_distclean_keeps_the_results_in_out(tmp_path: Path) -> None:
     }
 
 
-def test_the_readme_names_make_demo_and_make_test_and_is_short() -> None:
+def test_the_readme_names_make_demo_and_make_test_and_has_at_most_200_lines() -> None:
     text = page('README.md')
     assert {'demo', 'test'} <= commands(text, 'make')
     lines = text.splitlines()
@@ -127,7 +127,7 @@ def test_the_api_pages_contain_every_public_module() -> None:
     assert documented == (core | ros | packages) - internal
 
 
-def test_the_architecture_page_shows_the_layout_of_the_packages() -> None:
+def test_the_architecture_page_lists_exactly_the_modules_of_the_packages() -> None:
     layout = page('docs/ARCHITECTURE.md').split('```')[1]
     for package in ('bevdepth_core', 'bevdepth_ros'):
         section = re.search(rf'^{package}/.*\n((?:  .*\n)*)', layout, re.MULTILINE)
@@ -151,7 +151,7 @@ def test_every_thread_of_the_node_is_on_the_architecture_page() -> None:
         assert any(row.startswith(name) for row in documented), name
 
 
-def test_the_parameter_file_for_own_cameras_is_valid() -> None:
+def test_the_documented_parameter_file_for_own_cameras_is_valid() -> None:
     block = re.search(r'^```yaml\n(.*?)^```', NODE, re.MULTILINE | re.DOTALL).group(1)
     values = yaml.safe_load(block)['/**']['ros__parameters']
     settings = Settings(
@@ -165,7 +165,9 @@ def test_the_parameter_file_for_own_cameras_is_valid() -> None:
     ]
 
 
-def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_python_example_in_the_readme_runs_and_prints_text(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     (block,) = re.findall(r'^```python\n(.*?)^```', page('README.md'), re.MULTILINE | re.DOTALL)
     exec(block, {})
     assert capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Runs the launch file with a tiny network."""
+"""Tests the launch file with a tiny network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.ros.sample_drive import drive, sample_bag
 __all__ = ['drive', 'sample_bag']
 
 
-def test_the_launch_processes_the_last_set_of_the_bag_and_then_ends_even_without_rviz(
+def test_a_replay_processes_the_last_image_set_and_ends_even_if_rviz_is_not_installed(
     domain_id: int, sample_bag: Path, tiny_checkpoint: Path
 ):
     process = launch(
@@ -34,8 +34,8 @@ def test_the_launch_processes_the_last_set_of_the_bag_and_then_ends_even_without
     )
     log = process.communicate(timeout=300)[0]
     assert process.returncode == 0, log
-    # The last image shows the offsets, so both sets are formed at once: the second may replace the
-    # first, but no set is lost without being counted.
+    # The offsets of the cameras are known only after the last image, so that both sets are formed
+    # at this moment. The second set may replace the first set, which must then be counted.
     counts = re.search(r'image sets: (.*)', log)
     assert counts and counts[1] in (
         '2 received, 2 processed',
@@ -45,7 +45,7 @@ def test_the_launch_processes_the_last_set_of_the_bag_and_then_ends_even_without
     assert ('rviz2 is not installed' in log) == IS_PIP_ONLY
 
 
-def test_an_invalid_checkpoint_ends_a_replay_with_an_error_that_names_it(
+def test_an_invalid_checkpoint_ends_a_replay_with_an_error_that_names_the_checkpoint(
     domain_id: int, sample_bag: Path
 ):
     process = launch(DISTRIBUTIONS[0], f'bag:={sample_bag}', 'checkpoint:=/nowhere/weights.pth')
@@ -67,10 +67,10 @@ def test_invalid_arguments_end_the_launch_with_one_message_before_a_process_star
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_every_process_of_a_live_launch_ends_if_only_the_launch_receives_a_signal(
+def test_every_process_of_a_launch_without_a_bag_ends_if_only_the_launch_receives_a_signal(
     domain_id: int, number: int
 ):
-    """Without autostart, the launch runs until the signal."""
+    """Without autostart, the node is not configured, and the launch runs until the signal."""
     process = launch(DISTRIBUTIONS[0], 'autostart:=false', 'namespace:=robot')
     log = read_until(process, 'is unconfigured')
     process.send_signal(number)

@@ -1,4 +1,4 @@
-"""Raw images arrive with the Fast DDS profile of this package."""
+"""Tests that raw images arrive with the Fast DDS profile of this package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COUNT = 20
 PROFILE = ROOT / 'config' / 'middleware' / 'fastdds_large_images.xml'
 
 
-def test_no_raw_image_is_lost_with_the_profile_of_fast_dds() -> None:
+def test_no_raw_image_is_lost_with_the_fast_dds_profile_for_large_images() -> None:
     environment = {
         **os.environ,
         'RMW_IMPLEMENTATION': 'rmw_fastrtps_cpp',

@@ -1,4 +1,4 @@
-"""How processes of this package start and end, also when ROS 2 cannot start."""
+"""Tests how processes of this package start and end, also if ROS 2 cannot start."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ with ros_process():
     publisher = node.create_publisher(Empty, '/flood', 100)
     node.create_subscription(Empty, '/flood', lambda message: time.sleep(0.005), 100)
     threading.Thread(target=publish, daemon=True).start()
-    time.sleep(3.0)  # now there are messages for many seconds
+    time.sleep(3.0)  # now so many messages wait that the executor is busy for seconds
     print('busy', flush=True)
     spin_until_signal(node)
 print('ended')
 """
-"""A program that receives more messages than it can handle."""
+"""A program that receives messages faster than it can process them."""
 
 
 def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -68,7 +68,7 @@ def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_process_starts_with_valid_names(domain_id: int):
+def test_a_process_starts_if_the_node_name_and_the_namespace_are_valid(domain_id: int):
     outcome = run('--ros-args', '-r', '__node:=own', '-r', '__ns:=/robot')
     assert (outcome.returncode, outcome.stdout) == (0, 'started\n')
 
@@ -86,7 +86,7 @@ def test_a_process_starts_with_valid_names(domain_id: int):
         (('--unknown',), 'check the names and values after --ros-args'),
     ],
 )
-def test_an_invalid_argument_of_ros_ends_the_process_with_a_message(
+def test_an_invalid_ros_argument_ends_the_process_with_a_message(
     domain_id: int, words: tuple[str, ...], remedy: str
 ):
     outcome = run('--ros-args', *words)
@@ -133,12 +133,12 @@ def test_openmp_threads_sleep_while_they_wait_unless_the_environment_sets_anothe
         ),
     ],
 )
-def test_arguments_of_the_program_are_separated_from_those_of_ros(words, own, ros):
+def test_arguments_of_the_program_are_separated_from_ros_arguments(words, own, ros):
     assert split_arguments(words.split()) == (own.split(), ros.split())
 
 
 @pytest.mark.parametrize('name', ['player', 'recorder', 'visualizer', 'viewer'])
-def test_a_signal_while_a_program_imports_its_modules_ends_it_without_a_traceback(name: str):
+def test_a_signal_during_the_imports_of_a_program_ends_the_program_without_a_traceback(name: str):
     process = subprocess.Popen(
         [sys.executable, '-c', SLOW_IMPORT.replace('NAME', name)],
         stdout=subprocess.PIPE,

@@ -1,5 +1,8 @@
-"""A lifecycle node that loses the first request of each transition and the response to the
-second."""
+"""A lifecycle node with an unreliable service for transitions.
+
+The first request for each transition has no effect and gets no response. The second request is
+executed, but gets no response.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ class UnreliableLifecycleNode(Node):
         if response.success:
             self._state = GOALS[transition]
         if self._asked[transition] < 3:
-            self.destroy_service(self._service)  # the request is lost, and the response with it
+            self.destroy_service(self._service)  # without the service, no response is sent
             self._serve_changes()
         return response
 

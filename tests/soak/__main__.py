@@ -16,11 +16,11 @@ from tests.soak.soak import Result, run
 
 LEVELS = ('OK', 'WARN', 'ERROR', 'STALE')
 WARM_UP = 0.1
-"""Part of the duration that counts as warm-up."""
+"""Duration of the warm-up divided by the duration of the soak test."""
 
 
 def memory_slope(samples: list[tuple[float, float, int, int]]) -> float:
-    """Return the growth of memory after the warm-up in MiB per hour, by least squares."""
+    """Return the growth of memory after the warm-up in MiB per hour, from a least-squares line."""
     times, memory = np.array([sample[:2] for sample in samples]).T
     late = times >= WARM_UP * times[-1]
     return float(np.polyfit(times[late], memory[late], 1)[0] * 3600)
@@ -45,7 +45,7 @@ def table(result: Result) -> str:
 
 
 def summary(result: Result) -> str:
-    """Return the figures of a soak in a few lines."""
+    """Return the counts, the resources and the failures of a soak test as text."""
     samples = np.array(result.samples)
     settled = samples[samples[:, 0] >= WARM_UP * samples[-1, 0]]
     dropped = ', '.join(
@@ -68,10 +68,12 @@ def summary(result: Result) -> str:
 
 
 def main() -> None:
-    """Run the command line; the exit code is 1 if something failed."""
+    """Run the soak test with the options of the command line; exit with 1 after a failure."""
     parser = ArgumentParser(prog='python -m tests.soak', description=__doc__.splitlines()[0])
-    parser.add_argument('--minutes', type=float, default=60.0)
-    parser.add_argument('--seed', type=int, default=int(time.time()))
+    parser.add_argument('--minutes', type=float, default=60.0, help='duration (default: 60)')
+    parser.add_argument(
+        '--seed', type=int, default=int(time.time()), help='seed of the faults (default: the time)'
+    )
     options = parser.parse_args()
     print(f'seed {options.seed}', flush=True)
     isolate()

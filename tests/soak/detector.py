@@ -1,4 +1,4 @@
-"""The node as a child process with a tiny model, and subscribers to its outputs."""
+"""Runs the node with a tiny model as a child process, and subscribes to its outputs."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEA
 
 
 class RunningDetector:
-    """One node process; records its results and diagnostics.
+    """Starts a node process and records the results and diagnostics of the node.
 
     Attributes:
-        results: time.monotonic() of each result and its stamp in nanoseconds.
+        results: for each result, the time.monotonic() of its arrival and its stamp in nanoseconds.
         invalid_results: messages about results with invalid values.
-        worst: highest diagnostics level since it was last set to 0.
+        worst: highest diagnostics level since a test last set this attribute to 0.
     """
 
     def __init__(self, node: Node, folder: Path, threshold: float = 0.05) -> None:
@@ -65,7 +65,7 @@ class RunningDetector:
         node.create_subscription(DiagnosticArray, '/diagnostics', self._take_diagnostics, 100)
 
     def usage(self) -> tuple[float, int, int]:
-        """Return the process's memory in MiB, its threads and its open files."""
+        """Return the memory of the process in MiB and its numbers of threads and open files."""
         process = psutil.Process(self._process.pid)
         return process.memory_info().rss / 2**20, process.num_threads(), process.num_fds()
 
@@ -73,7 +73,7 @@ class RunningDetector:
         return self._process.poll() is None
 
     def counts(self) -> dict[str, int]:
-        """Return received, processed and dropped sets over all activations."""
+        """Return the numbers of received, processed and dropped sets, over all activations."""
         with self._lock:
             return {
                 name: self._totals.get(name, 0) + count for name, count in self._newest.items()
@@ -83,7 +83,7 @@ class RunningDetector:
         return self._log.read_text(errors='replace')
 
     def change(self, *transitions: int) -> None:
-        """Make some transitions.
+        """Perform lifecycle transitions one after the other.
 
         Raises:
             AssertionError: a transition failed.
@@ -95,12 +95,12 @@ class RunningDetector:
             )
 
     def set(self, name: str, value) -> None:
-        """Set a parameter."""
+        """Set a parameter of the node; the node may reject the value."""
         parameter = Parameter(name, value=value).to_parameter_msg()
         self._call(SetParameters, 'set_parameters', SetParameters.Request(parameters=[parameter]))
 
     def close(self) -> int:
-        """End the process as a terminal would; return its exit code."""
+        """End the process with SIGTERM, and return its exit code."""
         self._process.terminate()
         return self._process.wait(TIMEOUT_S)
 
@@ -108,11 +108,11 @@ class RunningDetector:
         if name not in self._clients:
             self._clients[name] = self._node.create_client(kind, f'{NAME}/{name}')
         client = self._clients[name]
-        assert client.wait_for_service(TIMEOUT_S), f'no service {name}'
+        assert client.wait_for_service(TIMEOUT_S), f'the service {name} is not available'
         future = client.call_async(request)
         deadline = time.monotonic() + TIMEOUT_S
         while not future.done():
-            assert time.monotonic() < deadline, f'no response of {name}'
+            assert time.monotonic() < deadline, f'the service {name} does not respond'
             time.sleep(0.01)
         return future.result()
 
@@ -150,7 +150,11 @@ class RunningDetector:
                 )
 
     def _count(self, counts: dict[str, int]) -> None:
-        """Add up what each activation counts from 0."""
+        """Store the newest counts of the node.
+
+        The counts start at 0 with each activation. If they become smaller, the counts of the last
+        activation are added to the totals.
+        """
         with self._lock:
             if counts.get('received', 0) < self._newest.get('received', 0):
                 self._totals = {

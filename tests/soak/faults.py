@@ -1,5 +1,7 @@
-"""Faults of the soak test: each function returns attributes for ``Stream.fault``; some use the
-random generator.
+"""Faults of the soak test.
+
+Each function in ``FAULTS`` gets a random generator and returns the attributes for
+``Stream.fault``.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ def _restamped(new_ns: Callable[[int], int], cameras: Collection[str]) -> dict[s
 
 
 def _files(files: dict[str, bytes]) -> dict[str, Callable]:
-    """Replace the JPEG files of cameras."""
+    """Return a hook that replaces the JPEG files of the cameras in ``files``."""
 
     def hook(camera: str, image) -> list:
         if camera in files:
@@ -53,7 +55,7 @@ def _files(files: dict[str, bytes]) -> dict[str, Callable]:
 
 
 def _info(**fields) -> dict[str, Callable]:
-    """Replace fields of each CameraInfo."""
+    """Return a hook that replaces ``fields`` of each CameraInfo."""
 
     def hook(_: str, info) -> list:
         for name, value in fields.items():
@@ -68,7 +70,7 @@ def _focal(focal: float) -> dict[str, Callable]:
 
 
 def _rotated(*quaternion: float) -> dict[str, Callable]:
-    """Replace the rotation of each ego pose; ``quaternion`` is x, y, z, w."""
+    """Return a hook that sets the rotation of each ego pose to ``quaternion`` (x, y, z, w)."""
 
     def hook(pose) -> list:
         rotation = pose.transform.rotation
@@ -136,4 +138,4 @@ FAULTS: dict[str, Callable[[Random], dict]] = {
     'lens distortion': lambda _: _info(d=(-0.3, 0.1, 0.0, 0.0, 0.0)),
     'several faults at once': _several,
 }
-"""Fault functions by name."""
+"""For each fault, the function that returns its attributes."""

@@ -1,5 +1,5 @@
-"""The soak test: injects faults in random order with pauses between them and records what the node
-did."""
+"""The soak test: injects faults in random order, with pauses, and records how the node reacts and
+recovers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.soak.detector import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, Runnin
 from tests.soak.faults import FAULTS, PERIOD_S
 
 RECOVERY_S = 120.0
-"""A node without a result for this time after the end of a fault has not recovered; long, because
-machines may be slow."""
+"""If there is no result for this time after the end of a fault, the node has not recovered. The
+time is long, because the machine may be slow."""
 SAMPLE_S = 5.0
 """Shortest time between two samples of memory, threads and open files."""
 RECENT_ROUNDS = 600
-"""Number of image sets whose stamps are compared with those of the results."""
+"""Number of the newest image sets whose exposure times are compared with the stamps of results."""
 SHIFTED = ('stamps of a camera shifted', 'time jumps back', 'time jumps forward')
 """Faults after which the stamps do not show whether the images of a set belong to one trigger
 cycle."""
@@ -38,8 +38,9 @@ class Outcome:
         seconds: total duration.
         results: number of results during the fault.
         worst: highest diagnostics level of each injection.
-        recoveries_s: recovery time of each injection: from the end of the fault to the first
-            result of a round without it; ``RECOVERY_S`` if there is none.
+        recoveries_s: recovery time of each injection, from the end of the fault to the first
+            result of images that were published without the fault; ``RECOVERY_S`` if there is no
+            such result.
     """
 
     seconds: float = 0.0
@@ -55,9 +56,9 @@ class Result:
     Attributes:
         outcomes: by fault.
         failures: messages; empty if the test passed.
-        samples: time in seconds, MiB, threads and open files.
+        samples: time in seconds, memory in MiB, number of threads, number of open files.
         counts: image sets by outcome, as in the diagnostics.
-        sent: number of rounds of the stream, also of those with silent cameras.
+        sent: number of image sets that were published, including sets with silent cameras.
         seconds: total duration.
         exit_code: exit code of the node.
     """
@@ -72,7 +73,7 @@ class Result:
 
 
 class Soak:
-    """One run; needs rclpy to be initialized.
+    """One run of the soak test; rclpy must be initialized.
 
     Args:
         seconds: duration; None for no limit.
@@ -108,8 +109,10 @@ class Soak:
         )
 
     def run(self) -> Result:
-        """Run the soak test; failures are in the result, but a node that does not end raises
-        ``subprocess.TimeoutExpired``.
+        """Run the soak test and return its result, which contains the failures.
+
+        Raises:
+            subprocess.TimeoutExpired: the node does not end after SIGTERM.
         """
         graph = Graph()
         with tempfile.TemporaryDirectory() as folder:
@@ -187,13 +190,17 @@ class Soak:
             time.sleep(min(0.05, end - now))
 
     def _require_recovery(self, name: str, ended: float) -> float:
-        """Return the time until the result of an image exposed after ``ended``."""
+        """Wait for a result of images that are exposed from now on, and return the time from
+        ``ended`` to this result.
+
+        If there is no such result, add a failure and return ``RECOVERY_S``.
+        """
         exposures_ns, first = self._stream.exposures_ns, len(self._stream.exposures_ns)
         while len(exposures_ns) == first:
             time.sleep(0.005)
         first_ns, _ = exposures_ns[first]
         while time.monotonic() < ended + RECOVERY_S:
-            # Results with newer stamps belong to the time when the clock was ahead.
+            # Results with newer stamps come from images that were sent while the clock was ahead.
             _, newest_ns = exposures_ns[-1]
             for at, stamp_ns in self._detector.results[-1:]:
                 if at >= ended and first_ns <= stamp_ns <= newest_ns:
@@ -204,8 +211,11 @@ class Soak:
         return RECOVERY_S
 
     def _require_true_stamps(self, name: str, first_result: int) -> None:
-        """Check that the stamp of each result since ``first_result`` lies within a round; rounds
-        overlap at 36 Hz and more, so that it always does.
+        """Check that the stamp of each result, from number ``first_result`` on, lies between the
+        first and the last exposure of an image set.
+
+        The stamp of a result is the mean stamp of its images. If the images belonged to different
+        trigger cycles, this mean would usually lie between two image sets.
         """
         recent = self._stream.exposures_ns[-RECENT_ROUNDS:]
         for _, stamp_ns in self._detector.results[first_result:]:
@@ -239,7 +249,7 @@ class Soak:
             )
             result.failures.append('the node logged: ' + '\n'.join(lines[place : place + 12]))
         if result.exit_code != 0:
-            result.failures.append(f'the node ended with {result.exit_code}')
+            result.failures.append(f'the node ended with exit code {result.exit_code}')
 
 
 def run(
@@ -250,7 +260,7 @@ def run(
     seed: int = 0,
     report: Callable[[str], None] = print,
 ) -> Result:
-    """Soak a node in this process's ROS domain; the arguments are those of ``Soak``."""
+    """Run the soak test in the ROS domain of this process; see ``Soak`` for the arguments."""
     rclpy.init()
     try:
         return Soak(seconds, faults, hold_s, rest_s, seed, report).run()

@@ -1,14 +1,14 @@
-"""A short soak with every kind of fault twice; `python -m tests.soak` runs for hours."""
+"""A short soak test with two injections of each fault; `python -m tests.soak` runs for longer."""
 
 from tests.soak.faults import FAULTS
 from tests.soak.soak import Result, run
 
 KINDS = len(FAULTS) + 3
-"""Number of kinds of faults: those of the images, changes of parameters and two sequences of
+"""Number of kinds of faults: the faults in FAULTS, changes of parameters, and two sequences of
 transitions."""
 MAX_GROWTH_MB = 25.0
-"""Limit for the growth of memory in the second half, MiB; 1 to 2 are usual. A leak of one image
-per trigger cycle would be 80."""
+"""Largest allowed growth of memory in the second half of the test, MiB. A growth of 1 to 2 MiB is
+usual. A leak of one image per trigger cycle would be a growth of 80 MiB."""
 
 
 def test_the_node_recovers_from_every_fault_in_random_order(domain_id: int) -> None:

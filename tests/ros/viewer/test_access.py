@@ -1,4 +1,4 @@
-"""Tests with real connections which clients may read the live view."""
+"""Tests which clients may read the live view. The tests open real connections."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_url_of_a_local_view_has_no_token(local: Page) -> None:
 
 
 @pytest.mark.parametrize('status', [http_status, websocket_status])
-def test_beyond_loopback_a_token_is_required(remote: Page, status) -> None:
+def test_a_page_that_other_machines_can_reach_requires_a_token(remote: Page, status) -> None:
     allowed = 200 if status is http_status else 101
     token = re.fullmatch(rf'http://[^/]+:{remote.port}/\?token=([\w-]{{20,}})', remote.url)[1]
     assert status(remote) == 403
@@ -100,7 +100,7 @@ def test_the_page_sets_the_token_as_a_cookie_for_its_websocket(remote: Page) -> 
     assert {'HttpOnly', 'SameSite=Strict'} <= set(cookie.split('; '))
 
 
-def test_the_browser_shows_the_name_of_the_view_as_title(local: Page) -> None:
+def test_the_title_of_the_page_is_bevdepth(local: Page) -> None:
     request = urllib.request.Request(local.url, headers={'Accept-Encoding': 'gzip'})
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
         page = response.read()
@@ -112,12 +112,12 @@ def test_each_server_has_its_own_token() -> None:
 
 
 @pytest.mark.parametrize('host', ['127.0.0.1', '127.8.8.8', '::1', 'localhost', 'LOCALHOST'])
-def test_loopback_addresses_are_known(host: str) -> None:
+def test_a_loopback_address_requires_no_token(host: str) -> None:
     assert is_loopback(host)
     assert Access(host).token is None
 
 
 @pytest.mark.parametrize('host', ['', '0.0.0.0', '::', '10.0.0.1', 'localhost.example', 'robot'])
-def test_other_addresses_are_not_loopback(host: str) -> None:
+def test_an_address_that_is_not_loopback_requires_a_token(host: str) -> None:
     assert not is_loopback(host)
     assert Access(host).token is not None

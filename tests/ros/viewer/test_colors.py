@@ -1,4 +1,4 @@
-"""The tone mapping of three.js, and colors that compensate it."""
+"""Tests the tone mapping of three.js and the colors that compensate this tone mapping."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bevdepth_ros.viewer.colors import browser_color, line_color, shown
 
 
 def aces(linear: float) -> float:
-    """Return the curve of three.js for gray, of linear light with an exposure of 1."""
+    """Return the linear light that three.js displays for gray of ``linear`` light, exposure 1."""
     film = linear / 0.6
     return (film * (film + 0.0245786) - 0.000090537) / (
         film * (0.983729 * film + 0.4329510) + 0.238081
@@ -19,7 +19,7 @@ def aces(linear: float) -> float:
 
 
 @pytest.mark.parametrize('gray', [0, 8, 20, 40, 64, 128, 200, 255])
-def test_gray_stays_gray_and_follows_the_curve_of_aces(gray: int) -> None:
+def test_gray_is_displayed_as_gray_and_follows_the_aces_curve(gray: int) -> None:
     seen = shown(np.full(3, float(gray)))
     share = gray / 255
     light = share / 12.92 if share < 0.04 else ((share + 0.055) / 1.055) ** 2.4
@@ -28,7 +28,7 @@ def test_gray_stays_gray_and_follows_the_curve_of_aces(gray: int) -> None:
     np.testing.assert_allclose(seen, expected, atol=0.01)
 
 
-def test_saturated_colors_lose_saturation() -> None:
+def test_saturated_colors_are_displayed_with_less_saturation() -> None:
     seen = shown(255.0 * np.eye(3))
     np.testing.assert_allclose(
         seen, [(250.2, 16.3, 20.3), (147.4, 227.8, 88.8), (0, 0, 227.6)], atol=0.05
@@ -44,7 +44,7 @@ def test_a_class_has_nearly_the_same_color_in_the_browser_and_in_rendered_images
         assert nearest == name
 
 
-def test_a_color_is_sent_as_the_grid_color_that_is_displayed_most_similarly() -> None:
+def test_the_color_that_is_sent_is_the_grid_color_that_is_displayed_most_similarly() -> None:
     sent = browser_color((140, 140, 140))
     assert sent == (128, 128, 128)  # a gray of the grid, which is shown as 140.7
     assert browser_color((0, 0, 0)) == (0, 0, 0)
@@ -54,7 +54,7 @@ def test_a_color_is_sent_as_the_grid_color_that_is_displayed_most_similarly() ->
         assert np.abs(places - places.round()).max() * step <= 0.5
 
 
-def test_colors_of_lines_are_the_same_colors_in_linear_light() -> None:
+def test_line_colors_are_the_browser_colors_in_linear_light() -> None:
     for name in NUSCENES_CLASSES:
         shares = np.array(browser_color(class_color(name))) / 255
         light = np.where(shares < 0.04, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)

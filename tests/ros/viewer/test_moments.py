@@ -1,4 +1,4 @@
-"""What the page shows at each time of the last seconds."""
+"""Tests the content of a moment, which the page shows, and the history of the last seconds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def at(moments: MomentHistory, seconds_back: float) -> str | None:
     return None if found is None else found.figures
 
 
-def test_moments_of_the_last_seconds_are_stored() -> None:
+def test_only_the_moments_of_the_last_seconds_are_stored() -> None:
     assert len(history(2.0, *range(0, 3100, 100))) == 21
     assert at(history(2.0, 999, 1000, 3000), 9.0) == '1000'
 
@@ -37,7 +37,9 @@ def test_moments_of_the_last_seconds_are_stored() -> None:
 @pytest.mark.parametrize(
     ('seconds_back', 'time'), [(0.0, '3000'), (0.04, '3000'), (0.06, '2900'), (0.52, '2500')]
 )
-def test_the_nearest_moment_is_shown(seconds_back: float, time: str) -> None:
+def test_the_history_returns_the_moment_that_is_nearest_to_the_requested_time(
+    seconds_back: float, time: str
+) -> None:
     assert at(history(2.0, *range(0, 3100, 100)), seconds_back) == time
 
 
@@ -66,7 +68,7 @@ def test_camera_images_show_only_boxes_above_the_default_score() -> None:
     assert panel(None) == panel(SHOWN_SCORE - 0.01) != panel(SHOWN_SCORE + 0.01)
 
 
-def test_a_moment_has_the_stamp_figures_and_all_detections_of_its_scene() -> None:
+def test_a_moment_has_the_stamp_the_figures_and_all_detections_of_its_scene() -> None:
     moment = moment_of(scene(0.1), '12 ms')
     assert (moment.stamp_ns, moment.figures) == (10**9, '12 ms')
     assert len(moment.detections) == 1
@@ -75,7 +77,7 @@ def test_a_moment_has_the_stamp_figures_and_all_detections_of_its_scene() -> Non
     assert moment_of(scene(None), '').detections is None
 
 
-def test_panels_are_jpeg_files_in_color_of_limited_size() -> None:
+def test_panels_are_color_jpeg_files_of_limited_size() -> None:
     image = Image.open(io.BytesIO(moment_of(scene(None, (1600, 900)), '').panels['CAM_BACK']))
     assert (image.format, image.size) == ('JPEG', PANEL_SIZE)
     red, green, blue = np.asarray(image)[250:350].reshape(-1, 3).mean(0)

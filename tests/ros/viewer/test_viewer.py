@@ -61,8 +61,8 @@ class Browser:
     """A client that reads the messages of the server as the page does."""
 
     def __init__(self, connection: ClientConnection):
-        """Send the camera pose first, as the page does; only then does the server count the
-        browser as connected.
+        """Send the pose of the virtual camera, as the page does. The server counts a browser as
+        connected only after this message.
         """
         self._connection = connection
         self._waiting: deque[tuple[dict, list[bytes]]] = deque()
@@ -74,10 +74,11 @@ class Browser:
         accept: Callable[[dict], bool] = lambda message: True,
         send: Callable[[], None] | None = None,
     ) -> tuple[dict, list[bytes]]:
-        """Return the first accepted message of a kind, and the binary data sent with it.
+        """Return the first message of type ``kind`` for which ``accept`` returns True, and the
+        binary buffers of its packet.
 
-        ``send`` is called now, and again whenever no message arrives for a while, because ROS may
-        lose a message.
+        ``send`` is called immediately. It is called again whenever no packet arrives for
+        SEND_AGAIN_S seconds, because ROS may lose a message.
         """
         deadline = time.monotonic() + TIMEOUT_S
         while send is not None and time.monotonic() < deadline:
@@ -104,7 +105,7 @@ def named(name: str) -> Callable[[dict], bool]:
 
 
 def decoded(data: bytes) -> tuple[list[dict], list[bytes]]:
-    """Return the messages of a packet, and its binary buffers."""
+    """Return the messages and the binary buffers of a packet."""
     size = int.from_bytes(data[8:16], 'little')
     content = msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(data[16 : 16 + size]))
     buffers, start = [], 16 + size
@@ -115,7 +116,7 @@ def decoded(data: bytes) -> tuple[list[dict], list[bytes]]:
     return content['messages'], buffers
 
 
-def test_a_browser_gets_the_page_with_the_awaited_topics_and_then_boxes(
+def test_a_browser_receives_the_page_then_the_topics_without_messages_and_then_boxes(
     graph: Graph, viewer: Viewer
 ) -> None:
     address = f'127.0.0.1:{viewer.page.port}'
@@ -155,7 +156,7 @@ def test_a_browser_gets_the_page_with_the_awaited_topics_and_then_boxes(
         )
 
 
-def test_a_browser_that_connects_later_gets_the_current_readout(
+def test_a_browser_that_connects_later_receives_the_current_text(
     graph: Graph, viewer: Viewer
 ) -> None:
     rig = Rig(graph.node, CAMERAS)
@@ -174,7 +175,7 @@ def test_a_browser_that_connects_later_gets_the_current_readout(
         assert 'no detections: is the detector active?' in readout['props']['content']
 
 
-def test_an_open_page_says_that_the_live_view_has_ended() -> None:
+def test_an_open_page_shows_that_the_live_view_has_ended() -> None:
     page = Page('127.0.0.1', 0, 5.0)
     address, protocol = f'ws://127.0.0.1:{page.port}', f'viser-v{viser.__version__}'
     with connect(address, subprotocols=[protocol], max_size=None) as connection:
