@@ -1,4 +1,4 @@
-"""The fixtures of the tests of nodes and of bags."""
+"""Fixtures of the node tests and of the bag tests, for the end-to-end tests."""
 
 from __future__ import annotations
 

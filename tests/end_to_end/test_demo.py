@@ -17,7 +17,7 @@ MAX_DEMO_S = 580
 
 
 def run_demo(out: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run the module of the demo, which writes to ``out``."""
+    """Run the demo with the output folder ``out``."""
     command = [sys.executable, '-m', 'bevdepth_ros.demo', '--out', str(out), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=MAX_DEMO_S)
 

@@ -1,4 +1,4 @@
-"""Scores the launched node with the command line tool."""
+"""Scores the launched node with the tool ``evaluate_node``."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ def out(
     small_checkpoint: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """Return the output folder of the tool, which writes the bag of the first scene and reuses the
-    existing bag of the second."""
+    """Run the tool and return its output folder. The tool writes the bag of the first scene and
+    reuses the existing bag of the second scene.
+    """
     out = tmp_path_factory.mktemp('closed_loop')
     values = {
         'dataroot': key_frames_root,
@@ -62,8 +63,9 @@ def results_in(folder: Path) -> dict[str, list[dict]]:
 
 
 def rows(entries: list[dict]) -> np.ndarray:
-    """Return (n, 10) center, size, heading, score and class of the boxes, sorted so that rounding
-    does not change the order.
+    """Return (n, 10) center, size, heading (squares of w and z of the quaternion), score and
+    class of the boxes, sorted by rounded x and y, so that rounding errors do not change the
+    order.
     """
     found = [
         (
@@ -79,7 +81,7 @@ def rows(entries: list[dict]) -> np.ndarray:
     return table[np.lexsort(np.round(table[:, :2], 1).T)]
 
 
-def test_the_node_gives_the_boxes_that_the_offline_evaluation_gives(
+def test_the_boxes_of_the_node_equal_the_boxes_of_the_offline_evaluation(
     out: Path, index: SampleIndex
 ) -> None:
     offline, node = results_in(out / 'offline'), results_in(out)
@@ -93,7 +95,7 @@ def test_the_node_gives_the_boxes_that_the_offline_evaluation_gives(
     )
 
 
-def test_velocities_with_a_past_frame_equal_those_of_the_offline_evaluation(
+def test_velocities_with_a_past_frame_equal_the_velocities_of_the_offline_evaluation(
     out: Path, index: SampleIndex
 ) -> None:
     offline, node = results_in(out / 'offline'), results_in(out)
@@ -107,7 +109,7 @@ def test_velocities_with_a_past_frame_equal_those_of_the_offline_evaluation(
     assert speeds[0].max() > 0.1
 
 
-def test_a_key_frame_without_result_is_reported_as_missed_and_the_others_have_results(
+def test_only_the_key_frame_without_result_is_reported_as_missed(
     out: Path, index: SampleIndex
 ) -> None:
     scenes = json.loads((out / 'report.json').read_text())['scenes']

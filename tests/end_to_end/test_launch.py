@@ -50,8 +50,9 @@ def generate_launch_description():
 
 @pytest.fixture(scope='session')
 def expected(drive: list[Snapshot], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Return what the offline pipeline finds in the two frames of the sample; the first one is
-    the past frame of the second."""
+    """Return files with the boxes that the offline pipeline computes for the two frames of the
+    sample. The first frame is the past frame of the second frame.
+    """
     detector = Detector.from_checkpoint('small', 'cpu')
     frames = [snapshot.frame() for snapshot in drive]
     paths = [tmp_path_factory.mktemp('expected') / f'{frame.stamp_ns}.npz' for frame in frames]
@@ -96,7 +97,7 @@ def test_the_launched_node_publishes_the_boxes_of_the_offline_pipeline(
 def test_two_included_detectors_run_in_their_own_scopes_and_end_after_the_bag(
     domain_id: int, sample_bag: Path, tiny_checkpoint: Path, tmp_path: Path
 ):
-    """One of them cannot be configured, which does not affect the other one."""
+    """The detector ``live`` cannot be configured, which does not affect the detector ``robot``."""
     path, out = tmp_path / 'two.launch.py', tmp_path / 'recorded'
     places = {'CHECKPOINT': tiny_checkpoint, 'BAG': sample_bag, 'OUT': out}
     text = TWO_DETECTORS

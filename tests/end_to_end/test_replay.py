@@ -46,10 +46,10 @@ def test_the_results_of_a_part_of_a_bag_with_raw_images_are_recorded(
     received, processed = map(
         int, re.search(r'image sets: (\d+) received, (\d+) processed', log).groups()
     )
-    assert 1 <= processed <= received <= 5, 'of about twelve in the whole bag'
+    assert 1 <= processed <= received <= 5, 'the whole bag has about 12 image sets'
     with Reader(tmp_path / 'detections') as recorded:
         counts = {each.topic: each.msgcount for each in recorded.connections}
-        assert recorded.duration < 10e9, 'the time of the replay'
+        assert recorded.duration < 10e9, 'the stamps of the recorded bag are not from the replay'
     counts.pop('/diagnostics', None)  # once a second of the replay
     assert counts == {
         f'/bevdepth_detector/{name}': 1 if name == 'label_info' else processed

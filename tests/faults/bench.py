@@ -31,10 +31,10 @@ LEVELS = {
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
 DEACTIVATE, CLEANUP = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP
 START_TIMEOUT_S = 120.0
-"""Importing torch takes long on a busy machine."""
+"""The timeout is long, because importing torch takes long on a busy machine."""
 SAME_ROUND_NS = 1_000_000
-ROUNDS_ON_THE_WAY = 100
-"""Largest number of image sets before a time whose results may still arrive after it."""
+PENDING_ROUNDS = 100
+"""Largest number of image sets that were sent before a time and have results after this time."""
 PARAMETERS = {
     'cameras': list(CAMERAS), 'image_topics': ['/{camera}/image'],
     'camera_info_topics': ['/{camera}/camera_info'], 'device': 'cpu',
@@ -54,7 +54,9 @@ class Record:
 
 
 class Bench:
-    """Starts the node, subscribes to its topics and calls its services."""
+    """Starts the node, subscribes to its topics and calls its services. The argument ``since``
+    of the methods is a time of ``time.monotonic``.
+    """
 
     def __init__(self, graph: Graph, checkpoint: Path, log: Path, **parameters):
         self.graph, self.checkpoint = graph, checkpoint
@@ -132,8 +134,9 @@ class Bench:
         return future.result()
 
     def with_parameters(self, **values) -> None:
-        """Run the node with ``values`` in place of the usual ones, and restore those that an
-        earlier call changed."""
+        """Run the node with ``values`` instead of the usual values. Parameters that an earlier
+        call changed get their usual values again.
+        """
         wanted = {**self._usual, **values}
         changed = {name: value for name, value in wanted.items() if self.values.get(name) != value}
         if not changed:
@@ -151,7 +154,7 @@ class Bench:
         assert self.change(ACTIVATE)
 
     def reports(self, level: str, area: str, words: str, since: float) -> bool:
-        """Return True if a status of ``area`` since then had this level and these words."""
+        """Return True if a status of ``area`` after ``since`` had this level and these words."""
         for received_at, statuses in reversed(self.statuses):
             if received_at < since:
                 return False
@@ -161,7 +164,7 @@ class Bench:
         return False
 
     def problems(self, since: float) -> set[str]:
-        """Return all problems that were reported since then."""
+        """Return all problems that were reported after ``since``."""
         found = [
             status for at, statuses in self.statuses if at >= since for status in statuses.values()
         ]
@@ -172,25 +175,27 @@ class Bench:
         }
 
     def is_healthy(self, since: float) -> bool:
-        """Return True if the newest diagnostics since then report no problem, and the newest
-        result has all cameras."""
+        """Return True if, after ``since``, the newest diagnostics report no problem and the
+        newest result has all cameras.
+        """
         if not self.statuses or self.statuses[-1][0] < since or not self.results(since):
             return False
         levels = {status.level for status in self.statuses[-1][1].values()}
         return levels == {DiagnosticStatus.OK} and self.records[-1].cameras == frozenset(CAMERAS)
 
     def results(self, since: float) -> list[Record]:
-        """Return the results since then."""
+        """Return the results that were received after ``since``, oldest first."""
         newest_first = takewhile(
             lambda record: record.received_at >= since, reversed(self.records)
         )
         return [*newest_first][::-1]
 
     def mixed(self, since: float, first_round: int) -> list[Record]:
-        """Return the results since then whose stamp is not the mean of their cameras' stamps in
-        one trigger cycle of ``stream.rounds[first_round:]`` or of the ones before it.
+        """Return the results after ``since`` that mix trigger cycles: no single cycle of
+        ``stream.rounds`` has the stamp of the result as the mean stamp of its cameras. The last
+        ``PENDING_ROUNDS`` cycles before ``first_round`` and all later cycles are compared.
         """
-        rounds = self.stream.rounds[max(0, first_round - ROUNDS_ON_THE_WAY) :]
+        rounds = self.stream.rounds[max(0, first_round - PENDING_ROUNDS) :]
         return [
             record
             for record in self.results(since)
@@ -198,7 +203,7 @@ class Bench:
         ]
 
     def results_for(self, since: float, first: int, last: int | None = None) -> list[Record]:
-        """Return the results since then for the images of ``stream.rounds[first:last]``."""
+        """Return the results after ``since`` for the images of ``stream.rounds[first:last]``."""
         rounds = self.stream.rounds[first:last]
         return [
             record
@@ -207,7 +212,7 @@ class Bench:
         ]
 
     def usage(self) -> dict[str, float]:
-        """Return the resources of the process: memory in MB, threads, file handles."""
+        """Return the resources that the process uses: memory in MB, threads and file handles."""
         process = psutil.Process(self.process.pid)
         return {
             'memory_mb': process.memory_info().rss / 2**20,

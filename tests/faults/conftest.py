@@ -1,4 +1,4 @@
-"""The fixtures of the node's tests, and a running node."""
+"""Fixtures of the node tests, and a fixture with a running node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ['bench', 'domain_id', 'graph', 'module_graph', 'tiny_checkpoint']
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        '--runtime', choices=('torch', 'onnx'), default='torch', help='of the node (torch)'
+        '--runtime', choices=('torch', 'onnx'), default='torch', help='runtime of the node (torch)'
     )
 
 
@@ -41,7 +41,7 @@ def bench(
     runtime: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Bench]:
-    """Yield the running, healthy node."""
+    """Yield a bench whose node is active and healthy."""
     log = tmp_path_factory.mktemp('node') / 'log.txt'
     bench = Bench(module_graph, tiny_checkpoint, log, **runtime)
     try:

@@ -1,5 +1,6 @@
-"""Functions that corrupt messages before the node receives them; each returns a context
-manager."""
+"""Injections of faults. An injection is a function of the bench that returns a context manager.
+Inside the context, messages are changed before the node receives them.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ def pose_fault(change: Callable) -> Callable[[Bench], AbstractContextManager]:
 
 
 def setting(**values) -> Callable:
-    """Return a change that sets fields."""
+    """Return a function that sets these fields of a message."""
 
     def change(message):
         for name, value in values.items():

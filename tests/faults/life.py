@@ -124,9 +124,9 @@ def pause_of_activity(bench: Bench) -> Iterator[None]:
 
 @contextmanager
 def stopped_process(bench: Bench) -> Iterator[None]:
-    """Stop the node for longer than cameras may be silent, as on a machine that sleeps or swaps,
-    and let it continue, several times: it is random whether the node first checks for silent
-    cameras or first receives the images that waited.
+    """Several times, stop the node for longer than ``camera_timeout_s`` and let it continue, as
+    on a machine that is suspended or swaps memory. It is random whether the node then first
+    checks for silent cameras or first receives the images that waited.
     """
     ending = threading.Event()
 
@@ -148,7 +148,7 @@ def stopped_process(bench: Bench) -> Iterator[None]:
 
 @contextmanager
 def impossible_transitions(bench: Bench) -> Iterator[None]:
-    """Request transitions that are invalid in the active state, and an unknown one."""
+    """Request transitions that are invalid in the active state, and unknown transitions."""
     assert not any(
         bench.change(transition_id) for transition_id in (CONFIGURE, ACTIVATE, CLEANUP, 0, 99, 255)
     )
@@ -157,7 +157,9 @@ def impossible_transitions(bench: Bench) -> Iterator[None]:
 
 @contextmanager
 def calibration_that_never_came(bench: Bench) -> Iterator[None]:
-    """Let the node drop its calibration, which it otherwise keeps while it is inactive."""
+    """Omit CameraInfo of CAM_BACK. A cleanup drops the calibration of the node, which the node
+    would keep while it is only inactive.
+    """
     with bench.stream.fault(info=lambda camera, info: [] if camera == BACK else [info]):
         for transition in (DEACTIVATE, CLEANUP, CONFIGURE, ACTIVATE):
             assert bench.change(transition)

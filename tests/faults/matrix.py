@@ -1,7 +1,7 @@
 """Injects a fault of the matrix into the running node, and checks what the node does.
 
-The times go to out/faults; ``python -m tests.faults.report`` writes the table in
-docs/RELIABILITY.md from them.
+The measured times are written to out/faults. From these times, ``python -m tests.faults.report``
+creates the table in docs/RELIABILITY.md.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from tests.ros.graph import TIMEOUT_S, wait_until
 RESULTS_IN_A_ROW = 3
 """Number of consecutive results that must be as expected."""
 REJECTED_ROUNDS = 5
-"""Image sets that must have no result, during a fault in which nothing may be published."""
+"""Number of image sets that must have no result, in a case in which nothing may be published."""
 
 
 def require_report_and_recovery(bench: Bench, case: Case) -> None:
-    """Fail unless the node reports the fault, publishes no false result, and recovers; after a
-    failure, activate the node again for the next case."""
+    """Fail unless the node reports the fault, publishes no false result, and recovers. After a
+    failure, restart the node for the next case.
+    """
     try:
         _inject_and_check(bench, case)
     except AssertionError:
@@ -81,8 +82,9 @@ def _require_published(bench: Bench, case: Case, injected: float) -> range:
     """Wait until the expected results were published.
 
     Returns:
-        Indices of the image sets that must have no result. Results arrive in order: once a later
-        image set has one, these cannot get any, however slow the node is.
+        Indices of the image sets that must have no result. Results arrive in the order of the
+        image sets. After the result of a later image set, none of these image sets can have a
+        result any more, even if the node is slow.
     """
     sent = len(bench.stream.rounds)
     if case.published == NOTHING:
@@ -100,7 +102,7 @@ def _require_published(bench: Bench, case: Case, injected: float) -> range:
 
 
 def _as_expected(bench: Bench, case: Case, injected: float) -> list:
-    """Return the newest results in a row that are as expected."""
+    """Return the newest consecutive results that are as the case expects, newest first."""
     missing = '' if case.published == ALL else case.published.removeprefix('without ')
     cameras = frozenset(CAMERAS) - set(missing.split(', '))
 

@@ -11,7 +11,7 @@ from tests.faults.cases import CASES, Case
 from tests.reference import ROOT
 
 TIMES = ROOT / 'out' / 'faults'
-"""A file per case, so that several processes can run parts of the matrix."""
+"""Folder with one file per case, so that several processes can run parts of the matrix."""
 PAGE = ROOT / 'docs' / 'RELIABILITY.md'
 BEGIN, END = '<!-- table: made by python -m tests.faults.report -->', '<!-- end of table -->'
 

@@ -17,27 +17,29 @@ from tests.ros.graph import wait_until
 
 ROUNDS = 100
 WARM_UP = 50
-"""Rounds after which caches are filled; with ONNX Runtime, memory grows by 40 MB in the first 40
-rounds and by less than 20 MB in 100 later ones."""
+"""Number of rounds until caches are filled. With ONNX Runtime, memory grows by 40 MB in the first
+40 rounds, and by less than 20 MB in 100 later rounds."""
 MAX_THREAD_GROWTH = 4
 MAX_GROWTH_MB = 30.0
-"""Limit for the other rounds; one leaked network of these tests would cost 45 MB per round."""
+"""Limit for the growth of memory after the warm-up. If a network of these tests leaked in each
+round, memory would grow by 45 MB per round."""
 STORM_S = 10.0
 STORM_PERIOD_S = 1 / 12
 """Trigger cycle. Shorter cycles overlap within the slop, so stamps would not show whether the
 images of a set belong to one cycle."""
 IMPORT_MOMENTS_S = (0.0, 0.3, 1.0)
-"""Times of the signal after the first line of the program, seconds."""
+"""Times between the first line of the program and the signal, seconds."""
 
 
-def go_round(bench: Bench) -> None:
+def cycle_states(bench: Bench) -> None:
     for transition in (DEACTIVATE, CLEANUP, CONFIGURE, ACTIVATE):
         assert bench.change(transition)
 
 
 def fail_to_activate(bench: Bench) -> None:
-    """Let an activation fail half-way, on an invalid topic name, and activate the node with the
-    valid name."""
+    """Let an activation fail because of an invalid topic name, then activate the node with the
+    valid name.
+    """
     assert bench.change(DEACTIVATE)
     assert bench.set('camera_info_topics', ['/no topic']) == ''
     assert not bench.change(ACTIVATE)
@@ -45,8 +47,10 @@ def fail_to_activate(bench: Bench) -> None:
     assert bench.change(ACTIVATE)
 
 
-def usage_when_well(bench: Bench) -> dict[str, float]:
-    """Return the resources of the process after all its threads have worked."""
+def usage_when_healthy(bench: Bench) -> dict[str, float]:
+    """Wait until the node is healthy, so that all its threads have worked, and return the
+    resources that its process uses.
+    """
     began = time.monotonic()
     wait_until(lambda: bench.is_healthy(began), 'a healthy node')
     return bench.usage()
@@ -57,17 +61,20 @@ def test_a_hundred_life_cycles_with_a_failed_activation_leak_nothing(
 ):
     for _ in range(WARM_UP):
         fail_to_activate(bench)
-        go_round(bench)
-    before = usage_when_well(bench)
+        cycle_states(bench)
+    before = usage_when_healthy(bench)
     for _ in range(ROUNDS - WARM_UP):
         fail_to_activate(bench)
-        go_round(bench)
-    after = usage_when_well(bench)
+        cycle_states(bench)
+    after = usage_when_healthy(bench)
     print(f'after {WARM_UP} rounds {before}, after {ROUNDS} rounds {after}')
-    # The threads of a session of ONNX Runtime end some time after it. A pool of threads may have
-    # started its last ones after the first rounds; a leak would add one thread per round.
+    # The threads of an ONNX Runtime session end some time after the session. A thread pool may
+    # have started its last threads after the warm-up. A leak would add one thread per round.
     most = before['threads'] + MAX_THREAD_GROWTH
-    wait_until(lambda: bench.usage()['threads'] <= most, f'{most} threads, not {after["threads"]}')
+    wait_until(
+        lambda: bench.usage()['threads'] <= most,
+        f'at most {most} threads instead of {after["threads"]}',
+    )
     assert after['handles'] == before['handles']
     assert after['memory_mb'] - before['memory_mb'] < MAX_GROWTH_MB
 
@@ -98,7 +105,7 @@ def test_the_node_is_healthy_after_concurrent_images_parameters_and_transitions(
         for thread in threads:
             thread.start()
         while time.monotonic() < ends_at:
-            go_round(bench)
+            cycle_states(bench)
         for thread in threads:
             thread.join()
     for name, value in (('score_threshold', 0.0), ('camera_timeout_s', 0.8), ('min_cameras', 1)):

@@ -2,9 +2,9 @@
 
     python -m tests.fuzz                                   # every target, 10,000 executions each
     python -m tests.fuzz --target bag_mcap --seconds 600
-    python -m tests.fuzz --target bag_mcap --seed 3 --first 1234 --executions 1   # repeats one
+    python -m tests.fuzz --target bag_mcap --seed 3 --first 12 --executions 1  # only execution 12
 
-A finding prints the seed and the number that repeat it.
+For each finding, the program prints the seed and the number of the execution, to repeat it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def main() -> None:
     """Run the command line; the exit status is 1 if there are findings."""
     parser = ArgumentParser(prog='python -m tests.fuzz', description=__doc__.splitlines()[0])
     parser.add_argument('--target', nargs='+', choices=sorted(TARGETS), default=sorted(TARGETS))
-    parser.add_argument('--executions', type=int, help='of each target')
-    parser.add_argument('--seconds', type=float, help='for each target')
+    parser.add_argument('--executions', type=int, help='number of executions of each target')
+    parser.add_argument('--seconds', type=float, help='time for each target, seconds')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--first', type=int, default=0, help='number of the first execution')
     options = parser.parse_args()

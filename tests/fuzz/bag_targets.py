@@ -75,7 +75,9 @@ def mcap(folder: Path) -> Callable[[Random], bool]:
 
 
 def mcap_remains(folder: Path) -> Callable[[Random], bool]:
-    """Read with ``McapFile``, which the target ``mcap`` does only if the library rosbags fails."""
+    """Read damaged files with ``McapFile``, which the target ``mcap`` uses only if the library
+    rosbags cannot read a file.
+    """
     sound = [
         storage_file(
             write_bag(folder / f'bag_{packed}', {'/a': qos()}, 4, 'mcap', compressed=packed)

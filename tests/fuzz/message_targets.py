@@ -260,7 +260,7 @@ def _odometry(transform: TransformStamped) -> Odometry:
 
 
 def serialized(_: Path) -> Callable[[Random], bool]:
-    """Deserializes damaged bytes with ROS, as DDS delivers them, and handles the message."""
+    """Deserializes damaged messages with ROS, and converts them as the node does."""
     image = CompressedImage(format='jpeg', data=array.array('B', bytes(50)))
     info = CameraInfo(width=160, height=96, distortion_model='plumb_bob', d=[0.0] * 5)
     raw = Image(width=4, height=4, encoding='rgb8', step=12, data=array.array('B', bytes(48)))
@@ -273,7 +273,8 @@ def serialized(_: Path) -> Callable[[Random], bool]:
     def execute(rng: Random) -> bool:
         kind, data = rng.choice(sound)
         data = damaged(rng, data)
-        if len(data) <= HEAD_BYTES:  # would end this process; the bag readers check for them, too
+        # ROS would crash this process. The bag readers reject such messages, too.
+        if len(data) <= HEAD_BYTES:
             return False
         try:
             message = deserialize_message(data, kind)

@@ -37,7 +37,7 @@ VALUES = (
     [], [[]], [0] * 100, {}, {'': None},
     {'x': {'x': []}},
 )  # fmt: skip
-"""Values that replace others in a tree."""
+"""Values that replace values of a tree."""
 MAX_CHANGES = 6
 
 
@@ -76,7 +76,7 @@ def _change(rng: Random, data: bytearray, words: Sequence[bytes]) -> None:
 
 
 def _place(rng: Random, length: int) -> int:
-    """Return a position; half of them among the first bytes, where headers are."""
+    """Return a random position: in half of the cases in the first 400 bytes, where headers are."""
     return rng.randint(0, min(length, 400) if rng.random() < 0.5 else length)
 
 

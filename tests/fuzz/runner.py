@@ -19,11 +19,11 @@ from tests.fuzz.targets import TARGETS
 HANG_S = 60.0
 """An execution that takes longer is a finding; the limit allows for slow machines."""
 MEMORY_BYTES = 6 << 30
-"""Address space that the process may use in addition to that after the target is built."""
+"""Address space that the process may use in addition to its size when the target is ready."""
 MAX_FINDINGS = 20
 """Findings after which a target is stopped."""
 _MAX_EXECUTIONS = 1 << 40
-"""More than any run executes; executions of different seeds have different random generators."""
+"""More executions than any run has. Different seeds therefore give different random generators."""
 
 
 @dataclass
@@ -116,7 +116,9 @@ def _watch(process, current, receiver) -> str:
             finding = receiver.recv()
     except EOFError:
         pass
-    return finding or (f'the process died with {process.exitcode}' if process.exitcode else '')
+    return finding or (
+        f'the process ended with exit code {process.exitcode}' if process.exitcode else ''
+    )
 
 
 def _work(

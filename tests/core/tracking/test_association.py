@@ -1,4 +1,4 @@
-"""Candidate pairs and matching."""
+"""Candidate pairs of tracks and detections, matching, and duplicates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from bevdepth_core.tracking.association import match_greedily, pairs_within, without_duplicates
 
 
-def test_pairs_are_those_of_one_class_within_the_radius():
+def test_all_pairs_of_one_class_within_the_radius_are_returned():
     rng = np.random.default_rng(1)
     offset = np.array((4.2e5, 5.1e6))  # as far from the origin as UTM coordinates
     tracks, detections = (rng.uniform(-20, 20, (size, 2)) + offset for size in (40, 60))
@@ -35,12 +35,12 @@ def test_pairs_are_matched_in_the_order_of_their_costs():
     assert set(zip(*map(np.ndarray.tolist, matched), strict=True)) == {(2, 7), (1, 0), (0, 1)}
 
 
-def test_a_track_is_unmatched_if_its_only_candidate_is_matched_to_another():
+def test_a_track_is_unmatched_if_its_only_candidate_is_matched_to_another_track():
     matched = match_greedily(np.array((0, 1)), np.array((0, 0)), np.array((2.0, 1.0)))
     assert [column.tolist() for column in matched] == [[1], [0]]
 
 
-def test_equal_costs_keep_the_order_of_the_pairs():
+def test_of_two_pairs_with_equal_costs_the_first_pair_is_matched():
     matched = match_greedily(np.array((0, 1)), np.array((0, 0)), np.array((1.0, 1.0)))
     assert [column.tolist() for column in matched] == [[0], [0]]
 

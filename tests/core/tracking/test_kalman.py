@@ -18,7 +18,7 @@ COUNT = 5
 
 
 def random_covariances(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Return (size, size, COUNT): objects are the last axis, as in the filter."""
+    """Return random (size, size, COUNT) covariances; the last axis is the object."""
     roots = rng.normal(size=(COUNT, size, size))
     return np.moveaxis(roots @ np.swapaxes(roots, 1, 2) + 0.5 * np.eye(size), 0, -1)
 
@@ -28,7 +28,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(5)
 
 
-def test_prediction_moves_with_the_velocity_and_adds_noise_of_the_acceleration(rng):
+def test_a_prediction_moves_the_position_by_the_velocity_and_adds_acceleration_noise(rng):
     mean, covariance = rng.normal(size=(4, COUNT)), random_covariances(rng, 4)
     acceleration, seconds = rng.uniform(0.5, 3, COUNT), 0.4
     moved, grown = predict(mean, covariance, seconds, acceleration)
@@ -74,7 +74,7 @@ def test_objects_without_a_measurement_keep_their_state(rng):
         np.testing.assert_array_equal(new[..., is_measured], all_new[..., is_measured])
 
 
-def test_closed_forms_equal_linear_algebra(rng):
+def test_log_determinant_and_mahalanobis_distance_equal_the_results_of_numpy(rng):
     matrices, differences = random_covariances(rng, 2), rng.normal(size=(2, COUNT))
     each = np.moveaxis(matrices, -1, 0)
     np.testing.assert_allclose(log_determinant(matrices), np.log(np.linalg.det(each)))

@@ -1,4 +1,4 @@
-"""Ids in traffic: a camera that is silent, and objects that pass behind a truck."""
+"""Track ids while a camera publishes no images, and while a truck hides objects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.core.tracking.scenes import CAR, TRUCK, detections, pose
 
 RATE_HZ = 12
 FRONT_RAD = 0.6
-"""Half the field of view of a front camera."""
+"""Half the field of view of a front camera, radians."""
 NOISE_M, NOISE_MPS = 0.15, 0.4
 
 
@@ -19,11 +19,12 @@ def follow(
     """Return the tracks of each frame of a drive at 5 m/s along x.
 
     Args:
-        objects: (n, 2) positions in the world at time 0.
-        velocities: (n, 2) of the objects.
-        labels: their classes.
+        objects: (n, 2) positions of the objects in the world at time 0, meters.
+        velocities: (n, 2) velocities of the objects in the world, m/s.
+        labels: classes of the objects.
         seconds: length of the drive.
-        is_seen: takes a time and (n, 2) positions in the ego frame; returns a (n,) mask.
+        is_seen: function of the time in seconds and the (n, 2) positions in the ego frame that
+            returns a (n,) mask of the detected objects.
     """
     tracker, random, found = Tracker(), np.random.default_rng(3), []
     for frame in range(round(seconds * RATE_HZ)):
@@ -57,7 +58,7 @@ def test_ids_are_stable_and_published_while_the_front_camera_is_silent_for_half_
 
 
 def test_two_cars_that_meet_behind_a_truck_keep_their_ids():
-    """Each is hidden for more than 1.2 s, longer than tracks coast."""
+    """Each car is hidden for more than 1.2 s, which is longer than tracks coast."""
     objects = np.array([(14.0, 15.0), (13.0, 24.0), (30.0, 22.0)])
     velocities = np.array([(5.0, 0), (10.0, 0), (0.0, 0)])
 

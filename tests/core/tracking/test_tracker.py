@@ -50,13 +50,13 @@ def test_two_objects_that_pass_each_other_keep_their_ids():
         assert {i: y > 0 for i, y in by_id.items()} == {1: False, 2: True}
 
 
-def test_a_weak_detection_is_confirmed_by_the_second_one():
+def test_a_track_that_starts_with_a_low_score_is_published_after_its_second_detection():
     first, second = run(Tracker(), [detections([(10, 0)], t, scores=[0.3]) for t in (0, 0.1)])
     assert len(first) == 0
     assert second.ids.tolist() == [1]
 
 
-def test_a_strong_detection_is_confirmed_at_once():
+def test_a_track_that_starts_with_a_high_score_is_published_after_its_first_detection():
     [tracks] = run(Tracker(), [detections([(10, 0)], scores=[0.5])])
     assert tracks.ids.tolist() == [1]
 
@@ -119,7 +119,7 @@ def test_reset_ends_all_tracks():
     assert tracker.update(detections([(10, 0)], 0.1), HERE).ids.tolist() == [2]
 
 
-def test_tracks_follow_a_jump_of_the_world_frame():
+def test_tracks_keep_their_ids_and_boxes_if_the_world_frame_jumps():
     tracker, jump = Tracker(), pose(100, -50, 2, 1.0)
     frames = [detections([(10, 4, 1)], t, velocities=[(3, 0)], yaws=[0.5]) for t in (0, 0.1)]
     run(tracker, frames)
@@ -131,7 +131,7 @@ def test_tracks_follow_a_jump_of_the_world_frame():
     np.testing.assert_allclose(tracks.boxes.yaw, 0.5, atol=1e-6)
 
 
-def test_duplicates_of_one_object_start_one_track():
+def test_a_detection_too_near_to_a_better_detection_starts_no_track():
     near = VEHICLE.separation_m - 0.1
     [tracks] = run(Tracker(), [detections([(10, 0), (10 + near, 0), (10 + 2 * near, 0)])])
     assert tracks.detections.tolist() == [0, 2]
@@ -153,7 +153,7 @@ def test_objects_of_different_classes_are_tracked_separately():
     assert tracks.detections.tolist() == [-1, 0]
 
 
-def test_headings_are_averaged_across_the_wrap():
+def test_headings_are_averaged_correctly_near_pi_and_minus_pi():
     yaws = (np.pi - 0.05, -np.pi + 0.05)
     *_, tracks = run(
         Tracker(), [detections([(10, 0)], i / 10, yaws=[yaws[i % 2]]) for i in range(10)]
@@ -161,7 +161,7 @@ def test_headings_are_averaged_across_the_wrap():
     assert abs(tracks.boxes.yaw[0]) > np.pi - 0.05
 
 
-def test_a_single_reversed_heading_is_ignored_and_a_lasting_one_is_followed():
+def test_a_single_reversed_heading_is_ignored_and_a_lasting_reversal_is_followed():
     tracker = Tracker()
     run(tracker, [detections([(10, 0)], i / 10) for i in range(5)])
     once = tracker.update(detections([(10, 0)], 0.5, yaws=[np.pi - 0.01]), HERE)
@@ -180,7 +180,7 @@ def test_velocities_without_a_past_frame_are_ignored():
     assert tracks.velocity_covariance[0, 0, 0] == VEHICLE.speed**2
 
 
-def test_the_score_of_a_track_fades_over_half_a_second_at_every_rate():
+def test_the_score_of_a_track_is_smoothed_over_half_a_second_at_every_rate():
     for rate_hz in (2, 12):
         times = np.arange(0, 3 + 1e-9, 1 / rate_hz)
         frames = [detections([(10, 0)], t, scores=[0.8 if t <= 2 else 0.4]) for t in times]
@@ -188,7 +188,7 @@ def test_the_score_of_a_track_fades_over_half_a_second_at_every_rate():
         np.testing.assert_allclose(tracks.scores, 0.4 + 0.4 * np.exp(-1 / 0.5), atol=1e-3)
 
 
-def test_the_covariance_of_a_position_does_not_vanish_with_many_detections():
+def test_the_position_covariance_of_a_track_with_many_detections_keeps_a_minimum():
     frames = [detections([(20, 0)], i / 12, velocities=[(0, 0)]) for i in range(60)]
     *_, tracks = run(Tracker(), frames)
     single = default_covariance(frames[0]).pose[0, :2, :2]
@@ -202,7 +202,7 @@ def test_the_covariance_of_a_position_does_not_vanish_with_many_detections():
     )
 
 
-def test_size_height_and_score_are_means():
+def test_size_height_and_score_of_a_track_are_means_of_its_detections():
     tracker = Tracker()
     first, second = detections([(10, 0, 1.0)], 0), detections([(10, 0, 2.0)], 0.1, scores=[0.5])
     larger = dataclasses.replace(second.boxes, size=np.array(((5.0, 3.0, 2.5),)))
@@ -212,7 +212,7 @@ def test_size_height_and_score_are_means():
     np.testing.assert_allclose(tracks.scores, 0.7)
 
 
-def test_covariance_is_given_in_the_ego_frame_and_shrinks_with_detections():
+def test_the_covariance_of_a_track_is_in_the_ego_frame_and_shrinks_with_detections():
     ego = pose(5, 6, 0, np.pi / 2)
     wide = BoxCovariance(np.diag((4.0, 1.0, 0.2, 0.1))[None], np.diag((9.0, 1.0))[None])
     tracker = Tracker()
@@ -257,6 +257,6 @@ def test_an_empty_first_frame_gives_no_tracks():
         ({'keep_s': 0.5, 'coast_s': 1.0}, 'keep_s .* must be at least coast_s'),
     ],
 )
-def test_contradictory_numbers_are_rejected(values, message):
+def test_invalid_and_contradictory_values_of_the_config_are_rejected(values, message):
     with pytest.raises(ValueError, match=message):
         TrackerConfig(**values)

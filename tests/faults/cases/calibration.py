@@ -18,7 +18,7 @@ DISTORTED = {'images_rectified': False}
 
 
 def scaled(columns: float = 1.0, rows: float = 1.0, place: float = 1.0) -> Callable:
-    """Return a change of fx, fy and the principal point of K by these factors."""
+    """Return a function that multiplies fx, fy and the principal point of K by these factors."""
     return lambda info: setattr(
         info, 'k', info.k * np.array((columns, 1, place, 1, rows, place, 1, 1, 1))
     )
@@ -42,7 +42,7 @@ def cropped(info: CameraInfo) -> None:
 
 
 def turned(info: CameraInfo) -> None:
-    """Fill in P, and a rectification of 20 degrees."""
+    """Set P, and set R to a rotation of 20 degrees."""
     info.p = np.column_stack((info.k.reshape(3, 3), np.zeros(3))).ravel()
     info.r = Rotation.from_euler('y', 20, degrees=True).as_matrix().ravel()
 

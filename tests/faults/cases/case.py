@@ -21,12 +21,13 @@ class Case:
 
     Attributes:
         name: description of the fault.
-        inject: context manager that causes it.
-        published: ALL, NOTHING, UNFUSED or a value of ``without``.
+        inject: function of the bench that returns a context manager; inside the context, the fault
+            is present.
+        published: expected results: ALL, NOTHING, UNFUSED or a value of ``without``.
         diagnosis: level, area and words of the expected status; None if no problem may be
             reported.
-        parameters: of the node, if they differ from the usual ones.
-        tolerated: regular expression for other problems that may also be reported.
+        parameters: parameters of the node that differ from the usual values.
+        tolerated: regular expression for problems that may be reported if ``diagnosis`` is None.
         overlapping: trigger cycles overlap, so image sets cannot be checked by their stamps.
     """
 

@@ -31,7 +31,7 @@ def file_fault(
 
 
 def png_claiming(width: int, height: int) -> bytes:
-    """Return a PNG whose header claims another size."""
+    """Return a PNG whose header contains this size instead of the true size."""
     data = bytearray(encoded(noise_image(0), 'PNG'))
     data[16:24] = width.to_bytes(4, 'big') + height.to_bytes(4, 'big')
     data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, 'big')
@@ -70,7 +70,7 @@ def doubled(bench: Bench) -> AbstractContextManager:
 
 
 def unsized(width: int, height: int) -> Callable[[Bench], AbstractContextManager]:
-    """Let a camera publish images of this size, with a CameraInfo without a size."""
+    """Publish images of this size for CAM_FRONT, and CameraInfo without a size for all cameras."""
 
     def info(camera: str, message) -> list:
         message.width = message.height = 0
@@ -85,7 +85,7 @@ def unsized(width: int, height: int) -> Callable[[Bench], AbstractContextManager
 
 
 def formatted(image_format: str, make: Callable[[], bytes], *cameras: str) -> Callable:
-    """Replace images by a file with this format string."""
+    """Return an injection that replaces images by the file of ``make``, with ``image_format``."""
 
     def change(message: CompressedImage) -> CompressedImage:
         return CompressedImage(format=image_format, data=array.array('B', make()))

@@ -31,8 +31,9 @@ from tests.ros.messages import compressed, encoded, noise_image, stamped, transf
 
 @contextmanager
 def invalid_messages(bench: Bench) -> Iterator[None]:
-    """Publish invalid bytes on the topics that the node subscribes to; more bytes than those that
-    crash the middleware."""
+    """Publish invalid bytes on topics that the node subscribes to. All messages are longer than
+    the CDR header, because a message that ends after its header crashes the middleware.
+    """
     now_ns = bench.stream.now_ns()
     whole = {
         '/CAM_FRONT/image': (
@@ -89,8 +90,8 @@ CASES = (
         'the process is stopped for 1.2 s, again and again',
         stopped_process,
         ALL,
-        # When the node continues, it first finds all cameras silent, or a decoding that took too
-        # long, or the images that waited.
+        # The problem depends on what the node processes first when it continues: the timeout of
+        # silent cameras, the timeout of a decoding, or the images that waited.
         ('ERROR', 'cameras', ''),
     ),
     Case('lifecycle transitions that the state does not allow', impossible_transitions),

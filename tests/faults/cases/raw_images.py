@@ -1,4 +1,4 @@
-"""Raw images of all kinds."""
+"""Raw images with supported encodings, and invalid raw images."""
 
 from __future__ import annotations
 

@@ -30,8 +30,9 @@ def sparse_poses(bench: Bench) -> AbstractContextManager:
 
 
 def poses_without_the_end(bench: Bench) -> AbstractContextManager:
-    """Omit the poses of the last two exposures. They are 10 and 20 ms after the newest pose in tf,
-    until the next trigger cycle."""
+    """Omit the ego poses of the last two exposures of each trigger cycle. Until the next cycle,
+    these exposures are 10 and 20 ms after the newest ego pose in tf.
+    """
     count = iter(range(10**9))
     return bench.stream.fault(pose=lambda pose: [] if next(count) % 6 > 3 else [pose])
 
@@ -98,7 +99,7 @@ def future_pose(bench: Bench) -> Iterator[None]:
 
 
 def frozen_poses(bench: Bench) -> AbstractContextManager:
-    """Send the same pose with the same stamp again and again."""
+    """Send the first ego pose again and again, with its stamp."""
     first: list = []
 
     def hook(pose) -> list:
@@ -147,7 +148,7 @@ def unrelated_frame_back_and_forth(bench: Bench) -> AbstractContextManager:
 
 
 def jumping(bench: Bench) -> AbstractContextManager:
-    """Move the pose by 4 m to the side and back."""
+    """Move the ego pose by 4 m to the side or back, every 0.8 s."""
 
     def hook(pose) -> list:
         pose.transform.translation.y = 4.0 * (int(time.monotonic() / 0.8) % 2)
@@ -272,7 +273,7 @@ CASES = (
         ('ERROR', 'tf', 'contains a loop'),
     ),
     Case(
-        'the frame_id is written in another case',
+        'the frame_id of a camera is written in lower case',
         image_fault(lambda m: [stamped(m, m.header.frame_id.lower(), stamp_ns(m))], BACK),
         without(BACK),
         ('ERROR', 'tf', 'tf does not contain cam_back'),

@@ -30,9 +30,11 @@ def restamped(shift_ns: int) -> Callable:
 
 @contextmanager
 def moved_by_a_period(bench: Bench) -> Iterator[None]:
-    """Shift a clock after the synchronizer has learned the offsets of all cameras."""
+    """Shift the clock of CAM_FRONT by 0.1 s, after the synchronizer has estimated the offsets of
+    all cameras.
+    """
     began = time.monotonic()
-    wait_until(lambda: len(bench.results(began)) > 1.5 * WINDOW, 'sets to learn from')
+    wait_until(lambda: len(bench.results(began)) > 1.5 * WINDOW, 'estimated offsets')
     with image_fault(restamped(100_000_000), FRONT)(bench):
         yield
 
@@ -134,7 +136,7 @@ def simulated_time(bench: Bench, now: Callable[[], Time]) -> Iterator[None]:
 
 
 def drifting(**ms_per_s: float) -> Callable[[Bench], AbstractContextManager]:
-    """Return an injection that lets the clocks of cameras drift."""
+    """Return an injection that lets the clocks of cameras drift; {camera: drift in ms per s}."""
 
     def make(bench: Bench) -> AbstractContextManager:
         began = time.monotonic()
@@ -217,7 +219,7 @@ CASES = (
         ('WARN', 'cameras', '2 publishers send images of CAM_FRONT'),
     ),
     Case('every image arrives twice', image_fault(lambda message: [message, message])),
-    Case('each two images of a camera arrive in reverse order', swapped_pairs),
+    Case('every two consecutive images of a camera arrive in reverse order', swapped_pairs),
     Case('one image is an hour ahead', one_image_of_the_future),
     Case('a second publisher sends stale images of a camera', stale_copies),
     Case(

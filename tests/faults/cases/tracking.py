@@ -16,13 +16,13 @@ from tests.faults.injections import BACK, SECOND_NS, image_fault, pose_fault
 from tests.ros.graph import wait_until
 
 STEADY = 3
-"""Messages in a row that must have tracks before their ids are compared."""
+"""Number of consecutive messages that must have tracks before ids are compared."""
 PARAMETERS = {'track_birth_score': 0.0, 'track_min_hits': 1}
-"""Scores of random weights are low."""
+"""The thresholds are low, because random weights give low scores."""
 
 
 class Tracks:
-    """The ids in ``~/tracks`` while the context lasts."""
+    """Records the ids in ``~/tracks`` inside its ``with`` block."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
@@ -38,7 +38,9 @@ class Tracks:
         self._bench.graph.node.destroy_subscription(self._subscription)
 
     def next_ids(self) -> frozenset[str]:
-        """Wait for ``STEADY`` messages, which must all have tracks; return the ids of the last."""
+        """Wait for ``STEADY`` messages, which must all have tracks, and return the ids in the last
+        message.
+        """
         first = len(self.messages)
         wait_until(lambda: len(self.messages) >= first + STEADY, 'tracks')
         assert all(ids for _, ids in self.messages[first:])
