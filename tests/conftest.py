@@ -1,4 +1,4 @@
-"""Signals and ROS domains of all tests."""
+"""Sets the handling of SIGINT and the ROS domain for all tests."""
 
 import importlib.util
 import signal
@@ -8,8 +8,8 @@ import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Every pytest process, including each worker of xdist, has a ROS domain that no other process of
-# this machine uses. The programs that its tests start use the same domain.
-# Core and training are also tested where no ROS 2 is installed.
+# this machine uses. The programs that its tests start use the same domain. Without ROS 2, only
+# core and training can be tested, which need no domain.
 if importlib.util.find_spec('rclpy'):
     from bevdepth_ros.launching import isolate
 

@@ -42,7 +42,7 @@ def main() -> None:
     )
     parser.add_argument('--seconds', type=float, default=15.0, help='length of the replay')
     parser.add_argument(
-        '--dataroot', type=Path, help='dataset to convert a scene of (default: a synthetic one)'
+        '--dataroot', type=Path, help='dataset with the scene to convert (default: synthetic)'
     )
     parser.add_argument('--version', default=VERSION)
     parser.add_argument('--scene', default='val-0001')
@@ -61,8 +61,8 @@ def main() -> None:
 
 
 def write_images(path: Path, storage: str, seconds: float) -> Path:
-    """Write six topics of bytes that stand for images, exposed one after the other as on a
-    nuScenes car."""
+    """Write random bytes instead of images on six topics, with stamps that follow each other as in
+    nuScenes."""
     data = np.random.default_rng(0).bytes(IMAGE_BYTES)
     with BagWriter(path, storage) as bag:
         for number in range(round(seconds * RATE_HZ)):
@@ -74,7 +74,7 @@ def write_images(path: Path, storage: str, seconds: float) -> Path:
 
 
 def replay(bag: Path) -> str:
-    """Return the summary of the player, and the number of messages received here."""
+    """Play the bag, and return the summary of the player and the number of received messages."""
     arrived = 0
 
     def count(_: bytes) -> None:
@@ -105,8 +105,8 @@ def draw(root: Path) -> Path:
 
 
 def compare_with_copy(dataroot: Path, version: str, scene: str, folder: Path) -> None:
-    """Print throughput of converting and of copying the same files, each the best of three and
-    written through to the disk."""
+    """Print the throughput of converting and of copying the same files. Each is the best of three
+    runs, and a run ends when its files are on the disk."""
     recording = read_recording(open_devkit(dataroot, version), scene)
     files = [dataroot / name for name in recording.filenames()]
     megabytes = sum(file.stat().st_size for file in files) / 1e6

@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.bench_cost_volume [--runs N] [--out FOLDER]
 
-Six cameras at 256x704, 256 channels at stride 4, four depth ranges with three candidates each. The
-unfused operators warp, multiply and average one range after the other, as the official code does,
-which stores the three warped maps of a range. Writes cost_volume.json.
+The input has six cameras at 256x704, 256 channels at stride 4, and four depth ranges with three
+candidates each. The unfused operators process one range after the other, as the official code
+does: they warp, multiply and average, and store the three warped maps of a range. Writes
+cost_volume.json.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ def main() -> None:
 
 
 def measure(dtype: torch.dtype, runs: int) -> dict[str, tuple[float, float]]:
-    """Return milliseconds and peak MiB of both variants, for one frame as reference."""
+    """Return milliseconds and peak MiB of both variants, for one reference frame."""
     case = CostCase.random(6, 256, 64, 176, RANGES * CANDIDATES, 8, (256, 704))
     case.depths.abs_().mul_(2)
     case = case.to('cuda', dtype)
     matrix = torch.eye(4).double()[:3].repeat(6, 1, 1)
-    matrix[:, :, 3] = torch.tensor([300.0, 40.0, 1.0])  # a meter ahead and to the side
+    matrix[:, :, 3] = torch.tensor([300.0, 40.0, 1.0])  # the vehicle moved forward and sideways
     case.matrix.copy_(matrix)
 
     def unfused() -> None:

@@ -74,8 +74,8 @@ def main() -> None:
 
 
 def measure_detector(model: BEVDepth, options: argparse.Namespace) -> dict:
-    """Return times of streaming steps from images on the device, from JPEG files and from arrays,
-    in ms, and memory."""
+    """Return the memory, and the times in ms of streaming steps that start from images on the
+    device, from JPEG files and from arrays."""
     started = time.perf_counter()
     detector = Detector(model, options.device, options.precision, cuda_graphs=True)
     detector.prepare(6)
@@ -106,7 +106,7 @@ def measure_detector(model: BEVDepth, options: argparse.Namespace) -> dict:
 
 
 def frame_stamps(rig):
-    """Yield stamps and poses of one frame after the other."""
+    """Yield the stamps and the ego poses of consecutive frames."""
     index = 0
     while True:
         made = make_frame(index / RATE_HZ, rig, size=(2, 2))
@@ -115,7 +115,7 @@ def frame_stamps(rig):
 
 
 def jpeg_files() -> list[bytes]:
-    """Return six files of 1600x900 about as large as photographs."""
+    """Return six JPEG files of 1600x900 pixels, about as large as the files of photographs."""
     rng = np.random.default_rng(0)
     files = []
     for _ in range(6):
@@ -164,8 +164,9 @@ def settled(device: str, work: Callable, *arguments) -> None:
 
 
 def measure_official(model: BEVDepth, options: argparse.Namespace) -> dict[str, float]:
-    """Return the median ms of the eager two-frame forward and decoding, in float32 as PyTorch has
-    it by default, and with autocast."""
+    """Return the median ms of the eager two-frame forward and decoding: in float32 with the
+    default settings of PyTorch, and on a GPU also with autocast to float16.
+    """
     rig = make_rig(6, *SIZE[::-1])
     key, past = (make_frame(stamp, rig, size=SIZE) for stamp in (0.5, 0.0))
     inputs = two_frame_inputs(key, past, model.config)
@@ -186,8 +187,9 @@ def measure_official(model: BEVDepth, options: argparse.Namespace) -> dict[str, 
 
 
 def memory(device: str) -> dict[str, float]:
-    """Return MiB: largest allocated and reserved so far, and in use on the whole GPU; on the CPU
-    the process's peak."""
+    """Return the memory in MiB. On a GPU, this is the peak that PyTorch allocated, the peak that
+    it reserved, and the memory in use by all processes. On a CPU, it is the peak of this process.
+    """
     if device == 'cpu':
         return {'process': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}
     free, total = torch.cuda.mem_get_info()

@@ -3,9 +3,10 @@
     python -m tests.benchmarks.bench_export [--checkpoint small | --preset NAME] [--threads 2]
         [--steps 10] [--precisions fp32 int8] [--poolings scatter plain] [--exported FOLDER ...]
 
-The runtimes take turns step by step, so that other processes slow all of them. The detector
-starts from six source images; a past frame is available. INT8 is calibrated on noise, which
-gives its speed only. A preset has random weights. Writes export_<name>.json.
+The runtimes alternate after each step, so that other processes slow down all runtimes equally. The
+detector starts from six source images; a past frame is available. INT8 is calibrated on noise, so
+that only its speed is meaningful. With --preset, the weights are random. Writes
+export_<name>.json.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from tests.reference import ROOT
 SIZE = (450, 800)
 PERIOD_S = 0.5
 WARM_UP = 2
-"""Steps before the measurement: the second one is the first with a past frame."""
+"""Steps before the measurement. The second step is the first step with a past frame."""
 
 
 def main() -> None:
@@ -59,13 +60,13 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--checkpoint', default='small')
-    parser.add_argument('--preset', help='a preset with random weights instead')
+    parser.add_argument('--preset', help='model preset, with random weights')
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--steps', type=int, default=10)
     parser.add_argument('--precisions', nargs='*', choices=PRECISIONS, default=['fp32', 'int8'])
     parser.add_argument('--poolings', nargs='+', default=['scatter', 'plain'])
     parser.add_argument(
-        '--exported', type=Path, nargs='+', default=[], help='more exports, such as one of pt2'
+        '--exported', type=Path, nargs='+', default=[], help='folders of more exports, such as pt2'
     )
     parser.add_argument('--out', type=Path, default=ROOT / 'out' / 'bench')
     return parser.parse_args()

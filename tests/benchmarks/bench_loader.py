@@ -1,12 +1,13 @@
-"""Measures images and samples per second and core of the training loader and of the official
-loader.
+"""Measures how many images per second our training loader and the official loader read on one CPU
+core, and how many samples per second our loader reads.
 
     python -m tests.benchmarks.bench_loader [--draws N]
 
 The two loaders alternate in one run. The official loader decodes, resizes, crops, flips and
 rotates with Pillow and normalizes with numpy to float32. Our loader returns uint8, which is
-normalized on the device. It reads the six images of the reference with the augmentations of
-training. Times are CPU times of one thread, medians over random augmentations.
+normalized on the device. The images are the six images of the reference sample, with the
+augmentations of training. All times are CPU times of one thread, as medians over random
+augmentations.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from tests.core.nuscenes.dataroot import SPLIT, VERSION, make_dataroot
 from tests.reference import reference_path
 from tests.sample import sample_paths
 
-SIZES = {  # input and range of resize factors: the small preset's, the official ones
+SIZES = {  # network input and range of resize factors; the first of the small preset
     '128x352': (ImageSpec(128, 352), ImageAugmentation(scale=(0.193, 0.275))),
     '256x704': (ImageSpec(), ImageAugmentation()),
     '512x1408': (ImageSpec(512, 1408), ImageAugmentation(scale=(0.772, 1.1))),
@@ -41,7 +42,7 @@ SIZES = {  # input and range of resize factors: the small preset's, the official
 
 
 def official_crop(path: Path, transform: ImageTransform, spec: ImageSpec) -> np.ndarray:
-    """Return (H, W, 3) float32 as the official loader makes it."""
+    """Return the (H, W, 3) float32 pixels that the official loader computes."""
     image = Image.open(path)
     image = image.resize((int(image.width * transform.scale), int(image.height * transform.scale)))
     left, top = transform.crop_x, transform.crop_y

@@ -5,11 +5,11 @@
 
 The node, the publisher of six 1600x900 images and the subscriber to the detections are three
 processes on one clock (node_traffic). The latency counts from the publication of the last image of
-a set to the arrival of its detections. The parts are the stages that the node publishes on
-~/latency; ``delivery`` is the time from the end of the last stage to the arrival at the
-subscriber. The sets of the first three seconds, in which the node learns the trigger cycle, do
-not count. Weights are random and give about 100 boxes. Writes node_<preset>_<kind>.json and
-.png.
+a set to the arrival of its detections. The parts of the latency are the stages that the node
+publishes on ~/latency, and ``delivery``, which is the time from the end of the last stage to the
+arrival at the subscriber. The sets of the first three seconds are not counted, because the node
+determines the trigger cycle in this time. Weights are random and give about 100 boxes. Writes
+node_<preset>_<kind>.json and .png.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
         torch.manual_seed(0)
         checkpoint = Path(folder) / 'weights.safetensors'
         save_checkpoint(BEVDepth(model_config(options.preset)), checkpoint)
-        if options.kind == 'raw':  # also for the publisher
+        if options.kind == 'raw':  # the publisher inherits it, too
             os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(PROFILE)
         process = subprocess.Popen(node_command(options, checkpoint))
         try:
@@ -90,7 +90,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--kind', choices=tuple(TOPIC), default='jpeg')
     parser.add_argument('--rate', type=float, default=12.0 if gpu else 0.5)
     parser.add_argument('--seconds', type=float, default=60.0 if gpu else 12.0)
-    parser.add_argument('--ramp', default='24,36,48,60' if gpu else '1,2', help='further rates')
+    parser.add_argument(
+        '--ramp', default='24,36,48,60' if gpu else '1,2', help='further rates, Hz'
+    )
     parser.add_argument('--ramp-seconds', type=float, default=10.0)
     parser.add_argument('--out', type=Path, default=ROOT / 'out' / 'bench')
     return parser.parse_args()
@@ -104,7 +106,7 @@ def gpu_memory_mib() -> int:
 
 
 def model_config(preset: str) -> ModelConfig:
-    """Return the preset, limited to ``BOXES`` boxes."""
+    """Return the config of the preset, with about ``BOXES`` boxes as limit of a result."""
     config = load_model_config(ROOT / 'config' / 'models' / f'{preset}.yaml')
     most = round(BOXES / len(config.head.tasks))
     return replace(config, decode=replace(config.decode, boxes_per_task=most))
@@ -191,7 +193,7 @@ def summary(sent: dict[str, Any], received: dict[str, Any]) -> dict[str, Any]:
     for stamp in timed:
         stages = dict(received['stages'][stamp])
         total = stages.pop('total')
-        stages.pop('tracking', None)  # comes after the detections are published
+        stages.pop('tracking', None)  # the detections are published before they are tracked
         for name, value in {**stages, 'delivery': latency[stamp] - total}.items():
             parts.setdefault(name, []).append(value)
     medians = {name: round(float(np.median(values)), 3) for name, values in parts.items()}
@@ -214,7 +216,7 @@ def percentiles(values: list[float]) -> dict[str, float]:
 
 
 def show(results: dict[str, Any]) -> None:
-    """Print what was measured once."""
+    """Print the results that do not depend on the rate."""
     print(
         f'{results["preset"]} {results["precision"]} on {results["device"]}, {results["kind"]}: '
         f'ready after {results["ready_s"]:.1f} s, GPU memory {results.get("gpu_memory_mib")} MiB'
@@ -233,7 +235,7 @@ def show_row(row: dict[str, Any]) -> None:
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """Plot the parts of the latency and the latency at each rate without a loss."""
+    """Plot the parts of the latency, and the latency at each rate at which no set was lost."""
     steady = results['steady']
     if not steady['parts_ms']:
         return

@@ -1,8 +1,9 @@
-"""Compares a streaming step with the official two-frame forward: full-size model, CPU.
+"""Compares the times of a streaming step and of the official two-frame forward, with the full-size
+model on a CPU.
 
     python -m tests.benchmarks.bench_streaming [--rounds N] [--threads N]
 
-Each round measures both, so that other programs on the machine slow down both.
+Each round measures a step and a forward, so that other programs slow down both equally.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-r"""Compares the scores of the tracker with those of two published trackers, and measures its time.
+r"""Compares the scores of our tracker and of two published trackers, and measures the time that
+our tracker takes.
 
     python training/evaluate.py --checkpoint small --data.root data/tracking \
         --data.version v1.0-synthetic --data.split synthetic_val --output out/tracking
@@ -6,9 +7,10 @@ r"""Compares the scores of the tracker with those of two published trackers, and
         --root data/tracking --version v1.0-synthetic --split synthetic_val
     python -m tests.benchmarks.bench_tracking --times
 
-``--sweeps`` takes the detections of ``tracking_sweeps`` instead: the trackers receive all image
-sets, or with ``--key-frames`` only the key frames, and are scored at the key frames. The scores
-are those of the devkit's TrackingEval. Times are of one thread, medians.
+With ``--sweeps`` instead of ``--results``, the detections come from ``tracking_sweeps``. The
+trackers then receive the detections of all image sets, or with ``--key-frames`` only of the key
+frames, and are scored at the key frames. TrackingEval of the devkit computes the scores. Times are
+medians of the CPU time.
 """
 
 from __future__ import annotations
@@ -44,8 +46,9 @@ TRACKERS: dict[str, Callable[[float, UncertaintyModel | None], UpdateTracks]] = 
     'CenterPoint, greedy': lambda frame_s, _: CenterPointTracker(frame_s).update,
     'AB3DMOT, constant velocity': lambda frame_s, _: ConstantVelocityTracker(frame_s).update,
 }
-"""What follows the detections of a scene, made for the time between two of its frames in seconds
-and the fitted covariance of the detections."""
+"""Maps the name of a tracker to a function that creates the tracker for one scene and returns its
+update. The arguments are the time between two frames in seconds, and the model of the covariance
+that was fitted to the detections, or None."""
 KEY_FRAME_S, SWEEP_S = 1 / 2, 1 / 12
 COUNTS = (50, 200, 500)
 FRAMES = 200
@@ -71,7 +74,9 @@ def compare(options: argparse.Namespace) -> str:
 def _following(
     options: argparse.Namespace, index: SampleIndex
 ) -> Callable[[Callable[..., UpdateTracks]], dict[str, list[dict]]]:
-    """Return what tracks the given detections, of key frames or of all image sets."""
+    """Return a function that runs a tracker on the detections of the command line, and returns the
+    entries of its tracks.
+    """
     uncertainty = None
     if options.checkpoint:
         metadata = load_checkpoint(options.checkpoint).metadata
@@ -100,8 +105,8 @@ def moving_objects(count: int, frame: int) -> Detections3D:
 
 
 def times() -> str:
-    """Return a Markdown table with the median time of an update: with a covariance that came with
-    the detections, and with the default one, which the update computes.
+    """Return a Markdown table with two median times of an update: if the covariance is passed with
+    the detections, and if the update computes the default covariance.
     """
     lines = ['| boxes | ms per update | with default covariance |', '| ---: | ---: | ---: |']
     for count in COUNTS:
@@ -122,7 +127,9 @@ def _median_ms(frames: list[Detections3D], covariances: Sequence[BoxCovariance |
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Compare trackers, or measure the time of ours.')
+    parser = argparse.ArgumentParser(
+        description='Compare trackers, or measure the time of our tracker.'
+    )
     parser.add_argument('--times', action='store_true')
     parser.add_argument('--results', type=Path, help='results.json of training/evaluate.py')
     parser.add_argument(
@@ -132,7 +139,7 @@ def main() -> None:
         '--key-frames', action='store_true', help='track only the key frames of --sweeps (2 Hz)'
     )
     parser.add_argument(
-        '--checkpoint', help='of the detections; its fitted covariance is used. Default: none'
+        '--checkpoint', help='checkpoint whose fitted covariance is used (default: none)'
     )
     parser.add_argument('--root', type=Path)
     parser.add_argument('--version', default='v1.0-trainval')

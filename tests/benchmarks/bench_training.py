@@ -3,8 +3,8 @@
     python -m tests.benchmarks.bench_training [--preset NAME] [--precision P] [--batch-size N]
         [--steps N] [--devices N] [--root DATA]
 
-All samples are the same one, so that reading takes no time; with --root they are those of a
-synthetic dataset.
+Without --root, the same sample is used again and again, so that reading takes no time. With
+--root, the samples are read from a synthetic dataset.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from tests.training.runs import run
 from tests.training.samples import noise_sample
 
 WARM_UP = 5
-"""Warm-up steps, excluded from the median: kernels are selected and memory is allocated in
-them."""
+"""Number of first steps that are excluded from the median, because kernels are selected and memory
+is allocated in these steps."""
 
 
 class SameSample:
-    """A dataset whose samples are all the same one.
+    """A dataset that returns the same sample for every index.
 
     Args:
-        network: what the sample is for.
+        network: configuration of the network that the sample fits.
         count: length of the dataset.
     """
 
@@ -72,7 +72,7 @@ class Clock(Callback):
         return [loss.item() for loss in self._losses]
 
     def median(self) -> float:
-        """Return the seconds of a step."""
+        """Return the median time of a step, seconds."""
         ends = self._ends[WARM_UP - 1 :]
         if isinstance(ends[0], float):
             return statistics.median(np.diff(ends))
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument('--workers', type=int, default=4, help='loader processes per device')
     parser.add_argument('--root', help='a dataset of bevdepth_core.synthetic')
     parser.add_argument(
-        '--source-width', type=int, default=1600, help='pixels, of the images in --root'
+        '--source-width', type=int, default=1600, help='width of the images in --root, pixels'
     )
     options = parser.parse_args()
     clock = Clock()
@@ -139,7 +139,7 @@ def main() -> None:
 
 
 def configure(options: argparse.Namespace, output: str) -> TrainingConfig:
-    """Return the preset, cut down to a few steps from random weights."""
+    """Return the config of the preset, with few steps and with random initial weights."""
     preset = str(ROOT / f'config/training/{options.preset}.yaml')
     config, _ = read_arguments(build_parser(), ['--config', preset])
     trainer = replace(
@@ -154,7 +154,9 @@ def configure(options: argparse.Namespace, output: str) -> TrainingConfig:
         data = replace(data, root=options.root, version='v1.0-synthetic', split='synthetic_train')
         data = replace(data, augmentation=_for_width(data.augmentation, options))
     model = config.model
-    if model.pretrained != 'none':  # random weights in a file: a run does not freeze those of none
+    if model.pretrained != 'none':
+        # The weights are random, but are read from a file, because a run with pretrained: none is
+        # not allowed to freeze the stem as the preset does.
         weights = Path(output) / 'random.pth'
         torch.save(BEVDepth(model.network).image_encoder.backbone.state_dict(), weights)
         model = replace(model, pretrained=str(weights))
@@ -168,8 +170,8 @@ def configure(options: argparse.Namespace, output: str) -> TrainingConfig:
 
 
 def _for_width(augmentation: Augmentation, options: argparse.Namespace) -> Augmentation:
-    """Return the R50 presets' ranges, which are for images 1600 pixels wide, for those in
-    --root."""
+    """Return the augmentation of the preset for the images in --root. The scale range of an R50
+    preset is for images with a width of 1600 pixels; it is converted to --source-width."""
     if not options.preset.startswith('r50'):
         return augmentation
     scale = tuple(1600 / options.source_width * factor for factor in augmentation.image.scale)

@@ -1,4 +1,4 @@
-r"""Compares the coverage and the NEES of the default covariance with those of a fitted one.
+r"""Compares the default covariance with a fitted covariance by their coverage and their NEES.
 
     python -m tests.benchmarks.bench_uncertainty --results out/calibration/results.json \
         --root data/calibration --version v1.0-synthetic --split synthetic_val --folds 7 \
@@ -7,9 +7,9 @@ r"""Compares the coverage and the NEES of the default covariance with those of a
         --root data/tracking --version v1.0-synthetic --split synthetic_val
 
 ``--folds N`` divides the scenes into N folds. For each fold, a model is fitted to the scenes of
-the other folds and tested on the scenes of this fold. ``--checkpoint`` tests the model of a
-checkpoint; choose a split that it was not fitted to. ``--sweeps`` takes the detections of
-``tracking_sweeps`` at the key frames.
+the other folds and tested on the scenes of this fold. ``--checkpoint`` tests the model in a
+checkpoint; choose a split to which this model was not fitted. ``--sweeps`` uses the detections
+that ``tracking_sweeps`` wrote, at the key frames only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ COLORS = {'default': 'tab:orange', 'fitted': 'tab:blue'}
 
 
 def measure(options: argparse.Namespace) -> dict[str, list[Coverage]]:
-    """Return the coverage of each bin with the default covariance and with the fitted one."""
+    """Return the coverage of each bin, for the default covariance and for the fitted
+    covariance.
+    """
     index = load_index(options.root, options.version, options.split, options.cache_dir)
     if options.sweeps:
         scenes = read_sweeps(options.sweeps, only_key_frames=True).values()
@@ -64,12 +66,13 @@ def measure(options: argparse.Namespace) -> dict[str, list[Coverage]]:
 
 
 def held_out(found: Detections3D, errors: Errors, folds: np.ndarray) -> BoxCovariance:
-    """Return the covariance of each box by a model that was fitted to the other folds.
+    """Return the covariance of each detection, computed by a model that was fitted to the
+    detections of the other folds.
 
     Args:
         found: n detections.
-        errors: their errors.
-        folds: (n,) number of the fold of each.
+        errors: errors of the detections.
+        folds: (n,) number of the fold that each detection belongs to.
     """
     pose, velocity = np.empty((len(found), 4, 4)), np.empty((len(found), 2, 2))
     for fold in np.unique(folds):
@@ -118,11 +121,11 @@ def main() -> None:
     source.add_argument('--results', type=Path, help='results.json of training/evaluate.py')
     source.add_argument('--sweeps', type=Path, help='file of tracking_sweeps')
     fitted = parser.add_mutually_exclusive_group(required=True)
-    fitted.add_argument('--checkpoint', help='test its fitted covariance')
+    fitted.add_argument('--checkpoint', help='checkpoint whose fitted covariance is tested')
     fitted.add_argument(
         '--folds',
         type=int,
-        help='number of folds of scenes; each one is tested with a model fitted to the others',
+        help='number of folds of scenes; a model is fitted to the other folds to test a fold',
     )
     parser.add_argument('--root', type=Path, required=True)
     parser.add_argument('--version', default='v1.0-trainval')

@@ -1,16 +1,17 @@
-"""Compares four implementations of voxel pooling on six nuScenes cameras, and the memory floor.
+"""Compares the times of four implementations of voxel pooling on six nuScenes cameras with each
+other and with the memory floor.
 
 The implementations are the CUDA kernels, the PyTorch reference, the cumsum trick and, on a GPU,
-sorted intervals: with their arrays computed in each call (moving cameras) or once (fixed cameras).
+sorted intervals. The arrays of the intervals are computed in each call (moving cameras) or only
+once (fixed cameras).
 
     python -m tests.benchmarks.bench_voxel_pooling [--out FOLDER]
 
-On a GPU every call is replayed as a CUDA graph, so that the time of Python is not included. A
-write flushes the L2 cache before each call. All times are medians. The cumsum trick cannot be
-captured in a CUDA graph, so its time includes that of Python. The memory floor is the time
+On a GPU, every call is replayed as a CUDA graph, so that the measured time does not include
+Python. Only the cumsum trick cannot be captured in a CUDA graph, so that its time includes Python.
+A write flushes the L2 cache before each call. All times are medians. The memory floor is the time
 to read every input and write every output once, at the speed of a large copy in the same run.
-Without a GPU the kernels are replaced by the PyTorch reference. Writes
-voxel_pooling_<device>.json and .png.
+Without a GPU, there are no results of the kernels. Writes voxel_pooling_<device>.json and .png.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ from tests.reference import ROOT
 
 RUNS = {'cpu': 10, 'cuda': 50}
 MIN_RUNS, MAX_DURATION_S = 5, 1.0
-"""Total time of the repetitions of one call, about; slow calls are repeated less often."""
+"""Smallest number of repetitions of a call, and approximate limit of their total time, seconds."""
 FLUSH_BYTES = 256 * 2**20
 COPY_BYTES = {'cpu': 128 * 2**20, 'cuda': 2**30}
 SIZES = {
     'cpu': ((torch.float32,), (1,)),
     'cuda': ((torch.float32, torch.float16, torch.bfloat16), (1, 8)),
 }
-"""Types and batches."""
+"""Data types and batch sizes for each device."""
 COLORS = {
     'ours': 'tab:blue',
     'torch reference': 'tab:orange',
@@ -61,12 +62,13 @@ CUMSUM_ERROR = {
     torch.float16: 2e-3,
     torch.bfloat16: 1e-2,
 }
-"""Relative L2 distance from our result. The products of the cumsum trick are rounded to the
-type of the features, and its running sums to float32."""
+"""Largest accepted relative L2 distance between the results of the cumsum trick and of our op. The
+cumsum trick rounds the products to the type of the features, and the running sums to float32."""
 
 
 INTERVALS_ERROR = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
-"""Relative L2 distance from our result, which sums in another order."""
+"""Largest accepted relative L2 distance between the results of sorted intervals and of our op.
+They differ because the order of the additions differs."""
 
 
 def main() -> None:
@@ -127,7 +129,7 @@ def measure(device: str, speed: float) -> Iterator[dict]:
 
 
 def repeat(case: Case, batch: int) -> Case:
-    """Inputs of one batch: the first frame of ``case``, ``batch`` times."""
+    """Return inputs that contain the first frame of ``case`` ``batch`` times."""
     sample = case.sample(0)
     depth, context, matrices = (
         tensor.repeat_interleave(batch, dim=0)
@@ -137,7 +139,9 @@ def repeat(case: Case, batch: int) -> Case:
 
 
 def calls(case: Case) -> dict[str, partial]:
-    """Calls that are timed; backward passes are called as autograd calls them."""
+    """Return the calls that are timed, by name. Backward passes have the arguments that autograd
+    passes.
+    """
     ops = torch.ops.bevdepth
     index = voxel_index(*case.geometry)
     grad_bev = torch.randn_like(ops.voxel_pooling(*case.arguments))
@@ -182,23 +186,27 @@ def from_cameras_by_cumsum(case: Case) -> Tensor:
 
 
 def compare_with_cumsum(case: Case) -> float:
-    """Return the relative distance between the map of the cumsum trick and ours; fail if it is
-    large.
+    """Return the relative distance between the maps of the cumsum trick and of our op.
+
+    Raises:
+        ArithmeticError: the distance is larger than ``CUMSUM_ERROR``.
     """
     error = relative_error(
         from_cameras_by_cumsum(case), torch.ops.bevdepth.voxel_pooling(*case.arguments)
     )
     if not error < CUMSUM_ERROR[case.depth.dtype]:
         raise ArithmeticError(
-            f'the cumsum trick gives another map than ours in {case.depth.dtype}: relative error '
-            f'{error:.1e}'
+            f'the cumsum trick and our op give different maps in {case.depth.dtype}: '
+            f'relative error {error:.1e}'
         )
     return error
 
 
 def times_of_intervals(case: Case) -> dict[str, float]:
-    """Return microseconds of sorted intervals from a context whose channels are last; fail if the
-    map is another than ours.
+    """Return the microseconds of sorted intervals, with a context whose channels are last.
+
+    Raises:
+        ArithmeticError: the map differs from the map of our op by more than ``INTERVALS_ERROR``.
     """
     from tests.benchmarks import interval_pooling  # needs Triton, which torch has for GPUs only
 
@@ -214,7 +222,9 @@ def times_of_intervals(case: Case) -> dict[str, float]:
 
     error = relative_error(pool_moving(), torch.ops.bevdepth.voxel_pooling(*case.arguments))
     if not error < INTERVALS_ERROR[case.depth.dtype]:
-        raise ArithmeticError(f'sorted intervals give another map than ours: error {error:.1e}')
+        raise ArithmeticError(
+            f'sorted intervals and our op give different maps: error {error:.1e}'
+        )
     return {
         'intervals, moving': microseconds(pool_moving, 'cuda'),
         'intervals, fixed': microseconds(partial(pool, fixed), 'cuda'),
@@ -240,8 +250,8 @@ def bytes_of(call: partial) -> int:
 
 
 def copy_speed(device: str) -> float:
-    """Return bytes per second that a large copy reads and writes; by multiplication, which on a
-    GPU is faster than the copy engine."""
+    """Return how many bytes per second a large copy reads and writes. The copy is a multiplication
+    by 2, which on a GPU is faster than the copy engine."""
     source = torch.ones(COPY_BYTES[device] // 4, device=device)
     target = torch.zeros_like(source)
     return (
@@ -253,8 +263,8 @@ def copy_speed(device: str) -> float:
 
 
 def extra_memory_share(case: Case) -> float:
-    """Return the peak of memory that forward and backward take beyond inputs, map and gradients,
-    as a share of inputs and map."""
+    """Return the peak memory that forward and backward need in addition to inputs, map and
+    gradients, divided by the size of inputs and map."""
     depth, context = case.depth.requires_grad_(), case.context.requires_grad_()
     bev = torch.ops.bevdepth.voxel_pooling(*case.arguments)
     arrays = [depth, context, bev]
@@ -268,11 +278,12 @@ def extra_memory_share(case: Case) -> float:
     case.depth.requires_grad_(False), case.context.requires_grad_(False)
     return (
         peak - array_bytes
-    ) / array_bytes  # map and gradients measure as much as inputs and map
+    ) / array_bytes  # the pass allocates map and gradients, which are as large as inputs and map
 
 
 def microseconds(call: Callable, device: str, replayed: bool = True) -> float:
-    """Return the median time of ``call``; on a GPU of a CUDA graph of it if ``replayed``."""
+    """Return the median time of ``call``. On a GPU, if ``replayed``, a CUDA graph of ``call`` is
+    timed."""
     if device == 'cuda' and replayed:
         call = captured(call)
     median = flushed_median if device == 'cuda' else wall_median
@@ -302,7 +313,7 @@ def captured(call: Callable) -> Callable:
 
 
 def flushed_median(call: Callable, runs: int) -> float:
-    """Return the device's median time of ``call``, the L2 cache flushed before each."""
+    """Return the median time of ``call`` on the GPU. The L2 cache is flushed before each run."""
     flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device='cuda')
     pairs = []
     for _ in range(runs):

@@ -1,4 +1,5 @@
-"""Voxel pooling by the cumsum trick, to compare its time and rounding with those of the kernels.
+"""Voxel pooling by the cumsum trick. The benchmark compares its time and its rounding errors with
+the kernels.
 
 Points are sorted by cell. One cumulative sum runs over all points. The sum of a cell is the
 difference between the cumulative sums at its last point and at the last point of the previous
@@ -21,7 +22,8 @@ def pool_by_cumsum(
 ) -> Tensor:
     """Return the map of the reference ``voxel_pooling``, with larger rounding errors.
 
-    A cumulative sum grows over all points, and its rounding error grows with it.
+    The errors are larger because a cumulative sum runs over all points: the larger the sum, the
+    larger its rounding error.
 
     As in the publication, a point is a row of ``C`` numbers in the type of the features. The
     device reports the number of points inside the grid to the host, so that this function

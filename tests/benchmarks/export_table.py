@@ -1,4 +1,5 @@
-"""Prints the rows of the tables of docs/EXPORT.md: errors per stage and matched boxes of exports.
+"""Prints rows for the tables of docs/EXPORT.md: the errors per stage and the matched boxes of
+exports.
 
     python -m tests.benchmarks.export_table NETWORK [--exports plain scatter ...] [--cameras 1 6]
 
@@ -30,7 +31,8 @@ EXPORTS = {
     'fp16': {'pooling': 'scatter', 'precision': 'fp16'},
     'int8': {'pooling': 'scatter', 'precision': 'int8'},
 }
-"""Name of a row to options of ``export_onnx``; the row ``pt2`` is beside them."""
+"""Maps the name of a row to options of ``export_onnx``. The row ``pt2`` is written by
+``export_pt2``."""
 
 
 def main() -> None:

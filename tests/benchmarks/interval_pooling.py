@@ -1,15 +1,16 @@
-"""Voxel pooling by sorted intervals, to compare its time with that of the kernels.
+"""Voxel pooling by sorted intervals, to compare its time with the time of the kernels.
 
-The points of a cell lie next to each other in a sorted list. One block of threads owns the
+In a sorted list, the points of a cell form an interval. One block of threads processes the
 interval of a cell: it reads the points, sums them in float32 and writes the cell once, without
 atomic additions. Five int32 arrays describe the list: the place of each point in the depth and in
 the context, and the cell, start and length of each interval. If cameras move relative to the
 vehicle, these arrays have to be computed again.
 
-Source: NVIDIA's description of BEVPoolV3 (June 2026), for which no code is published; written from
-that description. One difference: empty cells have an interval of length 0, whose block writes
-zeros. That replaces the separate clearing of the map, and all arrays have fixed sizes, so that
-CUDA graphs can contain the computation of the arrays. Only the benchmark uses this module.
+Source: NVIDIA's description of BEVPoolV3 (June 2026). NVIDIA has not published code for it, so
+this code was written from the description. One difference: empty cells have an interval of length
+0, whose block writes zeros. The map therefore need not be cleared before, and all arrays have
+fixed sizes, so that CUDA graphs can contain the computation of the arrays. Only the benchmark uses
+this module.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from torch import Tensor
 from triton import language as tl  # type: ignore[import-untyped]
 
 POINTS, WARPS = 32, 1
-"""Points that a block reads at a time, and its warps. On an H200 the fastest of 2 to 32 points and
-1 to 4 warps for one sample; for eight samples in float32, 4 points are a fifth faster.
+"""Number of points that a block reads at a time, and number of warps of a block. Of 2 to 32 points
+and 1 to 4 warps, these numbers are the fastest on an H200 for one sample. For eight samples in
+float32, 4 points are a fifth faster.
 """
 
 
 class Intervals(NamedTuple):
-    """The sorted points of a batch, five int32 arrays."""
+    """The sorted points of a batch, as five int32 arrays."""
 
     depth_places: Tensor
     """(P,) place of each point in the flat depth."""
@@ -73,7 +75,7 @@ def pool_intervals(
     Args:
         depth: (B, N, D, H, W).
         context_rows: (B, N, H, W, C), contiguous.
-        intervals: of the geometry.
+        intervals: result of ``sorted_intervals``.
         shape: number of cells (nx, ny, 1).
     """
     nx, ny, _ = shape

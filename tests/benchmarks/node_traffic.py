@@ -1,13 +1,14 @@
-"""Publisher and subscriber of bench_node, each in a separate process with little work per message.
+"""The publisher and the subscriber of bench_node. Each runs in a separate process, with little
+work per message.
 
     python -m tests.benchmarks.node_traffic publish --rate 12 --seconds 60 --begin 0 --out FILE
     python -m tests.benchmarks.node_traffic receive --out FILE
 
-``publish`` serializes every message once and only changes its stamp. ``receive`` subscribes to
-serialized messages and records when they arrive; it ends on SIGINT. Times are time.monotonic(),
-one clock for all processes of a machine. FILE is JSON: ``publish`` writes the publication time
-of the last image by stamp of the set, ``receive`` the arrival time of the detections and the
-stages of the node.
+``publish`` serializes the image of each camera once, and then changes only its stamp. ``receive``
+subscribes to serialized messages and records when they arrive; it ends on SIGINT. Times are
+time.monotonic(), which is the same clock for all processes of a machine. FILE is a JSON file.
+``publish`` writes the publication time of the last image of each set into it, ``receive`` the
+arrival time of the detections of each set and the times of the stages of the node.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ CAMERAS = (
 )  # fmt: skip
 TOPIC = {'jpeg': '/{camera}/image_rect_compressed', 'raw': '/{camera}/image_raw'}
 EXPOSURE_STEP_NS = 500_000
-"""Offset between cameras: short, so that image sets at high rates do not overlap."""
+"""Time between the exposures of two cameras; short, so that image sets at high rates do not
+overlap."""
 CYCLE_PART = 0.5
 """Share of the period in which the images of a set are published, one after the other."""
 STAMP = struct.Struct('<iI')
@@ -162,7 +164,9 @@ def main() -> None:
     parser.add_argument('--kind', choices=tuple(TOPIC), default='jpeg')
     parser.add_argument('--rate', type=float, default=12.0)
     parser.add_argument('--seconds', type=float, default=60.0)
-    parser.add_argument('--begin', type=float, default=0.0, help='time of the first stamp')
+    parser.add_argument(
+        '--begin', type=float, default=0.0, help='offset of the first stamp, seconds'
+    )
     parser.add_argument('--depth', type=int, default=10, help='depth of the image publishers')
     parser.add_argument('--out', type=Path, required=True)
     options = parser.parse_args()

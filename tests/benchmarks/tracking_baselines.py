@@ -1,8 +1,8 @@
-"""Two published trackers for comparison, implemented from their papers, for detections in the
-plane.
+"""Two published trackers, implemented from their papers, for comparison. They use only the
+horizontal position of detections.
 
-Both take the arguments of ``Tracker.update`` and return boxes of the current frame. ``frame_s`` is
-the time between two frames.
+The arguments of ``update`` are the first two arguments of ``Tracker.update``. The result contains
+boxes of the current frame. ``frame_s`` is the time between two frames, seconds.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ REACH_M = {
 }  # fmt: skip
 """Largest distance of a match between key frames, as CenterPoint published it."""
 KEY_FRAME_S = 0.5
-"""Time between two frames in the published settings, seconds. With other frames, the trackers keep
-tracks without a detection for as long a time."""
+"""Time between two frames in the published settings, seconds. If the frames have another distance,
+the trackers keep a track without detections for the same time, not for the same number of
+frames."""
 
 
 @dataclass
@@ -37,9 +38,9 @@ class _Track:
 
 
 class CenterPointTracker:
-    """Greedy matching: each detection is moved back by one frame with its velocity (Yin et al.,
-    2021, "Center-based 3D object detection and tracking"). Unmatched tracks move on for three
-    frames.
+    """Greedy matching (Yin et al., 2021, "Center-based 3D object detection and tracking"): each
+    detection is moved back by one frame with its velocity, and matched to the nearest track.
+    Unmatched tracks move with their velocity for three key frames, and then end.
     """
 
     def __init__(self, frame_s: float = KEY_FRAME_S) -> None:
@@ -78,10 +79,10 @@ class CenterPointTracker:
 
 
 class ConstantVelocityTracker:
-    """Kalman filters of constant velocity, which ignore the detected velocities, and optimal
-    assignment (Weng et al., 2020, "3D multi-object tracking: a baseline and new evaluation
-    metrics"), by the distance of centers as usual on nuScenes. Times are counted in frames; the
-    noise is that of the publication.
+    """Kalman filters with constant velocity, and optimal assignment (Weng et al., 2020, "3D
+    multi-object tracking: a baseline and new evaluation metrics"). The filters ignore the detected
+    velocities. The assignment uses the distance of centers, as is usual on nuScenes. The unit of
+    time is a frame, and the noise has the published values.
     """
 
     MIN_HITS = 3
@@ -150,13 +151,13 @@ class ConstantVelocityTracker:
 
 
 def _in_world(detections: Detections3D, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (n, 2) positions and velocities in the world."""
+    """Return the (n, 2) positions and the (n, 2) velocities of detections in the world frame."""
     center = detections.boxes.center @ pose[:3, :3].T + pose[:3, 3]
     return center[:, :2], detections.boxes.velocity @ pose[:2, :2].T
 
 
 def _moved(boxes: Boxes3D, position: np.ndarray, pose: np.ndarray) -> Boxes3D:
-    """Return ``boxes``, in the ego frame, at (n, 2) positions of the world."""
+    """Move ``boxes``, which are in the ego frame, to the (n, 2) positions in the world frame."""
     if not len(boxes):
         return boxes
     center = boxes.center @ pose[:3, :3].T + pose[:3, 3]

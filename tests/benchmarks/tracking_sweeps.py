@@ -1,11 +1,13 @@
-r"""Detections of every image set of a dataset, key frames and sweeps, for ``bench_tracking``.
+r"""Writes the detections of every image set of a dataset, in key frames and sweeps, for
+``bench_tracking``.
 
     python -m bevdepth_core.synthetic data/tracking_12hz --train-scenes 0 --val-scenes 8 \
         --duration 8 --image-size 800x450 --seed 7700
     python -m tests.benchmarks.tracking_sweeps --checkpoint small --root data/tracking_12hz \
         --version v1.0-synthetic --split synthetic_val --output out/tracking_12hz/sweeps.json
 
-Each image set is detected as in the node: its past frame is the one of about 0.5 s before.
+The detector processes the image sets in order of time, as in the node. The past frame of an image
+set is about 0.5 s older.
 """
 
 from __future__ import annotations
@@ -40,10 +42,10 @@ class SweepResult:
 
     Attributes:
         stamp_ns: mean exposure time.
-        token: of the sample if this is a key frame, else empty.
-        pose: world_from_ego that the boxes refer to.
-        is_fused: whether a past frame was used, which gives velocities.
-        entries: of ``result_boxes``.
+        token: token of the sample if this is a key frame, otherwise empty.
+        pose: world_from_ego of the ego frame in which the boxes were detected.
+        is_fused: True if a past frame was used; only then are the velocities valid.
+        entries: the boxes in the form of ``result_boxes``.
     """
 
     stamp_ns: int
@@ -123,8 +125,8 @@ def track_sweeps(
     class_names: tuple[str, ...],
     make_tracker: Callable[[], UpdateTracks],
 ) -> dict[str, list[dict]]:
-    """Return the entries of a tracking result, at the key frames of a tracker that receives every
-    image set.
+    """Run a tracker on every image set, and return the entries of a tracking result for the key
+    frames.
     """
     found = {}
     for scene in sweeps.values():

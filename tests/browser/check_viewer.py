@@ -26,15 +26,15 @@ DRAWN_SIZE = (800, 450)
 TIMEOUT_S = 180.0
 SCREENSHOT = ROOT / 'out' / 'viewer.png'
 WALL, SCENE = (slice(40, 380), slice(340, 1240)), (slice(420, 900), slice(200, 1240))
-"""Rows and columns of the window that show the cameras and the boxes at the start."""
+"""Rows and columns of the window in which the initial view shows the cameras and the boxes."""
 COLORFUL = ('car', 'truck', 'bus', 'motorcycle', 'pedestrian')
-"""Classes whose colors nothing else in the window has."""
+"""Classes with colors that appear only in boxes, and nowhere else in the window."""
 
 
 @pytest.fixture(scope='module')
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Yield the address of a live view of a drive, recorded with true boxes as detections, that is
-    replayed again and again."""
+    """Yield the address of the live view of a recorded drive, which is replayed in a loop. The
+    detections in the recording are the true boxes."""
     _, bag = record(draw(6.0, DRAWN_SIZE), tmp_path_factory.mktemp('viewer'), DRAWN_SIZE)
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
@@ -72,7 +72,7 @@ def responds(port: int) -> bool:
 def wait_until(condition, what: str) -> None:
     deadline = time.monotonic() + TIMEOUT_S
     while not condition():
-        assert time.monotonic() < deadline, f'never came: {what}'
+        assert time.monotonic() < deadline, f'timeout while waiting for {what}'
         time.sleep(0.5)
 
 
@@ -106,7 +106,7 @@ def test_a_browser_shows_cameras_boxes_and_time_of_a_replay(url: str, tmp_path: 
         wait_until(lambda: boxes_shown(tab) > 3, 'boxes')
         first = text_of(tab)
         wait_until(lambda: text_of(tab) != first and boxes_shown(tab) > 3, 'another moment')
-        # Software rendering lags behind the text.
+        # The text changes before the images, because they are rendered in software.
         wait_until(
             lambda: shows_cameras_and_boxes(screenshot_of(tab)), 'an image with cameras and boxes'
         )

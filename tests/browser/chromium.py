@@ -56,14 +56,15 @@ class Tab:
 
 @contextmanager
 def open_page(url: str, profile: Path, size: tuple[int, int]) -> Iterator[Tab]:
-    """Show ``url`` in a new Chromium with its files in the folder ``profile`` and a window of
-    ``size`` pixels."""
+    """Start a new Chromium, which stores its files in the folder ``profile``, and show ``url`` in
+    a window of ``size`` (width, height) pixels.
+    """
     program = (
         shutil.which('chromium')
         or shutil.which('chromium-browser')
         or shutil.which('google-chrome')
     )
-    assert program, 'no Chromium: apt install chromium'
+    assert program, 'Chromium is not installed: run apt install chromium'
     command = [
         program,
         *OPTIONS,
@@ -91,7 +92,7 @@ def open_page(url: str, profile: Path, size: tuple[int, int]) -> Iterator[Tab]:
 
 
 def _address(profile: Path) -> str:
-    """Return the DevTools address of the browser's first page, once it has started."""
+    """Wait until the browser has started, and return the DevTools address of its first page."""
     deadline = time.monotonic() + START_TIMEOUT_S
     port_file = profile / 'DevToolsActivePort'
     while not (port_file.exists() and port_file.read_text().strip()):
