@@ -1,4 +1,4 @@
-"""Computes losses of random outputs in one process or in two."""
+"""Computes losses of random network outputs in one process or in two processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def noise_batch(places: range) -> Batch:
 
 
 def noise_outputs(places: range) -> ModelOutputs:
-    """Return outputs of a network for a batch, the same for a sample in whatever batch."""
+    """Return random network outputs for a batch; each sample has the same outputs in any batch."""
     return _joined([_noise_output(torch.Generator().manual_seed(place)) for place in places])
 
 
@@ -58,7 +58,10 @@ def loss_of(places: range):
 
 
 def put_half_of_the_loss(process: int, meeting_point: str, results) -> None:
-    """Compute the loss of three of six samples as one of two processes."""
+    """Compute the losses of three of six samples, as process 0 or 1 of two processes.
+
+    The losses are put into the queue ``results``.
+    """
     torch.set_num_threads(1)
     distributed.init_process_group(
         'gloo', init_method=f'file://{meeting_point}', rank=process, world_size=2

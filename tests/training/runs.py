@@ -1,4 +1,4 @@
-"""Training runs of about a second, with a tiny network and samples of noise."""
+"""Training runs that take about a second, with a tiny network and with noise as samples."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class InterruptedRunError(Exception):
 
 
 class Noise:
-    """Samples of noise: boxes and depth depend on the index of the sample, and images on the
-    random generator.
+    """Samples that contain noise: boxes and depth depend on the index of the sample, and images on
+    the random generator.
 
     Args:
         count: number of samples.
@@ -47,8 +47,10 @@ class Noise:
 
 
 def tiny_config(output: Path, **trainer) -> TrainingConfig:
-    """Return a run of two epochs with five batches of two samples each on the CPU; ``trainer``
-    changes its settings."""
+    """Return the configuration of a run on the CPU: two epochs of five batches of two samples.
+
+    ``trainer`` contains trainer settings that differ.
+    """
     settings = TrainerSettings(
         accelerator='cpu',
         devices=1,
@@ -76,7 +78,7 @@ def run(
     resume: bool = False,
     watchers: Sequence = (),
 ) -> BEVDepthModule:
-    """Train on ``source`` as ``train`` does on nuScenes."""
+    """Train on the samples of ``source`` instead of nuScenes, and return the trained module."""
     source = Noise() if source is None else source
     data = TrainingData(
         lambda: source,

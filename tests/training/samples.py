@@ -1,4 +1,7 @@
-"""Samples of noise. This module does not import Lightning, so that worker processes start fast."""
+"""Creates samples that contain noise.
+
+This module does not import Lightning, so that worker processes start fast.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,10 @@ CAMERAS = 2
 def noise_sample(
     place: int, rng: np.random.Generator, network: ModelConfig = TINY, cameras: int = CAMERAS
 ) -> Sample:
-    """Return a sample for ``network``: boxes and depth follow from ``place``, images and their
-    matrix from ``rng``."""
+    """Return a sample for ``network``.
+
+    Boxes and depth depend only on ``place``. Images and image augmentation are drawn from ``rng``.
+    """
     fixed = np.random.default_rng(place)
     frames, (height, width), reach = (
         network.key_frames,
@@ -64,7 +69,10 @@ def noise_sample(
 
 
 def _ring(cameras: int) -> np.ndarray:
-    """Return (cameras, 4, 4) poses at the ego origin, 1.5 m high, that look all around."""
+    """Return the (cameras, 4, 4) poses of cameras 1.5 m above the ego origin.
+
+    The viewing directions are spread evenly over 360 degrees.
+    """
     forward = np.array([(0, 0, 1, 0), (-1, 0, 0, 0), (0, -1, 0, 1.5), (0, 0, 0, 1)])
     turns = np.stack([np.eye(4)] * cameras)
     angles = 2 * np.pi * np.arange(cameras) / cameras

@@ -1,4 +1,4 @@
-"""Training from a checkpoint on data of another vehicle."""
+"""Tests training that starts from a checkpoint, on data of another vehicle."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def settings_of(root: Path, rig: RigAugmentation | None = None, **changes) -> Da
     return DataSettings(str(root), VERSION, SPLIT, str(root.parent / 'cache'), **values)
 
 
-def test_heads_with_the_same_classes_are_loaded_and_others_keep_their_initial_weights(
+def test_heads_with_the_same_classes_are_loaded_and_other_heads_keep_their_initial_weights(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tiny_checkpoint(tmp_path)
@@ -93,7 +93,7 @@ def test_each_box_has_its_target_in_the_heatmap_of_its_class(tmp_path: Path, tas
 
 
 @pytest.mark.parametrize(('batch_size', 'rig'), [(1, None), (1, RigAugmentation(min_cameras=1))])
-def test_a_batch_of_one_image_is_rejected(
+def test_settings_that_allow_a_batch_with_only_one_image_are_rejected(
     tmp_path: Path, batch_size: int, rig: RigAugmentation | None
 ) -> None:
     root = write_own_dataset(tmp_path / 'data', cameras=('front',) if rig is None else ('a', 'b'))
@@ -105,7 +105,9 @@ def test_a_batch_of_one_image_is_rejected(
         open_nuscenes(settings_of(root, batch_size=1), TINY)
 
 
-def test_class_balanced_samples_follow_the_class_list(tmp_path: Path) -> None:
+def test_class_balanced_sampling_uses_the_classes_of_the_network(
+    tmp_path: Path,
+) -> None:
     network = with_tasks(('truck',), ('car',))
     root = write_own_dataset(tmp_path / 'data', frames=4)
     source = open_nuscenes(settings_of(root, class_balanced=True), network)
@@ -137,7 +139,7 @@ def test_only_the_depth_branch_changes_when_depth_is_adapted(tmp_path: Path) -> 
     assert 'depth_net.depth_head.weight' in changed
 
 
-def test_depth_cannot_be_adapted_without_a_lidar(tmp_path: Path) -> None:
+def test_adapting_depth_is_rejected_for_a_dataset_without_a_lidar(tmp_path: Path) -> None:
     root = write_own_dataset(tmp_path / 'data', lidar=None)
     with pytest.raises(ValueError, match=r'no lidar, which model\.objective depth needs'):
         open_nuscenes(settings_of(root), TINY, needs_boxes=False)

@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights."""
+"""Tests the exponential moving average of the weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.reference import golden
 from tests.training.runs import run, tiny_config
 
 
-def test_the_decay_ramp_is_the_official_one() -> None:
+def test_the_decay_ramp_equals_the_official_decay_ramp() -> None:
     official = golden('pipeline')[0]['ema_decay']['updates_0']
     ramp = AveragingSettings(decay=0.9990, ramp_updates=2000)
     assert [ramp.at(update) for update in (1, 10, 100, 1000, 10000)] == pytest.approx(
@@ -23,7 +23,7 @@ def test_the_decay_ramp_is_the_official_one() -> None:
     )
 
 
-def test_without_a_ramp_the_decay_equals_that_of_the_official_callback() -> None:
+def test_without_a_ramp_the_decay_equals_the_decay_of_the_official_callback() -> None:
     official = golden('pipeline')[0]['ema_decay']['updates_as_started_by_callback']
     assert [AveragingSettings().at(1)] == pytest.approx(official, rel=1e-9)
     assert AveragingSettings().at(100_000) == AveragingSettings().at(1)

@@ -1,4 +1,4 @@
-"""Batches: their samples, targets and cameras, and the inputs of the network."""
+"""Tests the samples, targets and cameras of batches, and the inputs of the network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def samples() -> list:
     return [noise_sample(place, np.random.default_rng(place)) for place in (4, 2, 7)]
 
 
-def test_a_batch_holds_its_samples_in_order() -> None:
+def test_a_batch_contains_its_samples_and_their_targets_in_order() -> None:
     batch = collate(samples(), TINY)
     assert len(batch) == 3 and batch.names == ('sample 4', 'sample 2', 'sample 7')
     for place, sample in enumerate(samples()):
@@ -33,20 +33,20 @@ def test_a_batch_holds_its_samples_in_order() -> None:
             assert torch.equal(joined.box[joined.sample == place], targets.box)
 
 
-def test_depth_has_the_stride_of_the_network() -> None:
+def test_the_depth_targets_have_the_stride_of_the_network() -> None:
     network = replace(TINY, image_encoder=replace(TINY.image_encoder, stride=8))
     assert collate(samples(), network).depth_bins.shape[2:] == (4, 8)
     assert collate(samples(), TINY).depth_bins.shape[2:] == (2, 4)
 
 
-def test_the_network_reads_normalized_images_and_the_matrices() -> None:
+def test_the_network_inputs_are_normalized_images_and_the_matrices_of_the_batch() -> None:
     batch = collate(samples(), TINY)
     inputs = batch.inputs(TINY.image)
     assert torch.equal(inputs.images, normalize(batch.images, TINY.image))
     assert torch.equal(inputs.matrices.image_aug, batch.matrices.image_aug)
 
 
-def test_every_tensor_moves_to_the_device() -> None:
+def test_to_moves_every_tensor_of_a_batch_to_the_device() -> None:
     moved: Batch = collate(samples(), TINY).to(torch.device('meta'))
     tensors = [moved.images, moved.matrices.bev_aug, moved.depth_bins]
     tensors += [tensor for task in moved.tasks for tensor in vars(task).values()]
@@ -54,7 +54,7 @@ def test_every_tensor_moves_to_the_device() -> None:
     assert moved.names == ('sample 4', 'sample 2', 'sample 7')
 
 
-def test_the_first_sample_defines_how_many_cameras_a_batch_has() -> None:
+def test_the_first_sample_defines_the_number_of_cameras_of_a_batch() -> None:
     first, second = (
         noise_sample(place, np.random.default_rng(place), cameras=3) for place in (1, 2)
     )
@@ -64,7 +64,7 @@ def test_the_first_sample_defines_how_many_cameras_a_batch_has() -> None:
     assert torch.equal(batch.images[1], second.images[:, :2])
 
 
-def test_if_cameras_are_removed_boxes_that_no_other_camera_sees_are_excluded() -> None:
+def test_with_fewer_cameras_boxes_outside_of_all_remaining_images_are_excluded() -> None:
     sample = noise_sample(0, np.random.default_rng(0), cameras=4)  # forward, left, back, right
     centers = torch.tensor([[8.0, 0, 1.5], [0, 8, 1.5], [-8, 0, 1.5], [0, -8, 1.5], [8, 0, 60]])
     boxes = torch.cat((centers, torch.ones(5, 6)), dim=1)

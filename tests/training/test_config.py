@@ -1,4 +1,4 @@
-"""Training presets and command lines."""
+"""Tests the training presets and the command line of training."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tests.reference import ROOT
 
 TRAINING = ROOT / 'config' / 'training'
 ADAPTATION = ('adapt_depth', 'distill', 'fine_tune')
-"""Presets that start from a checkpoint and use its network."""
+"""Presets that start from a checkpoint and use the network of this checkpoint."""
 OFFICIAL_GPUS = 8
-"""GPUs of the official experiments, each with its own batch."""
+"""Number of GPUs in the official experiments. Each GPU processed its own batch."""
 PRESETS = sorted(path for path in TRAINING.glob('*.yaml') if path.stem not in ADAPTATION)
 
 
@@ -73,7 +73,7 @@ def test_a_preset_trains_the_network_that_its_name_contains(path: Path) -> None:
 
 
 @pytest.mark.parametrize('path', PRESETS, ids=lambda path: path.stem)
-def test_a_preset_writes_to_a_folder_of_its_own(path: Path) -> None:
+def test_a_preset_writes_to_the_output_folder_with_its_name(path: Path) -> None:
     assert preset(path.stem).output == f'out/training/{path.stem}'
 
 
@@ -86,7 +86,7 @@ OFFICIAL = {
     'weight_decay': 1e-7,
     'learning_rate': 2e-4,
 }
-"""Settings of the official experiments that most of them share."""
+"""Settings that most of the official experiments have in common."""
 CBGS = {'epochs': 20, 'milestones': (16, 19), 'class_balanced': True}
 STEREO_CBGS = {**CBGS, 'weight_decay': 1e-2, 'learning_rate': 4e-4}
 
@@ -107,7 +107,7 @@ STEREO_CBGS = {**CBGS, 'weight_decay': 1e-2, 'learning_rate': 4e-4}
         ('stereo_r50_256x704_2key_da_ema', {**STEREO_CBGS, 'averaged': True}),
     ],
 )
-def test_the_training_settings_are_those_of_the_official_repository(
+def test_the_training_settings_of_a_preset_equal_the_settings_of_the_official_repository(
     name: str, differences: dict
 ) -> None:
     config = preset(name)
@@ -131,7 +131,7 @@ def test_the_training_settings_are_those_of_the_official_repository(
     )
 
 
-def test_the_command_line_changes_a_preset() -> None:
+def test_options_on_the_command_line_override_the_values_of_a_preset() -> None:
     path = str(ROOT / 'config' / 'training' / 'small.yaml')
     changed = read(
         '--config',
@@ -207,7 +207,7 @@ def test_an_invalid_preset_is_reported_in_one_line(
     assert '\n' not in str(rejected.value)
 
 
-def test_a_file_for_a_section_that_does_not_contain_a_mapping_is_reported_by_name(
+def test_if_the_file_for_a_section_contains_no_mapping_the_message_names_the_file(
     tmp_path: Path,
 ) -> None:
     (tmp_path / 'network.yaml').write_text('[]')
@@ -218,7 +218,7 @@ def test_a_file_for_a_section_that_does_not_contain_a_mapping_is_reported_by_nam
 
 
 @pytest.mark.parametrize('name', ADAPTATION)
-def test_init_checkpoint_defines_the_network_and_options_override_it(
+def test_the_checkpoint_of_model_init_defines_the_network_and_options_override_its_values(
     tmp_path: Path, name: str
 ) -> None:
     path = tmp_path / 'tiny.safetensors'
@@ -251,7 +251,9 @@ def test_a_checkpoint_with_every_optional_section_defines_the_network(tmp_path: 
     assert without == replace(optional, stereo=None, decode=decode)
 
 
-def test_tasks_that_are_given_replace_those_of_the_checkpoint(tmp_path: Path) -> None:
+def test_head_tasks_on_the_command_line_replace_the_tasks_of_the_checkpoint(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / 'tiny.safetensors'
     save_checkpoint(BEVDepth(TINY), path)
     tasks = '[{classes: [tram, car], nms_distance_squared: 4.0}]'
@@ -281,7 +283,9 @@ def test_tasks_that_are_given_replace_those_of_the_checkpoint(tmp_path: Path) ->
         ('--data.augmentation.image.flip_probability=2', 'flip_probability must be 0 to 1'),
     ],
 )
-def test_an_impossible_number_is_rejected_by_its_name(argument: str, expected: str) -> None:
+def test_the_message_about_an_impossible_value_names_its_option(
+    argument: str, expected: str
+) -> None:
     with pytest.raises(InvalidRunError) as rejected:
         read('--config', str(TRAINING / 'small.yaml'), argument)
     assert expected in str(rejected.value)
@@ -305,7 +309,7 @@ def test_an_impossible_number_is_rejected_by_its_name(argument: str, expected: s
         ('trainer: [1]', 'a section of the configuration does not map keys to values'),
     ],
 )
-def test_an_invalid_configuration_file_gives_one_plain_message(
+def test_the_message_about_an_invalid_configuration_file_is_one_line_and_names_the_error(
     tmp_path: Path, text: str, expected: str
 ) -> None:
     (tmp_path / 'run.yaml').write_text(text)

@@ -1,4 +1,4 @@
-"""Losses of heatmaps, boxes and depth."""
+"""Tests the losses of heatmaps, boxes and depth."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from tests.training.losses import (
 from tests.training.samples import noise_sample
 
 
-def test_the_total_is_the_sum_of_its_named_parts() -> None:
+def test_the_total_loss_is_the_sum_of_the_heatmap_box_and_depth_losses() -> None:
     named = loss_of(range(3)).named()
     assert named['total'].item() == pytest.approx(
         sum(named[name].item() for name in ('heatmap', 'box', 'depth'))
     )
 
 
-def test_a_perfect_heatmap_has_almost_no_loss_and_a_missed_box_a_large_one() -> None:
+def test_a_perfect_heatmap_has_almost_no_loss_and_a_missed_box_has_a_large_loss() -> None:
     target = torch.zeros(1, 1, 8, 8)
     target[0, 0, 3, 4] = 1
     assert heatmap_loss(40 * target - 20, target, target) < 1e-4
     assert heatmap_loss(torch.full_like(target, -20), target, target) > 9
 
 
-def test_false_scores_near_a_box_have_a_smaller_loss() -> None:
+def test_a_false_score_near_a_box_has_a_smaller_loss_than_far_from_boxes() -> None:
     logit = torch.full((1, 1, 1, 1), 3.0)
     none = torch.zeros(1, 1, 1, 1)
     far, near = (
@@ -104,7 +104,7 @@ def test_the_loss_is_computed_in_float32_under_autocast() -> None:
 
 
 def test_the_mean_loss_of_two_processes_equals_the_loss_of_one_process_with_all_samples() -> None:
-    # A fork has imported everything already.
+    # A forked process does not have to import the modules again.
     context = multiprocessing.get_context('fork')
     results = context.SimpleQueue()
     with tempfile.NamedTemporaryFile(delete=False) as meeting_point:
@@ -120,7 +120,7 @@ def test_the_mean_loss_of_two_processes_equals_the_loss_of_one_process_with_all_
         )
 
 
-def test_the_focal_loss_has_its_official_powers() -> None:
+def test_the_focal_loss_has_the_official_exponents() -> None:
     logits = torch.tensor([0.3, -0.7, 1.1]).view(1, 1, 1, 3)
     target = torch.tensor([1.0, 0.5, 0.0]).view(1, 1, 1, 3)
     score = logits.sigmoid().flatten()
@@ -165,7 +165,7 @@ def test_depth_training_has_the_same_depth_loss_as_full_training() -> None:
 
 
 def test_the_loss_of_a_box_reads_the_maps_at_the_sample_and_cell_of_the_box() -> None:
-    """All other cells have very different values."""
+    """All other cells of the maps have the value 1e6, which would cause a large loss."""
     batch, outputs = noise_batch(range(2)), noise_outputs(range(2))
     task = next(number for number, each in enumerate(batch.tasks) if 1 in each.sample)
     targets, maps = batch.tasks[task], outputs.tasks[task]
@@ -177,7 +177,8 @@ def test_the_loss_of_a_box_reads_the_maps_at_the_sample_and_cell_of_the_box() ->
 
 
 def test_the_score_of_a_box_is_its_weight_in_the_losses_and_in_the_counts() -> None:
-    """Two boxes: with scores 1 and 0.25 the loss is the weighted mean of their own losses."""
+    """The loss of two boxes with scores 1 and 0.25 is the weighted mean of the losses that the two
+    boxes have alone."""
     boxes = torch.tensor([[4.0, 4, 0, 4, 2, 1, 0, 0, 0], [-6.0, -6, 0, 4, 2, 1, 0, 0, 0]])
     labels = torch.zeros(2, dtype=torch.int64)
     depth_bins, outputs = torch.full((1, 2, 2, 4), -1), noise_outputs(range(1))

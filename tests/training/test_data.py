@@ -1,4 +1,6 @@
-"""The order of samples and their random seeds, also with several processes and after resuming."""
+"""Tests the order of samples and their random seeds, also with several processes and after a
+resume.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ def test_two_processes_together_load_the_batches_of_one_process_with_twice_the_b
     ]
 
 
-def test_each_epoch_and_seed_has_its_own_order_and_augmentation() -> None:
+def test_each_epoch_and_each_seed_has_its_own_order_and_its_own_seeds_of_samples() -> None:
     first, second, other = (
         SeededSampler(20, seed=0),
         SeededSampler(20, seed=0, epoch=1),
@@ -55,7 +57,7 @@ def test_each_epoch_and_seed_has_its_own_order_and_augmentation() -> None:
     assert len({draw.seed for draws in (first, second, other) for draw in draws}) == 60
 
 
-def test_skipped_samples_are_missing_only_from_the_first_epoch() -> None:
+def test_skipped_samples_are_missing_only_in_the_resumed_epoch() -> None:
     complete, resumed = (
         SeededSampler(10, seed=0, epoch=3),
         SeededSampler(10, seed=0, epoch=3, skip=4),
@@ -82,7 +84,7 @@ def test_batches_are_the_same_with_and_without_worker_processes() -> None:
     assert torch.equal(images(0), images(2))
 
 
-def test_a_loader_with_other_settings_does_not_load_the_stored_state() -> None:
+def test_a_loader_rejects_the_stored_state_of_a_loader_with_different_settings() -> None:
     def loader(samples: int) -> ResumableLoader:
         return ResumableLoader(order={'samples': samples, 'seed': 0}, dataset=[1])
 

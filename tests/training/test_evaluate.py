@@ -1,4 +1,4 @@
-"""The evaluation program on a small nuScenes-format dataset."""
+"""Tests the evaluation program on a small dataset in the format of nuScenes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SECOND_US = 1_000_000
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory) -> Path:
-    """Return untrained weights that detect boxes in every frame."""
+    """Return the file of untrained weights with which the network detects boxes in every frame."""
     path = tmp_path_factory.mktemp('weights') / 'untrained.safetensors'
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -60,7 +60,7 @@ def data_of(root: Path, **changes) -> EvaluationData:
 
 @pytest.fixture(scope='module')
 def scored(root: Path, checkpoint: Path, tmp_path_factory) -> tuple[Path, str]:
-    """Return the output folder and the printed text of a run in one process."""
+    """Evaluate in one process, and return the output folder and the text to print."""
     output, threads = tmp_path_factory.mktemp('scored') / 'new' / 'folder', torch.get_num_threads()
     torch.set_num_threads(1)
     config = EvaluationConfig(str(checkpoint), data_of(root), str(output), 'cpu', tracking=True)
@@ -89,7 +89,7 @@ def test_every_sample_of_the_split_has_boxes_and_the_table_shows_every_class(
     ).keys()
 
 
-def test_two_processes_give_the_same_results_as_one(
+def test_two_processes_have_the_same_results_as_one_process(
     root: Path,
     checkpoint: Path,
     scored: tuple[Path, str],
@@ -116,7 +116,7 @@ def test_two_processes_give_the_same_results_as_one(
 def test_the_past_frame_is_the_previous_key_frame_of_the_scene_even_if_it_is_old(
     tmp_path: Path, checkpoint: Path, age_us: int
 ) -> None:
-    """The detector itself would not use a past frame that is three seconds old."""
+    """Outside of the evaluation, the detector uses no past frame that is three seconds old."""
     root = make_dataroot(tmp_path / 'dataset', scenes=2)
     make_earlier(root / VERSION, age_us - SECOND_US // 2)
     index = load_index(root, VERSION, SPLIT, tmp_path / 'cache')
@@ -215,7 +215,7 @@ def test_device_precision_and_output_are_checked_before_the_data_is_read(
     assert expected in error_message(checkpoint, tmp_path / 'no dataset', *arguments)
 
 
-def test_an_unreadable_image_ends_the_evaluation_with_its_name(
+def test_an_unreadable_image_ends_the_evaluation_with_a_message_that_names_the_image(
     tmp_path: Path, root: Path, checkpoint: Path
 ) -> None:
     copy = tmp_path / 'dataset'

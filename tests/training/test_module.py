@@ -1,4 +1,4 @@
-"""The LightningModule: initial weights, frozen parts, schedules and stereo networks."""
+"""Tests the LightningModule: initial weights, frozen parts, learning rates and stereo networks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def module(**settings) -> BEVDepthModule:
 
 
 class OneBadSample(Noise):
-    """Noise in which the boxes of sample 7 have an infinite velocity."""
+    """Samples that contain noise; the boxes of sample 7 have an infinite velocity."""
 
     def sample(self, place: int, rng: np.random.Generator):
         sample = super().sample(place, rng)
@@ -72,7 +72,7 @@ def test_the_weights_of_an_unfrozen_stem_change_in_training() -> None:
     assert backbone.conv1.weight.requires_grad
 
 
-def test_the_configured_heatmap_bias_initializes_every_task() -> None:
+def test_heatmap_bias_is_the_initial_bias_of_the_heatmap_of_every_task() -> None:
     for task in module(heatmap_bias=-2.19).model.head.tasks:
         assert torch.equal(
             task['heatmap'][-1].bias, torch.full_like(task['heatmap'][-1].bias, -2.19)
@@ -116,7 +116,7 @@ def test_initial_weights_depend_on_the_seed_and_do_not_change_the_global_generat
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_only_the_key_frame_has_gradients_and_all_frames_update_the_norms() -> None:
+def test_only_the_key_frame_has_gradients_and_all_frames_update_the_batch_norms() -> None:
     trained = module()
     batch = collate(
         [noise_sample(place, np.random.default_rng(place)) for place in range(2)], TINY
@@ -174,7 +174,9 @@ def test_pretrained_weights_are_read_from_a_file(tmp_path: Path) -> None:
         ('IMAGENET1K_V9', 'torchvision has no weights IMAGENET1K_V9 for ResNet-18'),
     ],
 )
-def test_missing_pretrained_weights_are_reported_by_name(source: str, message: str) -> None:
+def test_the_message_about_missing_pretrained_weights_names_the_weights(
+    source: str, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         load_pretrained(ResNetStages(18), source, 18)
 
@@ -186,7 +188,7 @@ def test_pretrained_weights_of_another_network_are_rejected(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize('content', [b'', b'no weights', b'PK\x03\x04no weights'])
-def test_a_damaged_file_of_pretrained_weights_is_reported_by_name(
+def test_the_message_about_a_damaged_file_of_pretrained_weights_names_the_file(
     tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / 'resnet18.pth').write_bytes(content)
@@ -194,7 +196,7 @@ def test_a_damaged_file_of_pretrained_weights_is_reported_by_name(
         load_pretrained(ResNetStages(18), str(tmp_path / 'resnet18.pth'), 18)
 
 
-def test_a_file_without_weights_is_reported_by_name(tmp_path: Path) -> None:
+def test_the_message_about_a_file_without_weights_names_the_file(tmp_path: Path) -> None:
     torch.save([1.0], tmp_path / 'list.pth')
     with pytest.raises(ValueError, match=r'list\.pth is damaged or contains no weights'):
         load_pretrained(ResNetStages(18), str(tmp_path / 'list.pth'), 18)
@@ -235,12 +237,12 @@ def test_convolutions_are_channels_last_on_cuda_only(device: str, channels_last:
 
 
 class Placed(BEVDepthModule):
-    """A module at a given rank, step and epoch of a run."""
+    """A module whose rank and epoch a test can set."""
 
     current_epoch, global_rank = 0, 0
 
     def random_number(self, epoch: int = 0, step: int = 0, rank: int = 0) -> float:
-        """Return the first random number of a step."""
+        """Return the first random number after the start of a training step."""
         self.current_epoch, self.global_rank = epoch, rank
         self.on_train_batch_start(None, step)
         return torch.rand(()).item()

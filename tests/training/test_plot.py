@@ -1,4 +1,4 @@
-"""The figure of the losses of a run."""
+"""Tests the figure that shows the losses of a run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ HEADER = 'loss/box,loss/depth,loss/heatmap,loss/total,step'
 
 @pytest.fixture
 def run_in_two_parts(tmp_path: Path) -> Path:
-    """Return a run that was killed at step 6 and resumed before step 4, where the loss of one
-    step differs by 0.1 %.
+    """Return the folder of a run that was killed after step 6 and then resumed with step 4.
+
+    Steps 4 to 6 are logged twice. The two losses of step 5 differ by 0.1 %.
     """
     for version, steps in ((0, range(7)), (1, range(4, 10))):
         folder = tmp_path / f'csv/version_{version}'
@@ -43,7 +44,9 @@ def test_the_losses_of_steps_that_ran_twice_are_compared(run_in_two_parts: Path)
     assert difference == pytest.approx(1e-3, rel=1e-6)
 
 
-def test_the_figure_draws_both_parts_in_different_colors(run_in_two_parts: Path) -> None:
+def test_the_figure_shows_the_two_parts_of_a_run_in_different_colors(
+    run_in_two_parts: Path,
+) -> None:
     main([str(run_in_two_parts), str(run_in_two_parts / 'loss.png')])
     pixels = cv2.imread(str(run_in_two_parts / 'loss.png')).reshape(-1, 3).astype(int)
     blue, orange = (
@@ -70,7 +73,7 @@ def test_a_run_without_a_logged_loss_is_rejected_with_the_reason(
     assert not (tmp_path / 'loss.png').exists()
 
 
-def test_a_part_without_a_logged_loss_is_left_out(run_in_two_parts: Path) -> None:
+def test_a_part_of_a_run_without_a_logged_loss_is_ignored(run_in_two_parts: Path) -> None:
     (run_in_two_parts / 'csv/version_2').mkdir()
     (run_in_two_parts / 'csv/version_2/metrics.csv').write_text(HEADER + '\n')
     assert len(read_parts(run_in_two_parts)) == 2

@@ -1,4 +1,4 @@
-"""The progress bar and the remaining time."""
+"""Tests the progress bar and the remaining time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bevdepth_core.training.progress import ProgressBar, remaining_seconds
 from tests.training.runs import run, tiny_config
 
 
-def test_the_remaining_time_follows_from_the_steps_so_far() -> None:
+def test_the_remaining_time_is_computed_from_the_mean_time_of_the_steps_so_far() -> None:
     assert remaining_seconds(6.0, 3, 10) == 20
     assert remaining_seconds(6.0, 3, 0) == 0
     assert remaining_seconds(6.0, 3, -1) == 0
@@ -20,7 +20,7 @@ def test_the_remaining_time_follows_from_the_steps_so_far() -> None:
 @pytest.mark.parametrize(
     ('step', 'shown'), [(1, True), (10, True), (11, False), (20, True), (25, True)]
 )
-def test_progress_is_printed_for_the_first_steps_and_then_every_tenth(
+def test_progress_is_printed_for_the_first_ten_steps_every_tenth_step_and_the_last_step(
     step: int, shown: bool
 ) -> None:
     assert ProgressBar()._should_update(step, 25) == shown

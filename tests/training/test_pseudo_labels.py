@@ -1,4 +1,6 @@
-"""Boxes of a teacher become annotations with scores, on which a student is trained."""
+"""Tests that boxes of a teacher are written as annotations with scores, and that a student can be
+trained on these annotations.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ BOX = {
 }  # fmt: skip
 
 
-def test_boxes_keep_score_and_velocity_and_boxes_with_low_scores_are_left_out(
+def test_pseudo_labels_have_score_and_velocity_of_the_boxes_and_low_scores_are_left_out(
     tmp_path: Path,
 ) -> None:
     root = write_own_dataset(tmp_path / 'data', [])
@@ -48,7 +50,7 @@ def test_an_invalid_score_is_rejected(tmp_path: Path, score: object) -> None:
         load_index(root, VERSION, SPLIT, tmp_path / 'cache')
 
 
-def test_a_student_is_trained_on_the_boxes_of_a_teacher(tmp_path: Path) -> None:
+def test_a_student_can_be_trained_on_the_boxes_of_a_teacher(tmp_path: Path) -> None:
     root = write_own_dataset(tmp_path / 'data', [], frames=4)
     teacher = tiny_checkpoint(tmp_path)
     options = [

@@ -1,4 +1,4 @@
-"""Training targets: heatmaps, boxes and depth bins."""
+"""Tests the training targets: heatmaps, boxes and depth bins."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_sample_without_boxes_has_empty_targets() -> None:
         assert targets.box.shape == (0, 10)
 
 
-def test_a_box_is_described_by_its_cell_and_ten_numbers() -> None:
+def test_the_target_of_a_box_is_its_cell_and_ten_numbers() -> None:
     cars, *others = targets_of([box(10.3, -20.1, yaw=0.5)], [CAR])
     assert cars.cell.tolist() == [[76, 38]]
     expected = [
@@ -61,7 +61,7 @@ def test_a_box_is_described_by_its_cell_and_ten_numbers() -> None:
     assert not any(len(targets.box) or targets.heatmap.any() for targets in others)
 
 
-def test_each_class_of_a_task_has_its_own_map() -> None:
+def test_each_class_of_a_task_has_its_own_heatmap() -> None:
     _, trucks, buses, *_ = targets_of([box(0, 0), box(8, 8)], [TRUCK, BUS])
     assert trucks.heatmap.amax(dim=(0, 2, 3)).tolist() == [1, 0]
     assert buses.heatmap.amax(dim=(0, 2, 3)).tolist() == [1, 0]
@@ -70,14 +70,14 @@ def test_each_class_of_a_task_has_its_own_map() -> None:
 @pytest.mark.parametrize(
     ('x', 'cells'), [(-51.3, [0]), (-51.9, [0]), (-52.1, []), (51.1, [127]), (51.2, [])]
 )
-def test_centers_up_to_one_cell_below_the_grid_belong_to_its_first_cell(
+def test_a_center_less_than_one_cell_below_the_lower_bound_belongs_to_the_first_cell(
     x: float, cells: list[int]
 ) -> None:
     cars = targets_of([box(x, 0)], [CAR])[0]
     assert cars.cell[:, 0].tolist() == cells
 
 
-def test_peaks_that_overlap_keep_the_higher_value() -> None:
+def test_where_two_peaks_overlap_the_heatmap_has_the_higher_value() -> None:
     near, far = [box(0.4, 0.4)], [box(1.2, 0.4)]
     joint = targets_of(near + far, [CAR, CAR])[0].heatmap
     assert torch.equal(
@@ -86,14 +86,14 @@ def test_peaks_that_overlap_keep_the_higher_value() -> None:
     assert (joint == 1).sum() == 2
 
 
-def test_if_a_task_has_too_many_boxes_those_of_its_first_classes_are_kept() -> None:
+def test_if_a_task_has_too_many_boxes_the_boxes_of_its_first_classes_are_kept() -> None:
     many = [box(0, 0)] * MAX_BOXES_PER_TASK
     _, trucks, *_ = targets_of([*many, box(16.4, 16.4)], [2] * MAX_BOXES_PER_TASK + [TRUCK])
     assert len(trucks.box) == MAX_BOXES_PER_TASK
     assert trucks.cell[0].tolist() == [84, 84]
 
 
-def test_the_radius_grows_with_the_box_and_is_at_least_two() -> None:
+def test_the_gaussian_radius_grows_with_the_box_and_is_at_least_two() -> None:
     radii = gaussian_radius(
         torch.tensor([[0.5, 0.5], [5.75, 2.4], [30.0, 20.0], [60.0, 20.0]])
     ).tolist()
@@ -101,7 +101,7 @@ def test_the_radius_grows_with_the_box_and_is_at_least_two() -> None:
     assert 2 < radii[2] < radii[3]
 
 
-def test_the_targets_of_a_batch_equal_those_of_its_samples() -> None:
+def test_the_targets_of_a_batch_contain_the_targets_of_its_samples_in_order() -> None:
     first, second = targets_of([box(0, 0)], [CAR]), targets_of([box(8, 8), box(-8, 8)], [CAR, CAR])
     cars = join([first, second])[0]
     assert torch.equal(cars.heatmap, torch.cat((first[0].heatmap, second[0].heatmap)))
@@ -113,13 +113,15 @@ def test_the_targets_of_a_batch_equal_those_of_its_samples() -> None:
     ('depth', 'expected'),
     [(1.99, NO_DEPTH), (2.0, 0), (2.49, 0), (2.5, 1), (57.99, 111), (58.0, NO_DEPTH)],
 )
-def test_a_depth_belongs_to_the_bin_with_the_next_lower_edge(depth: float, expected: int) -> None:
+def test_a_depth_bin_includes_its_lower_edge_and_excludes_its_upper_edge(
+    depth: float, expected: int
+) -> None:
     points = torch.zeros(1, 16, 32)
     points[0, 3, 20] = depth
     assert depth_targets(points, DepthBins()).tolist() == [[[NO_DEPTH, expected]]]
 
 
-def test_a_feature_pixel_has_the_depth_of_its_nearest_point() -> None:
+def test_a_feature_pixel_has_the_smallest_depth_of_its_points() -> None:
     points = torch.zeros(1, 32, 16)
     points[0, 1, 1], points[0, 15, 15], points[0, 16, 0] = 30.0, 10.0, 40.0
     assert depth_targets(points, DepthBins()).tolist() == [[[16], [76]]]
@@ -158,8 +160,8 @@ def test_a_peak_is_a_gaussian_within_its_radius() -> None:
     assert heatmap[64, 67] == 0 and heatmap[61, 64] == 0
 
 
-def test_length_and_width_are_measured_in_cells_of_their_axis() -> None:
-    """A box of 20 x 2 cells; with the axes swapped it would have another radius."""
+def test_length_is_measured_in_cells_along_x_and_width_in_cells_along_y() -> None:
+    """The box covers 20 x 2 cells. With swapped axes, the radius would be different."""
     cars = center_targets(torch.tensor([box(0.4, -1.0, 16.0, 0.8)]), torch.tensor([CAR]), WIDE)[0]
     radius = int(gaussian_radius(torch.tensor([[20.0, 2.0]]))[0])
     row = cars.heatmap[0, 0, 7]
@@ -167,7 +169,7 @@ def test_length_and_width_are_measured_in_cells_of_their_axis() -> None:
 
 
 @pytest.mark.parametrize('size', [(6.0, 3.0), (20.0, 8.0), (40.0, 40.0), (12.0, 60.0)])
-def test_the_radius_is_the_smallest_of_the_three_official_solutions(
+def test_the_gaussian_radius_is_the_smallest_of_the_three_official_solutions(
     size: tuple[float, float],
 ) -> None:
     height, width = size

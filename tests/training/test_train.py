@@ -1,4 +1,4 @@
-"""The command line on a small dataset of another vehicle."""
+"""Tests the training command on a small dataset of another vehicle."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='module')
 def trained(root: Path, tmp_path_factory) -> Path:
-    """Return the output folder of a run of one step of the small preset."""
+    """Train one step with the preset ``small``, and return the output folder."""
     output = tmp_path_factory.mktemp('run')
     scale = ('--data.augmentation.image.relative=true', '--data.augmentation.image.scale=[1,1]')
     steps = ('--trainer.max_steps=1', '--data.class_balanced=false')
@@ -43,13 +43,13 @@ def trained(root: Path, tmp_path_factory) -> Path:
 
 
 def message(arguments: list[str]) -> str:
-    """Return the message that the command ends with."""
+    """Run the training command, which must fail, and return the message."""
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     return str(stopped.value.code)
 
 
-def test_the_command_trains_and_writes_weights_that_the_detector_loads(trained: Path) -> None:
+def test_the_command_trains_and_writes_weights_that_the_detector_can_load(trained: Path) -> None:
     path = trained / 'weights/step_000001.safetensors'
     detector = Detector.from_checkpoint(path)
     assert detector.config == load_model_config(ROOT / 'config/models/small.yaml')
@@ -61,7 +61,7 @@ def test_the_command_trains_and_writes_weights_that_the_detector_loads(trained: 
     assert description['source_revision']
 
 
-def test_weights_have_the_name_of_an_epoch_only_if_it_is_complete(tmp_path: Path) -> None:
+def test_weights_have_the_name_of_an_epoch_only_if_the_epoch_is_complete(tmp_path: Path) -> None:
     """An epoch has five steps."""
     run(tiny_config(tmp_path / 'complete', max_steps=5))
     run(tiny_config(tmp_path / 'incomplete', max_steps=7))
@@ -72,7 +72,7 @@ def test_weights_have_the_name_of_an_epoch_only_if_it_is_complete(tmp_path: Path
     assert names == [['epoch_001'], ['epoch_001', 'step_000007']]
 
 
-def test_curves_and_the_configuration_are_written_beside_the_weights(
+def test_loss_curves_and_the_configuration_are_written_to_the_output_folder(
     trained: Path,
 ) -> None:
     header, first = (trained / 'csv/version_0/metrics.csv').read_text().splitlines()[:2]
@@ -83,7 +83,7 @@ def test_curves_and_the_configuration_are_written_beside_the_weights(
     assert f'split: {SPLIT}' in (trained / 'config.yaml').read_text()
 
 
-def test_an_existing_run_is_kept_and_can_be_resumed(root: Path, tmp_path: Path) -> None:
+def test_an_existing_run_is_not_overwritten_and_can_be_resumed(root: Path, tmp_path: Path) -> None:
     init = f'--model.init={tiny_checkpoint(tmp_path)}'
     output = tmp_path / 'run'
     main(command('fine_tune', root, output, init))
@@ -224,7 +224,9 @@ def test_a_second_run_with_the_same_output_is_rejected_until_the_first_ends(
 
 
 @pytest.mark.parametrize('name', ['wandb', 'mlflow'])
-def test_a_missing_package_of_a_logger_is_reported_by_name(tmp_path: Path, name: str) -> None:
+def test_the_message_about_a_missing_logger_package_names_the_package(
+    tmp_path: Path, name: str
+) -> None:
     with pytest.raises(InvalidRunError, match=f'needs the package {name}: pip install {name}'):
         loggers(tiny_config(tmp_path, logger=name))
 
@@ -233,7 +235,7 @@ def test_a_missing_package_of_a_logger_is_reported_by_name(tmp_path: Path, name:
 
 
 class Interrupt(Callback):
-    """Sends a signal once, after ``step`` steps."""
+    """Sends a signal to this process after ``step`` steps."""
 
     def __init__(self, step: int, number: int) -> None:
         self._step, self._number = step, number
@@ -247,7 +249,7 @@ class Interrupt(Callback):
     ('number', 'status', 'word'),
     [(signal.SIGINT, 130, 'interrupted'), (signal.SIGTERM, 143, 'terminated')],
 )
-def test_an_interrupt_saves_and_prints_the_command_that_resumes(
+def test_after_a_signal_training_saves_a_checkpoint_and_prints_the_command_to_resume(
     root: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -271,7 +273,7 @@ def test_an_interrupt_saves_and_prints_the_command_that_resumes(
     assert text.splitlines()[-1].strip() == resume_command(arguments)
 
 
-def test_the_command_that_resumes_is_quoted_and_contains_resume_once() -> None:
+def test_the_command_to_resume_is_quoted_and_contains_the_option_resume_once() -> None:
     arguments = ['--config', 'a b.yaml', '--resume', 'false', '--seed', '3', '--resume=false']
     expected = "python training/train.py --config 'a b.yaml' --seed 3 --resume true"
     assert resume_command(arguments) == expected
@@ -281,7 +283,7 @@ def test_the_command_that_resumes_is_quoted_and_contains_resume_once() -> None:
 
 
 @pytest.mark.parametrize('averaging', [True, False])
-def test_weights_exported_from_a_checkpoint_are_those_of_the_epoch(
+def test_weights_exported_from_a_checkpoint_equal_the_weights_of_the_epoch(
     tmp_path: Path, averaging: bool
 ) -> None:
     settings = {} if averaging else {'averaging': None}
@@ -295,7 +297,9 @@ def test_weights_exported_from_a_checkpoint_are_those_of_the_epoch(
     assert exported.metadata == written.metadata
 
 
-def test_a_checkpoint_of_a_training_is_no_file_of_weights(tmp_path: Path) -> None:
+def test_a_training_checkpoint_cannot_be_loaded_as_weights_and_the_export_command_is_named(
+    tmp_path: Path,
+) -> None:
     run(tiny_config(tmp_path, max_steps=1))
     path = tmp_path / 'last.ckpt'
     with pytest.raises(CheckpointError) as rejected:
@@ -305,12 +309,12 @@ def test_a_checkpoint_of_a_training_is_no_file_of_weights(tmp_path: Path) -> Non
     assert command in str(rejected.value)
 
 
-def test_weights_are_not_exported_again(tmp_path: Path) -> None:
+def test_exporting_a_file_that_already_contains_weights_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r'these are weights already.*give the last\.ckpt'):
         export([str(tiny_checkpoint(tmp_path)), str(tmp_path / 'out.safetensors')])
 
 
-def test_a_file_of_another_format_is_not_a_training_checkpoint(tmp_path: Path) -> None:
+def test_exporting_a_file_of_another_format_is_rejected(tmp_path: Path) -> None:
     torch.save({'state_dict': {}}, tmp_path / 'foreign.ckpt')
     with pytest.raises(SystemExit, match='cannot be read as a checkpoint of training/train'):
         export([str(tmp_path / 'foreign.ckpt'), str(tmp_path / 'out.safetensors')])

@@ -30,8 +30,8 @@ errors."""
 def sample(seed: int, count: int = 12_000) -> tuple[Detections3D, Boxes3D]:
     """Return detections around the vehicle, and the true box of each detection.
 
-    The standard deviation of the position error grows with the range. Across the line of sight it
-    is 0.3 times that along the line of sight.
+    The standard deviation of the position error grows with the range. Across the line of sight,
+    the standard deviation is 0.3 times its value along the line of sight.
     """
     rng = np.random.default_rng(seed)
     distance, angle = rng.uniform(2, 48, count), rng.uniform(-np.pi, np.pi, count)
@@ -64,7 +64,9 @@ def test_fitted_ellipses_contain_93_to_97_percent_of_new_errors_in_every_bin():
     assert np.allclose(spread['velocity'], 0.5, rtol=0.2)
 
 
-def test_a_model_read_from_a_checkpoint_equals_the_stored_one_and_weights_stay_unchanged(tmp_path):
+def test_a_model_read_from_a_checkpoint_equals_the_stored_model_and_weights_are_unchanged(
+    tmp_path,
+):
     model, path = fit(errors_of(*sample(1)), NAMES), tmp_path / 'a.safetensors'
     weights = {'w': np.arange(6, dtype=np.float16)}
     save_file(weights, path, {'format': 'x'})
@@ -80,7 +82,7 @@ def test_a_model_read_from_a_checkpoint_equals_the_stored_one_and_weights_stay_u
     )
 
 
-def test_metadata_without_a_fit_gives_no_model_and_invalid_metadata_is_rejected():
+def test_from_metadata_returns_none_without_a_fit_and_rejects_invalid_metadata():
     metadata = fit(errors_of(*sample(1)), NAMES).to_metadata()
     assert UncertaintyModel.from_metadata({}, NAMES) is None
     with pytest.raises(ValueError, match='for other classes'):

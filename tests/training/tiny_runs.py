@@ -1,4 +1,4 @@
-"""Command lines of runs on a small dataset, from a checkpoint of a tiny network."""
+"""Creates a checkpoint of a tiny network, and command lines for training on a small dataset."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.reference import ROOT
 
 
 def tiny_checkpoint(folder: Path) -> Path:
-    """Write random weights of a tiny network, the same on every call."""
+    """Write random weights of a tiny network, the same on every call, and return the file."""
     path = folder / 'tiny.safetensors'
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(1)
@@ -23,7 +23,7 @@ def tiny_checkpoint(folder: Path) -> Path:
 
 
 def command(preset: str, root: Path, output: Path, *more: str) -> list[str]:
-    """Return arguments of training/train.py for one epoch with a step per two samples."""
+    """Return arguments of training/train.py for one epoch with a batch size of 2."""
     options = {
         'config': ROOT / f'config/training/{preset}.yaml',
         'output': output,
