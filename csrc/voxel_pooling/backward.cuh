@@ -78,8 +78,8 @@ __global__ void gather_grad_depth(Sizes sizes, Tiling tiling, GeometryCells cell
 
 // grad_context[pixel] = sum of depth * gradient of the cell over the depth bins of the pixel.
 // One block per view, column, kRows rows and slice of the channels; one thread (x, y) per group of
-// V channels and row, which sums over the bins in order. One thread writes each result, and the
-// order of its sum is fixed, so atomics are not needed.
+// V channels and row, which sums over the bins in order. Only one thread computes each result, so
+// atomics are not needed, and the order of the sum is fixed.
 template <class T, int V>
 __global__ void __launch_bounds__(kMaxGroups* kRows)
     gather_grad_context(Sizes sizes, Tiling tiling, GeometryCells cells, StridedArray depth,

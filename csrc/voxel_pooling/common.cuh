@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
-constexpr int kThreads = 256;  // threads of a block whose kernel sets no other number
+constexpr int kThreads = 256;  // threads of a block, unless a kernel sets another number
 constexpr int kRows = 16;      // rows of the feature map that a block processes
 
 template <class T>

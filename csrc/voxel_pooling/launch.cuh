@@ -46,7 +46,7 @@ std::int64_t ceil_divide(std::int64_t a, std::int64_t b) {
     return (a + b - 1) / b;
 }
 
-// Multiprocessors of the current device.
+// Returns the number of multiprocessors of the current device.
 std::int64_t multiprocessors() {
     int device, count;
     check(cudaGetDevice(&device), "cudaGetDevice");

@@ -10,7 +10,7 @@
 namespace bevdepth {
 namespace {
 
-constexpr int kTensorColumns = 4;  // columns of one block, one warp each
+constexpr int kTensorColumns = 4;  // columns of one block; each column has its own warp
 constexpr int kTensorThreads = kTensorColumns * kWarp;
 // Distance between lines, in numbers; avoids bank conflicts when fragments are read.
 constexpr int kLinePitch = 24;
@@ -31,7 +31,8 @@ using RowPair = typename RowPairOf<T>::type;
 
 using Half4 = Group<unsigned, 2>;  // four numbers of a half type
 
-// Returns the pair of the k-th numbers of two rows, each of which has four numbers.
+// Both rows have four numbers. Returns the k-th number of the first row and the k-th number of the
+// second row as a pair.
 template <class T>
 __device__ RowPair<T> row_pair(const Half4& first, const Half4& second, int k) {
     const unsigned bits =
@@ -47,6 +48,7 @@ __device__ RowPair<T> row_pair(const Half4& first, const Half4& second, int k) {
 //   line 0 | row 0 | row 1 | ... | row 15 | 8 unused |     kLinePitch = 24 numbers per line
 //   line 1 | row 0 | row 1 | ... | row 15 | 8 unused |
 //   ...
+//
 // In global memory, the rows of a line are not adjacent. ldmatrix reads the tile.
 template <class T, int Lines>
 struct LineTile {
@@ -58,10 +60,10 @@ struct LineTile {
     }
 };
 
-// Returns the line in which a channel is stored. A product of mma has 8 channels, and of each four
-// threads, thread t receives the columns 2t and 2t + 1 of the product. With the order below, the
-// columns that thread t receives from two products are the adjacent channels 4t to 4t + 3, which
-// one 16-byte atomic adds:
+// Returns the line in which a channel is stored. A product of mma has 8 channels. In each group of
+// four threads, thread t receives the columns 2t and 2t + 1 of the product. With the order below,
+// the columns that thread t receives from two products are the adjacent channels 4t to 4t + 3,
+// which one 16-byte atomic adds:
 //
 //            first product                || second product
 //   line     0  1 |  2  3 |  4  5 |  6  7 ||  8  9 | 10 11 | 12 13 | 14 15

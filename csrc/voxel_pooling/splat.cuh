@@ -18,7 +18,7 @@ constexpr int kSplatBins = kExact<S, A> ? 11 : 14;
 // Number of blocks of the largest size that must fit on a multiprocessor. This limits a thread to
 // 128 registers.
 constexpr int kSplatBlocks = 2;
-constexpr int kSplatWarps = 16;  // resulting warps per multiprocessor
+constexpr int kSplatWarps = 16;  // warps of these blocks per multiprocessor
 
 // Copies kRows numbers, 16 bytes at a time.
 template <class A>

@@ -168,8 +168,8 @@ __device__ void clear_share(std::int64_t block, void* sums, std::int64_t bytes) 
     if (block == 0 && word < bytes / 4) static_cast<unsigned*>(sums)[word] = 0;
 }
 
-// The first blocks compute bounds, the next ones transpose one tile of the context each, and the
-// last ones clear the sums.
+// The first blocks compute bounds, each of the next blocks transposes one tile of the context, and
+// the last blocks clear the sums.
 template <class T, int V>
 __global__ void prepare(Bounded<T> bounded, Planes context, const T* channels_first,
                         T* channels_last, void* sums, std::int64_t bytes) {

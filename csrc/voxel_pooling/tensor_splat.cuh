@@ -3,6 +3,7 @@
 // one bin in one cell form a sum over rows, so the sums of all bins are a matrix product:
 //
 //   sums (16 bins x C) = weights (16 bins x 16 rows) x features (16 rows x C)
+//
 // A bin may have points in several cells. Each pass selects the lowest remaining cell of every
 // bin, sets the weights of all other points to zero, multiplies, adds the result to the selected
 // cells, and marks the added points as done. The diagram shows which lane (thread of the warp) has

@@ -1,9 +1,9 @@
 // Voxel pooling on CUDA. bevdepth_core/ops/voxel_pooling_reference.py specifies the results.
 //
 // This code does not depend on torch: callers pass device pointers, a device and a stream. No
-// function allocates memory, waits for the device, or reads device memory on the host, so all of
-// them can be captured in a CUDA graph. Each throws std::invalid_argument for sizes out of range
-// and std::runtime_error for a launch that CUDA rejects.
+// function allocates memory, waits for the device, or reads device memory on the host. All
+// functions can therefore be captured in a CUDA graph. They throw std::invalid_argument for sizes
+// out of range and std::runtime_error for a launch that CUDA rejects.
 //
 // Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells. T is
 // the type of the features (Launch::dtype). Arrays are contiguous unless a comment says otherwise.
@@ -40,7 +40,7 @@ struct StridedArray {
 
 // Context features: channels_first is (B, N, C, H, W) T, channels_last is (B, N, H, W, C) T. If
 // channels_first is null, channels_last contains the features. Otherwise channels_first contains
-// them, and voxel_pooling copies them to channels_last if it needs that order (see
+// the features, and voxel_pooling copies them to channels_last if it needs this order (see
 // wants_channels_last).
 struct Context {
     const void* channels_first;
@@ -63,7 +63,8 @@ struct Sums {
     std::uint32_t* bounds;
 };
 
-// voxel_index (B, N, D, H, W, 3), int32: x, y, z. Launch::dtype and the channels have no effect.
+// Computes voxel_index (B, N, D, H, W, 3) int32, the cell indices x, y, z of each point.
+// Launch::dtype and the number of channels have no effect.
 void voxel_index(const Launch& launch, const Sizes& sizes, const Geometry& geometry,
                  std::int32_t* voxel_index);
 
@@ -71,22 +72,23 @@ void voxel_index(const Launch& launch, const Sizes& sizes, const Geometry& geome
 // orders.
 bool wants_channels_last(const Launch& launch, bool exact);
 
-// bev (B, ny, nx, C) T = sum of depth * context over the points in each cell.
+// Computes bev (B, ny, nx, C) T, the sum of depth * context over the points in each cell.
 void voxel_pooling(const Launch& launch, const Sizes& sizes, const Geometry& geometry,
                    const StridedArray& depth, const Context& context, const Sums& sums, void* bev);
 
-// grad_depth (B, N, D, H, W) T and grad_context (B, N, H, W, C) T from grad_bev (B, ny, nx, C) T.
-// Reads the context with channels last.
+// Computes the gradients grad_depth (B, N, D, H, W) T and grad_context (B, N, H, W, C) T from
+// grad_bev (B, ny, nx, C) T. Reads the context with channels last.
 void voxel_pooling_backward(const Launch& launch, const Sizes& sizes, const Geometry& geometry,
                             const StridedArray& depth, const Context& context,
                             const void* grad_bev, void* grad_depth, void* grad_context);
 
-// bev (B, ny, nx, C) T = sum of volume (B, N, C, D, H, W) T over the points in each cell.
+// Computes bev (B, ny, nx, C) T, the sum of volume (B, N, C, D, H, W) T over the points in each
+// cell.
 void voxel_pooling_volume(const Launch& launch, const Sizes& sizes,
                           const std::int32_t* voxel_index, const void* volume, const Sums& sums,
                           void* bev);
 
-// grad_volume (B, N, C, D, H, W) T from grad_bev (B, ny, nx, C) T.
+// Computes the gradient grad_volume (B, N, C, D, H, W) T from grad_bev (B, ny, nx, C) T.
 void voxel_pooling_volume_backward(const Launch& launch, const Sizes& sizes,
                                    const std::int32_t* voxel_index, const void* grad_bev,
                                    void* grad_volume);
