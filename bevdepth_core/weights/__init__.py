@@ -1,6 +1,6 @@
-"""Finds weights by name: bundled weights of this package, and official ones in the user's cache.
+"""Finds weights by name: the bundled weights, and official weights in the cache of the user.
 
-This package only finds files; ``bevdepth_core.downloads`` fetches them.
+This package only finds files; ``bevdepth_core.downloads`` downloads them.
 """
 
 from __future__ import annotations

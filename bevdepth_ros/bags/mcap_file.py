@@ -73,7 +73,7 @@ class McapFile:
 
     Attributes:
         path: path of the file.
-        topics: all topics of the file, whatever their encoding, each with its number of messages.
+        topics: all topics of the file, in any encoding, with their numbers of messages.
         start_ns, end_ns: earliest and latest log time of a message; 0 if there are no messages.
         problem: the first reason found so far why a part of the file was not read, or None.
 

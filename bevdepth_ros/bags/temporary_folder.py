@@ -64,7 +64,8 @@ def _prefix(path: Path) -> str:
 
 
 def _lock(folder: Path) -> int:
-    """Return a descriptor that holds a lock on ``folder`` until it is closed or its process ends.
+    """Lock ``folder`` and return a descriptor. The lock ends when the descriptor is closed or the
+    process ends.
 
     Raises:
         BlockingIOError: another process holds the lock.

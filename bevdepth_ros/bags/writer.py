@@ -78,8 +78,8 @@ class BagWriter:
     The bag is written to a hidden folder beside ``path``, which is renamed when the context ends
     without an error. An interrupted run therefore leaves no incomplete bag, and the next run
     removes the folder of a killed run. The log time of a message is the stamp of its header,
-    unless the caller gives another one. Messages may be passed up to a second out of order; they
-    are written in order.
+    unless the caller passes another log time. Messages may be passed up to a second out of order;
+    they are written in order of log time.
 
     Args:
         path: folder of the bag; an existing bag is replaced at the end.
@@ -222,8 +222,8 @@ class BagWriter:
         jpegs: Sequence[bytes],
         size: tuple[int, int],
     ) -> None:
-        """Write one set of images in the order of exposure, each with its calibration and ego
-        pose.
+        """Write one set of images in the order of exposure, together with the calibration and the
+        ego pose of each image.
 
         Args:
             rig: N cameras.

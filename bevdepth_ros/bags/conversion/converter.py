@@ -172,7 +172,8 @@ class BagConverter:
         scenes = plan.scenes()
         if not scenes:
             raise ConversionError(
-                'the bag has no key frame in which all messages are valid; the notes above say why'
+                'the bag has no key frame in which all messages are valid; the notes above give '
+                'the reasons'
             )
         left_out, used = Counter[str](), set[Measurement]()
         for name, key_frames in zip(self._scene_names(path, len(scenes)), scenes, strict=True):

@@ -34,7 +34,7 @@ class Sensor:
         modality: ``camera`` or ``lidar``.
         base_from_sensor: pose of the sensor in the base frame, (4, 4), meters.
         intrinsics: (3, 3) as lists; empty for a lidar.
-        size: width and height of its images, pixels; zeros for a lidar.
+        size: width and height of the camera's images, pixels; zeros for a lidar.
     """
 
     channel: str

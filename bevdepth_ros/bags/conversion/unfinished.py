@@ -23,7 +23,7 @@ class UnfinishedDataset:
 
     Attributes:
         path: path of the folder, which exists after ``begin``.
-        is_continued: True if the folder is that of an interrupted run of the same command.
+        is_continued: True if an interrupted run of the same command created the folder.
     """
 
     def __init__(self, out: Path, command: dict) -> None:
