@@ -25,12 +25,12 @@ from tests.reference import DATA, filled_model, golden, reference_path, syntheti
 from tests.sample import sample_paths
 
 CASES = ('real_1key', 'real_2key', 'real_2key_da', 'synth_2key', 'synth_2key_da')
-"""The images of the synth cases are computed, so that these cases need no reference folder."""
+"""The images of the synth cases come from a formula. These cases need no reference folder."""
 TIGHT = 1e-5
 """Tolerance, relative L2, where only rounding differs."""
 FLIPS = {'1key': 2e-3, '2key': 2e-3, '2key_da': 5e-3}
-"""Tolerance, relative L2, of stages after voxel pooling with our voxel indices. One or two points
-fall into a neighboring cell of the official cell. After depth aggregation, single points have
+"""Tolerance, relative L2, of stages after voxel pooling with our voxel indices. One or two
+points fall into a cell next to their official cell. After depth aggregation, single points have
 large weights, so that one such point changes the map more."""
 BOXES = {'1key': (1e-3, 1e-4, 0), '2key': (1e-3, 1e-4, 0), '2key_da': (5e-2, 1e-2, 4)}
 """Tolerances with our voxel indices: distance of centers in meters, difference of scores, and
@@ -91,7 +91,8 @@ class Row:
 def sample_inputs(case: str) -> ModelInputs:
     """Return the inputs of a golden case: the matrices of its file, and its images.
 
-    The images of a synth case are computed; a real case has the JPEG files of the real sample.
+    The images of a synth case come from a formula, the images of a real case from the JPEG
+    files of the real sample.
     """
     _, arrays = golden(case)
     matrices = (
@@ -142,8 +143,8 @@ def compare(case: str) -> Iterator[Row]:
 
 
 def compare_head_only() -> Iterator[Row]:
-    """Yield the comparisons of BEV encoder and head on a computed BEV map. Without voxel pooling,
-    they do not depend on voxel indices.
+    """Yield the comparisons of BEV encoder and head on a BEV map that comes from a formula and
+    does not depend on voxel indices.
     """
     reference, arrays = golden('head_only_2key')
     model = filled_model('2key')
@@ -169,8 +170,8 @@ class Stages:
         self.reference, self._arrays = reference, arrays
 
     def row(self, stage: str, tensor: torch.Tensor, tolerance: float, note: str = '') -> Row:
-        """Return the row of a stage. Its number is the larger of two relative L2 distances: of the
-        stored elements, and of a random projection of all elements.
+        """Return the row of a stage. Its distance is the larger of two relative L2 distances: of
+        the stored elements, and of a random projection of all elements.
         """
         if list(tensor.shape) != self.reference[stage]['shape'] and tensor.numel() != np.prod(
             self.reference[stage]['shape']
@@ -199,8 +200,8 @@ class Stages:
             self.rows.append(self.row(self._prefix + stage, tensor, tolerance))
 
     def require_all(self) -> None:
-        """Raise AssertionError if a stored stage was not compared, except for the stages of the
-        geometry, of which only the voxel indices are compared, elsewhere.
+        """Raise AssertionError if a stored stage was not compared. Stages of the geometry are
+        excluded, because their voxel indices are compared separately.
         """
         compared = {row.stage for row in self.rows}
         left_out = [

@@ -408,7 +408,7 @@ def _compare_cells(run: EncodedCase, frame: int) -> Iterator[Row]:
     stage, count = f's{frame}.geometry_voxel_int', int(changed.any(axis=-1).sum())
     yield Row(run.case, stage, 'points in another cell', MAX_FLIPS, count)
     farthest = _border_distances(matrix, axes, grid)[changed].max(initial=0.0)
-    yield Row(run.case, stage, 'their distance to the border, m', BORDER_M, float(farthest))
+    yield Row(run.case, stage, 'their distance to the cell border, m', BORDER_M, float(farthest))
 
 
 def _border_distances(
@@ -426,7 +426,7 @@ def _border_distances(
 
 
 def main() -> None:
-    """Print the table as Markdown; exit with an error when a tolerance is missed."""
+    """Print the table as Markdown; exit with an error if a distance exceeds its tolerance."""
     print_table([row for case in CASES for row in compare(case)])
 
 

@@ -158,7 +158,7 @@ def test_a_slightly_changed_frustum_in_a_file_of_averaged_weights_is_loaded_unch
 
 
 @pytest.mark.parametrize('case', ['1key', '2key_da'])
-def test_other_official_variants_are_recognized(case, tmp_path):
+def test_the_config_of_official_1key_and_2key_da_files_is_recognized(case, tmp_path):
     model = BEVDepth(load_model_config(ROOT / 'config' / 'models' / f'{PRESETS[case]}.yaml'))
     save_official(model, tmp_path / 'model.pth')
     assert_same_weights(load_checkpoint(tmp_path / 'model.pth'), model)
@@ -450,7 +450,7 @@ def test_the_bundled_weights_contain_a_fitted_covariance_and_its_origin(small):
     assert 'boxes in 560 samples' in metadata['uncertainty_origin']
 
 
-def test_files_in_our_format_need_the_suffix_of_this_format(small, tmp_path):
+def test_files_in_our_format_need_the_suffix_safetensors(small, tmp_path):
     with pytest.raises(CheckpointError, match=r'must end|end in \.safetensors'):
         save_checkpoint(small, tmp_path / 'model.bin')
     assert not list(tmp_path.iterdir())

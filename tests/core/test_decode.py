@@ -183,7 +183,7 @@ def test_boxes_do_not_suppress_boxes_of_other_tasks():
     tasks = empty_maps()
     put(tasks[0], 0, 64, 64, 0.9)
     put(tasks[1], 0, 64, 64, 0.8)
-    put(tasks[1], 0, 64, 65, 0.7, label=1)  # 0.8 m beside a better box of its own task
+    put(tasks[1], 0, 64, 65, 0.7, label=1)  # 0.8 m beside a better box of the same task
     assert decode(tasks, CONFIG)[0].labels.tolist() == [0, 1]
 
 

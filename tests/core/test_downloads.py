@@ -28,7 +28,7 @@ from tests.reference import ROOT
 
 WEIGHTS = OFFICIAL['2key_da_ema']
 CONTENT = bytes(range(256)) * 1000
-"""Content of the served files. It is no checkpoint, because ``fetch`` does not parse it."""
+"""Content of the served files. It is not a checkpoint, because ``fetch`` accepts any content."""
 
 
 @pytest.fixture(scope='module')
@@ -43,7 +43,7 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> tuple[BEVDepth, bytes]
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    """Return a server with the names of all official files, each with ``CONTENT``."""
+    """Return a server that sends ``CONTENT`` for the name of each official file."""
     for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY', 'no_proxy', 'NO_PROXY'):
         monkeypatch.delenv(name, raising=False)
     with serving({entry.file: CONTENT for entry in OFFICIAL.values()}) as running:

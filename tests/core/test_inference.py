@@ -130,7 +130,7 @@ def moved_past_camera(frame, past, partner):
     return key_ego_from_world @ past.world_from_ego[0] @ past.rig.ego_from_camera[0]
 
 
-def test_a_camera_of_the_past_frame_only_uses_the_ego_pose_nearest_to_the_mean_stamp():
+def test_a_camera_that_only_the_past_frame_has_uses_the_ego_pose_nearest_to_the_mean_stamp():
     rig = make_rig(4)
     past = make_frame(0.0, rig)
     remaining = CameraRig(rig.names[1:], rig.intrinsics[1:], rig.ego_from_camera[1:])
@@ -174,7 +174,9 @@ def test_cameras_of_two_frames_are_matched_by_name_and_not_by_index(tiny_model):
 
 
 def test_after_a_recalibration_a_past_frame_keeps_its_own_camera_vector(tiny_model):
-    """The official forward would use the camera vector of the key frame; see ``Detector``."""
+    """The official code would use the camera vector of the key frame for the past frame, too;
+    see ``Detector``.
+    """
     rig = make_rig(2)
     poses = rig.ego_from_camera.copy()
     poses[:, 2, 3] += 0.5

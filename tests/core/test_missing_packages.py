@@ -1,4 +1,4 @@
-"""A program that is started without the packages of the project prints how to set up."""
+"""A program that is started without the packages of the project prints the set-up commands."""
 
 from __future__ import annotations
 

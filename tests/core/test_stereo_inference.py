@@ -61,7 +61,7 @@ def test_streaming_equals_the_two_frame_forward(
     assert_same_maps(streamed, expected.tasks)
 
 
-def test_the_images_of_a_frame_are_encoded_once_and_the_depth_is_computed_again_for_past_use(
+def test_a_frame_is_encoded_once_and_its_depth_is_computed_again_when_it_is_the_past_frame(
     model: BEVDepth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector = Detector(model)

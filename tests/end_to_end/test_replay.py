@@ -50,7 +50,7 @@ def test_the_results_of_a_part_of_a_bag_with_raw_images_are_recorded(
     with Reader(tmp_path / 'detections') as recorded:
         counts = {each.topic: each.msgcount for each in recorded.connections}
         assert recorded.duration < 10e9, 'the stamps of the recorded bag are not from the replay'
-    counts.pop('/diagnostics', None)  # once a second of the replay
+    counts.pop('/diagnostics', None)  # published once per second
     assert counts == {
         f'/bevdepth_detector/{name}': 1 if name == 'label_info' else processed
         for name in RECORDED_TOPICS

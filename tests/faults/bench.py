@@ -34,7 +34,7 @@ START_TIMEOUT_S = 120.0
 """The timeout is long, because importing torch takes long on a busy machine."""
 SAME_ROUND_NS = 1_000_000
 PENDING_ROUNDS = 100
-"""Largest number of image sets that were sent before a time and have results after this time."""
+"""Largest number of image sets that wait for their result at any time."""
 PARAMETERS = {
     'cameras': list(CAMERAS), 'image_topics': ['/{camera}/image'],
     'camera_info_topics': ['/{camera}/camera_info'], 'device': 'cpu',
@@ -175,8 +175,8 @@ class Bench:
         }
 
     def is_healthy(self, since: float) -> bool:
-        """Return True if, after ``since``, the newest diagnostics report no problem and the
-        newest result has all cameras.
+        """Return True if the newest diagnostics and the newest result were received after
+        ``since``, the diagnostics report no problem, and the result has all cameras.
         """
         if not self.statuses or self.statuses[-1][0] < since or not self.results(since):
             return False

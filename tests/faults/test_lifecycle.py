@@ -25,8 +25,8 @@ MAX_GROWTH_MB = 30.0
 round, memory would grow by 45 MB per round."""
 STORM_S = 10.0
 STORM_PERIOD_S = 1 / 12
-"""Trigger cycle. Shorter cycles overlap within the slop, so stamps would not show whether the
-images of a set belong to one cycle."""
+"""Trigger cycle during the concurrent requests, seconds. Shorter cycles overlap within the slop,
+so stamps would not show whether the images of a set belong to one cycle."""
 IMPORT_MOMENTS_S = (0.0, 0.3, 1.0)
 """Times between the first line of the program and the signal, seconds."""
 

@@ -4,7 +4,7 @@
     python -m tests.fuzz --target bag_mcap --seconds 600
     python -m tests.fuzz --target bag_mcap --seed 3 --first 12 --executions 1  # only execution 12
 
-For each finding, the program prints the seed and the number of the execution, to repeat it.
+For each finding, the program prints the options that repeat the execution.
 """
 
 from __future__ import annotations

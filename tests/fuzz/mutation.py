@@ -37,7 +37,7 @@ VALUES = (
     [], [[]], [0] * 100, {}, {'': None},
     {'x': {'x': []}},
 )  # fmt: skip
-"""Values that replace values of a tree."""
+"""Values with which ``damaged_tree`` replaces values of a tree."""
 MAX_CHANGES = 6
 
 

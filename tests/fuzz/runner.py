@@ -17,7 +17,7 @@ from random import Random
 from tests.fuzz.targets import TARGETS
 
 HANG_S = 60.0
-"""An execution that takes longer is a finding; the limit allows for slow machines."""
+"""An execution that takes longer is a finding. The limit is long, because machines can be slow."""
 MEMORY_BYTES = 6 << 30
 """Address space that the process may use in addition to its size when the target is ready."""
 MAX_FINDINGS = 20

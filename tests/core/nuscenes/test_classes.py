@@ -30,7 +30,7 @@ CATEGORIES = (
 
 
 @pytest.mark.parametrize('category', CATEGORIES)
-def test_a_category_maps_to_the_class_that_the_devkit_evaluates(category):
+def test_a_category_has_the_same_class_as_in_the_devkit(category):
     label = ClassMap().label(category)
     assert (None if label is None else NUSCENES_CLASSES[label]) == category_to_detection_name(
         category

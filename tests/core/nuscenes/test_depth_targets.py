@@ -127,7 +127,7 @@ def test_lidar_points_are_transformed_with_the_poses_of_lidar_camera_and_vehicle
     optical = Pose(np.array([0.5, -0.5, 0.5, -0.5]), np.array([1.0, 0, 1.5]))
     later = Pose(np.array([1.0, 0, 0, 0]), np.array([3.0, 0, 0]))
     camera_record = SensorRecord('front', '', 0, optical, later, (160, 90), camera().intrinsics)
-    in_lidar = np.array([[1.0, -10.0, 0.5]], np.float32)  # x 12, y 1, z 2 in the world
+    in_lidar = np.array([[1.0, -10.0, 0.5]], np.float32)  # x 12, y 1, z 2 m in the world
     depths = depth_maps(in_lidar, lidar, [camera_record], [UNCHANGED])[0]
     row, column = (int(places[0]) for places in np.nonzero(depths))
     assert depths[row, column] == pytest.approx(8)

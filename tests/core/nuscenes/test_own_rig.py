@@ -1,4 +1,4 @@
-"""Datasets of vehicles other than nuScenes: sensors, class lists, categories and point counts."""
+"""Datasets of vehicles other than the nuScenes car: sensors, classes, categories, point counts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def names(index: SampleIndex, position: int = 0) -> list[str]:
 @pytest.mark.parametrize(
     'classes', [NUSCENES_CLASSES, ('pedestrian', 'truck', 'car'), ('tram', 'car', 'truck')]
 )
-def test_labels_are_positions_in_the_class_list_whatever_its_order(tmp_path, classes):
+def test_labels_are_positions_in_the_class_list_for_every_class_list(tmp_path, classes):
     boxes = [OwnBox(name, counts=SEEN) for name in ('vehicle.car', 'truck', 'car')]
     root = write_own_dataset(tmp_path / 'data', boxes, categories=['tram'])
     assert names(load(root, classes)) == ['car', 'truck', 'car']

@@ -1,4 +1,5 @@
-"""Augmented rigs: the warp has no error where it is exact; images, matrices and depth agree."""
+"""Augmented rigs: the warp is exact for focal length and pitch; images, matrices and depth
+agree."""
 
 from __future__ import annotations
 
@@ -98,7 +99,7 @@ def test_a_changed_camera_has_the_changed_intrinsics_height_and_pitch() -> None:
     ('height', 'change', 'result'),
     [(1.5, -0.4, 1.1), (0.5, -0.4, 0.3), (0.2, -0.1, 0.2), (0.2, 1, 0.2)],
 )
-def test_no_camera_is_lowered_below_0_3_m_and_lower_cameras_keep_their_height(
+def test_no_camera_is_lowered_below_0_3_m_and_a_camera_below_0_3_m_keeps_its_height(
     height: float, change: float, result: float
 ) -> None:
     changed = CameraChange(height=change).applied(camera(height))

@@ -147,7 +147,7 @@ def test_strided_inputs_give_the_same_bits_as_contiguous_inputs():
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_half_types_are_summed_in_float32_and_rounded_once(dtype):
+def test_half_precision_inputs_are_summed_in_float32_and_rounded_once(dtype):
     half = random_case(6, dtype=dtype)
     full = half.to('cpu', torch.float32)
     assert torch.equal(voxel_pooling(*half.arguments), voxel_pooling(*full.arguments).to(dtype))
@@ -160,7 +160,7 @@ def test_half_types_are_summed_in_float32_and_rounded_once(dtype):
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_gradients_of_half_types_are_summed_in_float32_and_rounded_once(dtype):
+def test_gradients_of_half_precision_inputs_are_summed_in_float32_and_rounded_once(dtype):
     half, full = (
         gradients(random_case(7, dtype=dtype)),
         gradients(random_case(7, dtype=dtype).to('cpu', torch.float32)),

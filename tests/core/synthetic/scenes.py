@@ -1,4 +1,4 @@
-"""Scenes with chosen actors and nothing else beside the road."""
+"""Scenes with a road, given actors and no other objects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHADOWLESS = Light(
 
 
 def scene_with(*actors: Actor, light: Light = SHADOWLESS) -> SyntheticScene:
-    """Return a scene with these actors and nothing else beside the road."""
+    """Return a scene with a road, these actors and no other objects."""
     return dataclasses.replace(make_scene(1), actors=actors, props=(), light=light)
 
 

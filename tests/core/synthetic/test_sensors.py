@@ -148,7 +148,7 @@ def test_about_half_of_an_actor_is_visible_if_another_actor_hides_half_of_it() -
     assert 0.3 < share < 0.7
 
 
-def test_an_actor_at_an_image_border_is_visible_and_an_actor_outside_all_images_is_not() -> None:
+def test_an_actor_at_an_image_border_is_fully_visible_and_an_actor_in_no_image_is_not() -> None:
     empty = scene_with()
     between, under = (
         actor_ahead(empty, 'car', 12.0, aside=9.5),
@@ -217,7 +217,7 @@ def test_every_log_has_a_reproducible_calibration_near_the_nominal_calibration()
     np.testing.assert_allclose(ego_from_lidar()[:3, :3] @ (0, 1, 0), (1, 0, 0), atol=0.02)
 
 
-def test_the_vehicle_tilts_by_less_than_3_degrees_and_heaves_by_less_than_5_cm() -> None:
+def test_the_vehicle_tilts_by_less_than_3_degrees_and_rises_by_less_than_5_cm() -> None:
     scene = make_scene(0, duration_s=20.0)
     poses = np.array([scene.world_from_ego(time_s) for time_s in np.arange(0, 20, 0.25)])
     tilt = np.degrees(np.arccos(poses[:, 2, 2]))
