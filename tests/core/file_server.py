@@ -1,7 +1,7 @@
 """Provides a local file server for tests of downloads.
 
 The server can interrupt a download, ignore Range headers, answer with an HTTP error, and act as
-the proxy of a client: it then answers requests for any host with its own files.
+the proxy of a client. As a proxy, it answers requests for any host with its own files.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Frames for tests: a rig of any size around the vehicle, noise images, and a drive along a
-straight line while the heading turns.
+"""Frames for tests. They have any number of cameras around the vehicle and noise images. The
+vehicle moves along a straight line while its heading turns.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def make_frame(
 ) -> Frame:
     """Return a frame of noise images of ``size`` (height, width).
 
-    The cameras expose 8 ms apart on a vehicle that drives and turns; without ``poses`` the frame
-    has no ego poses.
+    The cameras expose one after the other, with 8 ms between two cameras. If ``poses`` is False,
+    the frame has no ego poses.
     """
     rig = make_rig() if rig is None else rig
     images = np.random.default_rng(seed).integers(0, 255, (len(rig), *size, 3), dtype=np.uint8)

@@ -44,7 +44,7 @@ def matrices_of(rig: CameraRig, images: list[np.ndarray]) -> CameraMatrices:
     return CameraMatrices(*tensors, torch.eye(4)[None])
 
 
-def test_camera_vector_and_frustum_matrices_agree_with_those_of_camera_matrices():
+def test_camera_vector_and_frustum_matrices_agree_with_the_functions_of_the_model():
     calibration = Calibration.of(RIG, IMAGES, SPEC)
     matrices = matrices_of(RIG, IMAGES)
     assert torch.equal(calibration.cameras, camera_vector(matrices))

@@ -34,7 +34,7 @@ def set_flags(tf32: bool, benchmark: bool, products: bool) -> None:
     ('dtype', 'tf32'),
     [(torch.float32, False), (torch.float16, True), (torch.bfloat16, True)],
 )
-def test_float32_switches_tf32_off_and_half_types_allow_it(before, dtype, tf32):
+def test_tf32_is_off_for_float32_and_on_for_float16_and_bfloat16(before, dtype, tf32):
     with convolution_flags(dtype):
         assert flags() == (tf32, before, tf32)
     assert flags() == (before, before, before)

@@ -1,4 +1,4 @@
-"""The network with folded batch norms gives the results of the original one, up to rounding."""
+"""A network with folded batch norms gives the results of the original network, up to rounding."""
 
 import copy
 
@@ -40,7 +40,7 @@ def test_every_stage_of_the_folded_model_agrees_with_the_model(preset, refinemen
 
 
 @torch.inference_mode()
-def test_the_merged_head_agrees_with_the_head():
+def test_the_merged_head_agrees_with_the_separate_heads_of_the_tasks():
     model = random_model()
     network = fused(model, CPU, torch.float32)
     nx, ny, _ = model.config.grid.shape
@@ -94,6 +94,6 @@ def test_a_fused_upsampling_keeps_dilation_and_output_padding() -> None:
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_grouped_upsampling_is_rejected() -> None:
+def test_a_transposed_convolution_with_groups_is_rejected() -> None:
     with pytest.raises(ValueError, match='groups of a transposed convolution'):
         FusedUpsampling(nn.ConvTranspose2d(6, 6, 3, groups=6, bias=False), nn.BatchNorm2d(6))

@@ -1,4 +1,4 @@
-"""On a CPU ``GraphedNetwork`` captures no CUDA graphs; it gives the boxes of the eager network."""
+"""``GraphedNetwork`` gives the boxes of the eager network. On a CPU it captures no CUDA graphs."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ def detectors(model: BEVDepth) -> tuple[Detector, Detector]:
 
 
 def assert_same_boxes(found: Detections3D, expected: Detections3D) -> None:
-    """Boxes whose scores differ only by rounding may have another order."""
+    """Fail unless both contain the same boxes; rounding of scores may change their order."""
     assert len(expected) > 100
     assert found.past_stamp_ns == expected.past_stamp_ns
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
@@ -59,7 +59,7 @@ def test_streaming_gives_the_same_boxes_as_the_eager_network(options):
 
 
 @pytest.mark.parametrize('stereo', [False, True])
-def test_cameras_can_leave_and_return_in_the_same_buffers(stereo):
+def test_if_cameras_leave_and_return_the_buffers_are_reused_and_the_boxes_are_correct(stereo):
     plain, graphed = detectors(random_model(stereo=stereo))
     graphed.prepare(4)
     steps, rig = graphed._network._steps_for(4), make_rig(4)
@@ -106,7 +106,9 @@ def test_the_depth_of_a_snapshot_is_unchanged_by_the_next_frame():
 
 
 @pytest.mark.parametrize('stereo', [False, True])
-def test_a_snapshot_has_the_refined_volume_or_with_stereo_the_stereo_features(stereo):
+def test_a_snapshot_contains_the_refined_volume_without_stereo_or_the_stereo_features_with_it(
+    stereo,
+):
     network = GraphedNetwork(
         random_model(refinement=True, stereo=stereo), torch.device('cpu'), torch.float32
     )

@@ -1,4 +1,4 @@
-"""The stage timer names the stages of the last frame in order; on a CPU every time is zero."""
+"""The stage timer returns the stages of the last frame in order; on a CPU, all times are zero."""
 
 import torch
 

@@ -26,7 +26,7 @@ def test_arrays_and_tensors_are_uploaded_in_order():
     assert plans[1] is plans[2] and plans[0] is not plans[1]
 
 
-def test_the_resize_plans_equal_those_of_inference():
+def test_resizing_with_the_plans_gives_the_pixels_of_preprocess():
     sources = images(1)
     tensors, plans = ImageUploader(CONFIG, torch.device('cpu')).upload(sources)
     expected, _ = preprocess(sources, SPEC)
@@ -41,6 +41,6 @@ def test_the_next_frame_reuses_plans_and_replaces_images():
     tensors, plans = uploader.upload(sources)
     assert all(new is old for new, old in zip(plans, before, strict=True))
     assert all(np.array_equal(a.numpy(), b) for a, b in zip(tensors, sources, strict=True))
-    swapped, _ = uploader.upload(sources[::-1])  # other sizes in the same places
+    swapped, _ = uploader.upload(sources[::-1])  # each camera now has an image of another size
     assert [tuple(tensor.shape) for tensor in swapped] == [(45, 160, 3), (60, 120, 3)]
     assert all(np.array_equal(a.numpy(), b) for a, b in zip(swapped, sources[::-1], strict=True))

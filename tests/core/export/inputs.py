@@ -8,7 +8,9 @@ from bevdepth_core.model import BEVDepth
 
 
 def splat_inputs(model: BEVDepth, cameras: int) -> tuple[torch.Tensor, ...]:
-    """Return random depth and context, and matrices that place points inside and outside."""
+    """Return random depth and context, and matrices that place some points inside the grid and
+    some outside.
+    """
     view, config = model.view_transform, model.config
     size = (len(view.frustum_v), len(view.frustum_u))
     generator = torch.Generator().manual_seed(0)

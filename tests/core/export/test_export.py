@@ -57,7 +57,7 @@ def test_the_export_equals_the_network_for_any_number_of_cameras(
     assert report.matched == report.boxes == report.exported_boxes
 
 
-def test_a_calibration_inside_the_graph_is_found(
+def test_the_check_reports_a_graph_that_ignores_its_calibration_input(
     model: BEVDepth, exported: Path, tmp_path: Path
 ) -> None:
     class OneCalibration(torch.nn.Module):
@@ -92,8 +92,10 @@ def test_plain_graphs_have_standard_operators_and_no_scatter(exported: Path, gra
     assert not {kind for kind in kinds if kind.startswith('Scatter') or kind == 'DeformConv'}
 
 
-def test_tensorrt_reads_the_mode_of_the_grid_sample(exported: Path) -> None:
-    """Opset 20 calls it linear, which the parser of TensorRT takes for nearest neighbor."""
+def test_the_mode_of_the_grid_sample_has_the_name_that_tensorrt_supports(exported: Path) -> None:
+    """Opset 20 changes the name bilinear to linear. For linear, the parser of TensorRT uses
+    nearest neighbor.
+    """
     (node,) = [node for node in nodes(exported / 'image_branch.onnx') if 'Grid' in node.op_type]
     attributes = {entry.name: entry for entry in node.attribute}
     assert attributes['mode'].s == b'bilinear'
@@ -101,7 +103,9 @@ def test_tensorrt_reads_the_mode_of_the_grid_sample(exported: Path) -> None:
 
 
 @pytest.mark.parametrize('pooling', [PlainPooling, ScatterPooling, WholePooling])
-def test_pooling_equals_the_op(model: BEVDepth, pooling: Pooling) -> None:
+def test_each_form_of_pooling_equals_the_voxel_pooling_op(
+    model: BEVDepth, pooling: Pooling
+) -> None:
     inputs = splat_inputs(model, 3)
     expected = CustomPooling(model.view_transform)(*inputs)
     found = pooling(model.view_transform)(*inputs)
@@ -111,10 +115,12 @@ def test_pooling_equals_the_op(model: BEVDepth, pooling: Pooling) -> None:
 
 @pytest.mark.parametrize('pooling', [PlainPooling, ScatterPooling, WholePooling])
 @pytest.mark.parametrize('offset', [-0.999, -1.001, 0.0, 7.999, 8.001, float('nan'), 1e30])
-def test_pooling_has_the_borders_of_the_op(
+def test_each_form_of_pooling_has_the_grid_borders_of_the_voxel_pooling_op(
     model: BEVDepth, offset: float, pooling: Pooling
 ) -> None:
-    """All points lie in one place, near the border of the grid along each axis in turn."""
+    """All points have the same position, which is ``offset`` cells away from the lower end of the
+    grid along one axis. Each axis is tested.
+    """
     grid = model.config.grid
     depth, context, _ = splat_inputs(model, 1)
     for axis in range(3):
@@ -127,7 +133,9 @@ def test_pooling_has_the_borders_of_the_op(
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_sampled_form_equals_the_deformable_convolution(model: BEVDepth) -> None:
+def test_a_deformable_convolution_written_with_grid_sample_equals_the_original(
+    model: BEVDepth,
+) -> None:
     conv = model.depth_net.deform
     features = torch.randn(2, conv.offset.in_channels, 5, 7)
     assert conv.offset(features).abs().max() > 1
@@ -136,7 +144,7 @@ def test_the_sampled_form_equals_the_deformable_convolution(model: BEVDepth) -> 
     )
 
 
-def test_the_native_form_of_deformable_convolution_is_the_operator_deformconv(
+def test_the_native_form_of_a_deformable_convolution_is_one_deformconv_node(
     model: BEVDepth, tmp_path: Path
 ) -> None:
     write_graph(network_parts(model, 'plain', False)[0], tmp_path / 'native.onnx')
@@ -179,14 +187,17 @@ def test_the_custom_pooling_node_runs_in_onnx_runtime_with_a_registered_kernel(
     torch.testing.assert_close(torch.from_numpy(session.run(None, named)[0]), part.module(*inputs))
 
 
-def test_the_detector_runs_an_export_with_past_frames(model: BEVDepth, exported: Path) -> None:
+def test_with_an_export_and_past_frames_the_detector_gives_the_boxes_of_the_network(
+    model: BEVDepth, exported: Path
+) -> None:
     expected, detector = Detector(model), Detector(model, onnx_folder=exported)
     detector.keep_depth = True
     for stamp, cameras in ((0.0, 2), (0.5, 2), (1.0, 1), (1.5, 3)):  # cameras leave and return
         frame = make_frame(stamp, make_rig(cameras), seed=int(2 * stamp))
         boxes, found = expected(frame), detector(frame)
         assert found.past_stamp_ns == boxes.past_stamp_ns
-        # Boxes of nearly equal scores may change places, and the last ones of a task with them.
+        # Rounding can change the order of boxes with nearly equal scores, and with it the boxes of
+        # a task that are left out as the worst.
         one, other = matched_boxes(boxes, found).T
         assert len(one) >= MATCHED_SHARE['fp32'] * len(boxes.scores)
         for name in ('center', 'velocity'):
@@ -201,14 +212,16 @@ def test_the_detector_runs_an_export_with_past_frames(model: BEVDepth, exported:
 
 
 @pytest.mark.parametrize(('pooling', 'expected'), [('plain', 2), ('scatter', 1)])
-def test_a_splat_graph_with_a_scatter_runs_on_one_thread(
+def test_only_a_splat_graph_with_a_scatter_is_limited_to_one_thread(
     model: BEVDepth,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     pooling: str,
     expected: int,
 ) -> None:
-    """ONNX Runtime loses additions of ScatterND with several threads (its issue 18048)."""
+    """With several threads, ONNX Runtime loses additions of ScatterND (issue 18048 of ONNX
+    Runtime).
+    """
     export_onnx(model, tmp_path, pooling=pooling)
     threads = {}
 
@@ -237,10 +250,12 @@ def test_the_manifest_describes_inputs_preprocessing_and_weights(
     assert len(manifest['weights']['sha256']) == 64
 
 
-def test_the_rows_in_the_manifest_give_the_matrix_of_the_splat(
+def test_the_matrix_rows_in_the_manifest_give_the_matrix_input_of_the_splat(
     model: BEVDepth, exported: Path
 ) -> None:
-    """``inv(image_aug)`` would not: the crop must be multiplied by the depth."""
+    """The matrix multiplies (u d, v d, d, 1). The crop is therefore in its third column, which is
+    multiplied by the depth d. In ``inv(image_aug)``, the crop is in the fourth column.
+    """
     text = json.loads((exported / MANIFEST).read_text())['preprocessing']['source_from_input']
     frame, spec = make_frame(0.0, make_rig(2)), model.config.image
     transform = ImageTransform.for_inference(352, 200, spec)
@@ -259,9 +274,7 @@ def test_the_rows_in_the_manifest_give_the_matrix_of_the_splat(
     np.testing.assert_allclose(found[:, :3], expected[0].numpy(), atol=1e-9)
 
 
-def test_weights_that_differ_from_those_of_the_export_are_an_error(
-    model: BEVDepth, exported: Path
-) -> None:
+def test_an_export_of_other_weights_is_an_error(model: BEVDepth, exported: Path) -> None:
     other = export_model()
     other.head.shared[0].weight.data[0, 0, 0, 0] += 1
     with pytest.raises(ExportError, match='exported from other weights'):
@@ -280,7 +293,7 @@ def test_a_missing_or_damaged_file_is_an_error(
         Detector(model, onnx_folder=folder)
 
 
-def test_without_onnx_runtime_the_error_names_the_command(
+def test_without_onnx_runtime_the_error_contains_the_install_command(
     model: BEVDepth, exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
@@ -296,7 +309,7 @@ def test_the_frames_of_the_check_differ_in_images_and_calibration() -> None:
     assert not np.array_equal(first.world_from_ego, second.world_from_ego)
 
 
-def test_refined_volumes_are_pooled_as_the_op_does() -> None:
+def test_with_depth_refinement_each_form_of_pooling_equals_the_op() -> None:
     view = (model := export_model(refinement=True)).view_transform
     inputs = splat_inputs(model, 3)
     expected = CustomPooling(view)(*inputs)
@@ -325,13 +338,17 @@ def test_the_graph_with_a_scatter_adds_all_points_of_a_cell(
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_sorted_groups_have_the_size_that_tensorrt_sorts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_of_columns_has_at_most_as_many_points_as_tensorrt_can_sort(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     view = (model := export_model(refinement=True)).view_transform
     inputs = splat_inputs(model, 2)
     expected = VolumePooling(view)(*inputs)
     monkeypatch.setattr(volume_pooling, 'MOST_SORTED', 4 * len(view.frustum_d) - 1)
     pooling = VolumePooling(view)
-    assert pooling.group == 3  # of six columns
+    assert (
+        pooling.group == 3
+    )  # the largest divisor of the six columns with at most MOST_SORTED points
     found = pooling(*inputs)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -356,7 +373,7 @@ def test_the_graph_of_a_refined_splat_has_no_scatter_with_addition(tmp_path: Pat
     constants = {node.output[0] for node in nodes(path) if node.op_type == 'Constant'}
     sorts = [node for node in nodes(path) if node.op_type == 'TopK']
     assert len(sorts) == len(model.view_transform.frustum_v)
-    assert all(node.input[1] in constants for node in sorts)  # as TensorRT requires
+    assert all(node.input[1] in constants for node in sorts)  # TensorRT requires a constant
     session = open_session(tmp_path / 'splat.onnx', 1)
     inputs = splat_inputs(model, 3)
     named = {name: value.numpy() for name, value in zip(part.inputs, inputs, strict=True)}
@@ -365,14 +382,14 @@ def test_the_graph_of_a_refined_splat_has_no_scatter_with_addition(tmp_path: Pat
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_custom_form_of_refinement_has_two_nodes(tmp_path: Path) -> None:
+def test_with_depth_refinement_the_custom_splat_graph_has_two_custom_nodes(tmp_path: Path) -> None:
     model = export_model(refinement=True)
     write_graph(network_parts(model, 'custom', True)[1], tmp_path / 'splat.onnx')
     own = [node.op_type for node in nodes(tmp_path / 'splat.onnx') if node.domain == 'bevdepth']
     assert own == ['VoxelIndex', 'VoxelPoolingVolume']
 
 
-def test_the_command_line_writes_and_checks(
+def test_the_command_writes_and_checks_an_export_and_rejects_a_missing_checkpoint(
     model: BEVDepth, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = tmp_path / 'tiny.safetensors'

@@ -1,4 +1,4 @@
-"""The key frames that INT8 is calibrated on."""
+"""Selection of the key frames for the calibration of INT8."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bevdepth_core.export.key_frames import KeyFrames
         (9, list(range(10, 17))),
     ],
 )
-def test_key_frames_are_spread_from_the_first_to_the_last_one(
+def test_the_chosen_key_frames_are_spread_evenly_over_the_split(
     monkeypatch: pytest.MonkeyPatch, count: int, expected: list[int]
 ) -> None:
     requests = []

@@ -1,4 +1,4 @@
-"""Graphs in float16 and INT8 beside the float32 network."""
+"""Graphs in float16 and INT8, compared with the float32 graphs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def samples(model: BEVDepth) -> Samples:
 
 @pytest.fixture(scope='module')
 def quantized(exported: Path, samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with both graphs in INT8, with two groups of layers in float32."""
+    """Return a folder with both graphs in INT8, except for two groups of layers in float32."""
     folder = tmp_path_factory.mktemp('quantized')
     for name in GRAPHS:
         (folder / f'{name}.onnx').write_bytes((exported / f'{name}.onnx').read_bytes())
@@ -50,7 +50,9 @@ def quantized_groups(path: Path) -> set[str | None]:
 
 
 def difference(path: Path, inputs: dict[str, np.ndarray], expected: np.ndarray) -> float:
-    """Return the relative L2 error of the first output, without logits of absent classes."""
+    """Return the relative L2 error of the first output. Logits of classes that a task does not
+    have are left out.
+    """
     found, has_class = outputs(path, inputs)[0], expected > NO_CLASS
     return float(
         np.linalg.norm((found - expected)[has_class]) / np.linalg.norm(expected[has_class])
@@ -62,7 +64,9 @@ def outputs(path: Path, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize('graph', GRAPHS)
-def test_every_group_names_convolutions_of_one_graph(exported: Path, graph: str) -> None:
+def test_every_group_of_layers_contains_convolutions_of_exactly_one_graph(
+    exported: Path, graph: str
+) -> None:
     of_graph = {
         'image_branch': {
             name for name in GROUPS if name.startswith(('image', 'depth', 'context'))
@@ -79,7 +83,9 @@ def test_the_camera_vector_and_the_decoding_belong_to_no_group() -> None:
         assert group_of(name) is None
 
 
-def test_samples_are_the_inputs_of_the_graphs(model: BEVDepth, exported: Path) -> None:
+def test_samples_contain_the_inputs_of_the_graphs_for_each_frame(
+    model: BEVDepth, exported: Path
+) -> None:
     frames = random_frames(2, np.random.default_rng(0))
     samples = Samples.of(model, frames).by_graph
     first, second = samples['detection']
@@ -112,8 +118,10 @@ def test_half_precision_graphs_have_float32_inputs_and_outputs_and_nearly_equal_
     assert 1e-6 < difference(path, inputs, expected) < 5e-3
 
 
-def test_values_beyond_the_range_of_float16_are_found(tmp_path: Path) -> None:
-    """ONNX Runtime computes in float32 on a CPU: the outputs of the graph do not show them."""
+def test_values_beyond_the_range_of_float16_are_reported(tmp_path: Path) -> None:
+    """On a CPU, ONNX Runtime computes a float16 graph in float32, so that the outputs of the graph
+    do not show such values.
+    """
 
     def problems() -> list[str]:
         export_onnx(model, tmp_path, precision='fp16')
@@ -138,7 +146,7 @@ def test_chosen_groups_are_quantized_and_others_are_not(quantized: Path) -> None
 
 
 @pytest.mark.parametrize('graph', GRAPHS)
-def test_quantized_graphs_give_nearly_equal_results_for_their_samples(
+def test_quantized_graphs_give_nearly_equal_results_for_the_samples_of_the_calibration(
     exported: Path, quantized: Path, samples: Samples, graph: str
 ) -> None:
     for inputs in samples.by_graph[graph]:
@@ -146,7 +154,7 @@ def test_quantized_graphs_give_nearly_equal_results_for_their_samples(
         assert 1e-4 < difference(quantized / f'{graph}.onnx', inputs, expected) < 0.1
 
 
-def test_scales_are_symmetric_and_per_channel(quantized: Path) -> None:
+def test_zero_points_are_zero_and_some_scales_are_per_channel(quantized: Path) -> None:
     content = onnx.load(quantized / 'image_branch.onnx').graph
     values = {entry.name: onnx.numpy_helper.to_array(entry) for entry in content.initializer}
     zeros = [value for name, value in values.items() if name.endswith('zero_point')]
@@ -157,7 +165,7 @@ def test_scales_are_symmetric_and_per_channel(quantized: Path) -> None:
 
 @pytest.mark.parametrize('graph', GRAPHS)
 def test_tensorrt_accepts_the_types_of_quantized_graphs(quantized: Path, graph: str) -> None:
-    """TensorRT dequantizes INT8 only: no int32 biases, whose nodes its parser rejects."""
+    """The parser of TensorRT rejects nodes that dequantize int32 biases; it accepts only INT8."""
     model = onnx.load(quantized / f'{graph}.onnx')
     onnx.checker.check_model(model, full_check=True)
     values = {entry.name: entry for entry in model.graph.initializer}
@@ -174,7 +182,9 @@ def test_tensorrt_accepts_the_types_of_quantized_graphs(quantized: Path, graph: 
     )
 
 
-def test_int8_without_key_frames_names_the_option(model: BEVDepth, tmp_path: Path) -> None:
+def test_the_error_about_int8_without_key_frames_names_the_option_calibration(
+    model: BEVDepth, tmp_path: Path
+) -> None:
     with pytest.raises(ExportError, match='set --calibration to a dataset'):
         to_int8(tmp_path / 'any.onnx', [])
 

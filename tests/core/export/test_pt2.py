@@ -1,4 +1,4 @@
-"""Compiled packages give the results of the parts they come from."""
+"""A compiled package gives the results of the part of the network from which it was compiled."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.core.export.inputs import splat_inputs
 
 
 @pytest.mark.timeout(3600)  # on a busy machine the compiler takes minutes
-def test_a_compiled_splat_takes_any_number_of_cameras_and_any_strides(
+def test_a_compiled_splat_accepts_any_number_of_cameras_and_any_strides(
     model: BEVDepth, tmp_path: Path
 ) -> None:
     part = network_parts(model, 'whole', True)[1]
@@ -37,7 +37,7 @@ def test_a_compiled_splat_takes_any_number_of_cameras_and_any_strides(
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_damaged_package_is_an_error_with_the_command(tmp_path: Path) -> None:
+def test_the_error_about_a_damaged_package_contains_the_export_option(tmp_path: Path) -> None:
     (tmp_path / 'splat.pt2').write_bytes(b'no package')
     with pytest.raises(ExportError, match=r'splat.pt2: cannot be loaded .*--format pt2'):
         pt2_graph(tmp_path / 'splat.pt2')
@@ -55,7 +55,7 @@ def test_without_a_compiler_the_error_names_the_remedy(
 @pytest.mark.parametrize(
     'option', [('--pooling', 'plain'), ('--precision', 'fp16'), ('--deformable', 'native')]
 )
-def test_options_of_onnx_are_an_error(
+def test_an_option_that_only_onnx_supports_is_an_error_with_pt2(
     model: BEVDepth, tmp_path: Path, option: tuple[str, str]
 ) -> None:
     save_checkpoint(model, tmp_path / 'tiny.safetensors')
@@ -64,7 +64,7 @@ def test_options_of_onnx_are_an_error(
         main([*words, '--format', 'pt2', *option])
 
 
-def test_the_numbers_of_a_package_replace_a_json_parser(model: BEVDepth) -> None:
+def test_a_package_contains_its_numbers_as_text_that_needs_no_json_parser(model: BEVDepth) -> None:
     config = model.config
     numbers = package_numbers(config)
     assert numbers['input_size'] == '32 96'

@@ -1,8 +1,8 @@
 """Records two numbers per stage of small networks with known weights and inputs.
 
-``python -m tests.core.model.recorded_stages`` writes recorded_stages.json, with which
-test_recorded_stages.py compares. Write it only if the comparison with the official code passes
-(``make golden``), which needs the reference data.
+``python -m tests.core.model.recorded_stages`` writes the numbers to recorded_stages.json, and
+test_recorded_stages.py compares the networks with this file. Write the file only if ``make
+golden`` passes, which compares the networks with the official code and needs the reference data.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def recorded() -> dict[str, dict[str, list[float]]]:
 
 
 def measured(name: str) -> dict[str, list[float]]:
-    """Return the two numbers of every stage of a network, and of the gradient of every part."""
+    """Return two numbers for every output of a network, and for the gradient of every part."""
     model = filled(BEVDepth(NETWORKS[name])).eval()
     images = pseudo_random(
         'images', (1, model.config.key_frames, CAMERAS, 3, *size_of(model.config))
@@ -75,8 +75,8 @@ def size_of(config: ModelConfig) -> tuple[int, int]:
 
 
 def numbers(values: torch.Tensor) -> list[float]:
-    """Return the root mean square of ``values``, and their projection on fixed numbers, which
-    depends on their order.
+    """Return the root mean square of ``values``, and their dot product with fixed numbers. The
+    second number depends on the order of ``values``.
     """
     flat = values.detach().double().flatten()
     pattern = pseudo_random('projection', tuple(flat.shape)).double()
@@ -96,9 +96,11 @@ def filled(model: BEVDepth) -> BEVDepth:
         for name, values in named_values(model):
             pattern = pseudo_random(name, tuple(values.shape))
             if name == 'depth_net.camera_norm.running_var':
-                values.copy_(3e3 * (1 + 0.3 * pattern))  # intrinsics in pixels
+                values.copy_(
+                    3e3 * (1 + 0.3 * pattern)
+                )  # large, because the camera vector contains pixels
             elif 'deform.offset' in name:
-                values.copy_(0.02 * pattern)  # so that most samples lie inside the image
+                values.copy_(0.02 * pattern)  # keeps most sampled positions inside the image
             elif name.endswith('running_var') or (values.dim() == 1 and name.endswith('weight')):
                 values.copy_(1 + 0.3 * pattern)
             elif values.dim() == 1:
@@ -116,8 +118,8 @@ def named_values(model: BEVDepth) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def matrices(frames: int) -> CameraMatrices:
-    """Return two cameras that look ahead and to the left, in frames half a meter apart, with image
-    and BEV augmentation.
+    """Return the matrices of two cameras that look forward and to the left, with image and BEV
+    augmentation. Between two frames, the cameras move by half a meter.
     """
     poses, intrinsics, image_aug = (
         torch.eye(4).repeat(1, frames, CAMERAS, 1, 1) for _ in range(3)

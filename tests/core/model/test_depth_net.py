@@ -1,4 +1,4 @@
-"""The camera vector, and deformable convolution of NaN."""
+"""The order of the camera vector, and NaN in a deformable convolution."""
 
 import torch
 
@@ -6,7 +6,7 @@ from bevdepth_core.model.depth_net import DeformableConv, camera_vector
 from bevdepth_core.types import CameraMatrices
 
 
-def test_the_camera_vector_holds_the_official_numbers_in_their_order():
+def test_the_camera_vector_contains_the_numbers_of_the_official_code_in_the_same_order():
     pose, intrinsics, image_aug, bev_aug = (
         first + torch.arange(16.0).view(4, 4) for first in (0, 100, 200, 300)
     )
@@ -21,7 +21,7 @@ def test_the_camera_vector_holds_the_official_numbers_in_their_order():
     ]
 
 
-def test_nan_features_give_nan_outputs():
+def test_nan_features_of_a_deformable_convolution_give_nan_outputs():
     deform = DeformableConv(4).eval()
     found = deform(torch.full((1, 4, 8, 8), torch.nan))
     assert found.shape == (1, 4, 8, 8)

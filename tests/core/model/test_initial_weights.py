@@ -55,7 +55,7 @@ def test_a_nan_offset_is_treated_as_zero():
     assert torch.equal(conv(features), expected)
 
 
-def test_both_necks_have_the_official_norms_and_other_layers_have_the_norms_of_pytorch(model):
+def test_batch_norms_have_official_settings_in_both_necks_and_pytorch_defaults_elsewhere(model):
     necks = [part for part in model.modules() if isinstance(part, MultiScaleNeck)]
     assert len(necks) == 2
     branches = {branch[1] for neck in necks for branch in neck.branches}

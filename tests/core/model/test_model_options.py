@@ -1,5 +1,5 @@
-"""Options of the small preset that official networks do not have: width, stride and intrinsics
-in network pixels.
+"""Options of the small preset that official networks do not have: the width, the stride, and
+intrinsics in pixels of the network image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.networks import TINY
 
 
 @pytest.mark.parametrize('stride', [4, 8, 16])
-def test_features_and_frustum_have_the_stride(stride: int) -> None:
+def test_features_and_frustum_have_the_configured_stride(stride: int) -> None:
     encoder = ImageEncoderConfig(depth=18, neck_channels=4, width=8, stride=stride)
     features = ImageEncoder(encoder).eval()(torch.zeros(1, 3, 64, 96))
     assert features.shape == (1, 16, 64 // stride, 96 // stride)
@@ -32,8 +32,8 @@ def test_features_and_frustum_have_the_stride(stride: int) -> None:
 
 
 def cameras_of(zoom: float) -> torch.Tensor:
-    """Return the camera vector of a source image that is ``zoom`` times as large, resized to the
-    same network image."""
+    """Return the camera vector of a camera whose source image is ``zoom`` times as large, but is
+    resized to the same network image."""
     intrinsics = torch.eye(4)
     intrinsics[:2, :3] = zoom * torch.tensor([(633.0, 0.0, 408.0), (0.0, 634.0, 245.0)])
     image_aug = torch.eye(4)
@@ -62,7 +62,7 @@ def test_the_intrinsics_in_network_pixels_project_to_the_network_image() -> None
     assert torch.allclose(matrix @ torch.tensor([0.3, -0.1, 1.0]), expected, rtol=1e-5)
 
 
-def test_the_length_of_the_camera_vector_depends_on_camera_pixels() -> None:
+def test_the_length_of_the_camera_vector_depends_on_the_option_camera_pixels() -> None:
     for pixels, numbers in (('source', CAMERA_VECTOR_SIZE), ('network', CAMERA_VECTOR_SIZE - 4)):
         net = DepthNet(16, 8, replace(TINY.depth_net, camera_pixels=pixels)).eval()
         assert net.camera_norm.num_features == numbers

@@ -1,5 +1,5 @@
-"""Stages and gradients of small networks equal those that were recorded when they agreed with
-the official code.
+"""Compares stages and gradients of small networks with recorded numbers. They were recorded when
+the networks agreed with the official code.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from tests.core.model.recorded_stages import NETWORKS, measured, recorded
 
 
 @pytest.mark.parametrize('name', NETWORKS)
-def test_stages_and_gradients_agree_with_the_recorded_ones(name: str) -> None:
+def test_stages_and_gradients_agree_with_the_recorded_numbers(name: str) -> None:
     expected = recorded()[name]
     found = measured(name)
     assert found.keys() == expected.keys()

@@ -54,7 +54,9 @@ def features(seed: int, cameras: int = 2, config: ModelConfig = STEREO) -> Stere
 
 
 def pair_matrices(cameras: int = 2, shift: float = 0.5) -> torch.Tensor:
-    """Return matrices of cameras that moved ``shift`` meters to their right."""
+    """Return the ``source_from_reference`` of cameras that are ``shift`` meters farther right in
+    the source frame.
+    """
     intrinsics = torch.diag(torch.tensor([40.0, 40.0, 1.0, 1.0], dtype=torch.float64))
     intrinsics[0, 2], intrinsics[1, 2] = 32.0, 16.0
     frustum = camera_from_frustum(
@@ -84,12 +86,14 @@ def test_a_warp_without_motion_is_shifted_by_half_a_cell_at_the_borders() -> Non
     column = torch.arange(16.0) * 16 / 15 - 0.5
     inner = slice(1, 15)
     assert torch.allclose(warped[0, 0, 4, inner], column[inner], atol=1e-4)
-    assert warped[0, 0, 4, 0].item() == pytest.approx(0.0, abs=1e-4)  # half of it lies outside
+    assert warped[0, 0, 4, 0].item() == pytest.approx(
+        0.0, abs=1e-4
+    )  # half of the pixel lies outside the image
     assert warped[0, 0, 4, 15].item() == pytest.approx(15 / 2, abs=1e-3)
     assert warped[0, 0, 0, 8].item() == pytest.approx(column[8].item() / 2, abs=1e-3)
 
 
-def test_a_nearer_point_moves_further() -> None:
+def test_the_warp_of_a_nearer_point_moves_it_farther() -> None:
     ramp = torch.arange(16.0).expand(1, 1, 8, 16)
     matrix = pair_matrices()[:, 0]
     near, far = (
@@ -112,7 +116,7 @@ def test_the_warp_of_a_point_behind_the_camera_reads_a_small_part_of_the_last_pi
     assert 0.03 < share < 1 / 16
 
 
-def test_a_point_just_in_front_of_the_camera_has_a_pixel() -> None:
+def test_a_point_1_1_mm_in_front_of_the_camera_is_warped_to_a_pixel() -> None:
     maps = torch.ones(1, 1, 8, 16)
     warped = warp(maps, torch.full((1, 8, 16), 1.1e-3), IDENTITY, IMAGE_SIZE)
     assert warped[0, 0, 4, 8].item() == pytest.approx(1.0)
@@ -121,8 +125,8 @@ def test_a_point_just_in_front_of_the_camera_has_a_pixel() -> None:
 def test_depth_maps_of_stride_16_are_read_with_the_pixel_positions_of_stride_4() -> None:
     ramp = torch.arange(4.0).expand(1, 1, 2, 4)
     warped = warp(ramp, torch.full((1, 2, 4), 7.0), IDENTITY, IMAGE_SIZE)
-    # The four columns of pixels lie at 0, 21, 42 and 63 in the input. At stride 4, a map of four
-    # columns ends at 15.
+    # The four columns of the warped map are at columns 0, 21, 42 and 63 of the image. Read with
+    # stride 4, a map of four columns ends at column 15 of the image.
     assert (warped[..., 1:] == 0).all()
 
 
@@ -142,7 +146,9 @@ def test_an_update_moves_the_mean_to_the_better_candidate_and_bounds_the_spread(
     assert updated(candidates, spread / 10, lost)[1].item() == pytest.approx(2.0)
 
 
-def test_bins_hold_the_density_with_the_spread_as_variance_and_as_deviation() -> None:
+def test_bin_densities_use_the_spread_as_variance_in_the_exponent_and_as_deviation_before_it() -> (
+    None
+):
     mean, spread = torch.full((1, 1, 1, 1), 3.0), torch.full((1, 1, 1, 1), 4.0)
     density = bin_density(torch.tensor([3.0, 5.0]), mean, spread).flatten()
     assert density[0].item() == pytest.approx(1 / (4 * 2.5066283), rel=1e-5)
@@ -157,7 +163,7 @@ def test_distributions_have_the_shape_of_the_logits_and_sum_to_1(stereo: StereoD
     assert not torch.allclose(depth.masked, depth.unmasked)
 
 
-def test_each_camera_is_compared_with_its_own_past(stereo: StereoDepth) -> None:
+def test_each_camera_is_compared_with_its_own_past_frame(stereo: StereoDepth) -> None:
     reference, source, matrix = features(1), features(2), pair_matrices()
     original = stereo(reference, source, matrix).masked
     swapped = stereo(
@@ -172,12 +178,14 @@ def test_each_camera_is_compared_with_its_own_past(stereo: StereoDepth) -> None:
     assert torch.allclose(original.flip(1), swapped, atol=1e-6)
 
 
-def test_a_hypothesis_fills_only_the_bins_of_its_range(stereo: StereoDepth) -> None:
+def test_the_density_of_a_hypothesis_is_zero_outside_the_bins_of_its_range(
+    stereo: StereoDepth,
+) -> None:
     inputs = []
     stereo.downsample.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
     reference = features(1)
     scores = torch.full_like(reference.hypotheses[:, :, 4:], -400.0)
-    scores[:, :, 1] = 400.0  # the far range alone
+    scores[:, :, 1] = 400.0  # the far range has the weight 1
     hypotheses = torch.cat((reference.hypotheses[:, :, :4], scores), dim=2)
     stereo(replace(reference, hypotheses=hypotheses), features(2), pair_matrices())
     assert inputs[0].shape == (2, 8, 8, 16)
@@ -190,7 +198,9 @@ def test_the_clamp_keeps_means_in_their_range() -> None:
         torch.manual_seed(0)
         config = replace(STEREO, stereo=replace(STEREO.stereo, clamp_mean=clamp))
         network = StereoDepth(config).eval()
-        network.similarity[2].weight.data *= 1e4  # a candidate wins everywhere
+        network.similarity[
+            2
+        ].weight.data *= 1e4  # at each pixel, one candidate gets all the weight
         kept: list[torch.Tensor] = []
         real = network._masks
         network._masks = lambda mean, pair, kept=kept, real=real: (  # type: ignore[method-assign]
@@ -198,8 +208,8 @@ def test_the_clamp_keeps_means_in_their_range() -> None:
         )
         reference = features(1)
         hypotheses = reference.hypotheses.clone()
-        hypotheses[:, :, :2] = 6.0  # at the far end of their ranges
-        hypotheses[:, :, 2:4] = 3.0  # wide
+        hypotheses[:, :, :2] = 6.0  # the sigmoid of 6 is near 1: far end of each range
+        hypotheses[:, :, 2:4] = 3.0  # large spreads
         network(replace(reference, hypotheses=hypotheses), features(2), pair_matrices())
         means[clamp] = kept
     for free, clamped, (low, high) in zip(
@@ -226,7 +236,7 @@ def test_hypotheses_and_logits_get_gradients_and_features_do_not(stereo: StereoD
     assert without == []
 
 
-def test_training_updates_each_norm_as_many_times_as_the_official_code() -> None:
+def test_training_updates_each_batch_norm_as_many_times_as_the_official_code() -> None:
     torch.manual_seed(0)
     model = BEVDepth(STEREO).train()
     encoded = [
@@ -282,7 +292,7 @@ def test_frames_are_compared_in_both_directions() -> None:
         ),
     ],
 )
-def test_a_stereo_config_that_contradicts_the_network_is_rejected_by_name(
+def test_the_error_about_a_stereo_config_that_contradicts_the_network_names_the_option(
     changes: dict, named: str
 ) -> None:
     with pytest.raises(ValueError, match=named):
@@ -300,7 +310,7 @@ def test_a_stereo_config_that_contradicts_the_network_is_rejected_by_name(
         ({'groups': 0}, 'groups'),
     ],
 )
-def test_an_invalid_value_of_the_stereo_section_is_rejected_by_name(
+def test_the_error_about_an_invalid_value_in_the_stereo_section_names_the_option(
     changes: dict, named: str
 ) -> None:
     with pytest.raises(ValueError, match=named):

@@ -1,4 +1,6 @@
-"""Importing the network leaves out the compiler of PyTorch, which stays usable."""
+"""The network can be used without an import of the compiler of PyTorch, which takes seconds. The
+compiler works when it is used later.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ assert 'torch._dynamo' in sys.modules
 """
 
 
-def test_the_network_loads_without_the_compiler_and_torchvision_and_torch_compile_work() -> None:
+def test_loading_the_network_does_not_import_the_compiler_which_works_when_it_is_used_later() -> (
+    None
+):
     done = subprocess.run(
         [sys.executable, '-c', PROGRAM], cwd=ROOT, capture_output=True, text=True
     )

@@ -30,7 +30,7 @@ def matrices() -> CameraMatrices:
     )
 
 
-def test_projection_and_augmentation_of_a_point_are_inverted_exactly():
+def test_the_matrices_invert_the_projection_and_the_image_augmentation_of_a_point():
     cameras = matrices()
     in_camera = torch.tensor([1.5, -0.5, 12.0, 1.0])
     source = cameras.intrinsics[0, 0] @ in_camera
@@ -67,7 +67,7 @@ def test_only_models_with_depth_refinement_have_a_refinement_network():
     assert refined.volume is not None and refined.volume.shape == (1, 2, 4, 8, 2, 4)
 
 
-def test_depth_refinement_convolves_over_width_and_depth_within_a_row_of_a_camera():
+def test_depth_refinement_convolves_only_over_width_and_depth_within_one_row_of_one_camera():
     refinement = DepthRefinement(4).eval()
     depth, context = torch.rand(1, 2, 8, 3, 5), torch.randn(1, 2, 4, 3, 5)
     before = refinement(depth, context)

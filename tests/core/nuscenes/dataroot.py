@@ -1,5 +1,5 @@
-"""Writes a nuScenes-format dataset from the key frames of a folder of ``tests.sample``: the
-synthetic one, or the real one of the reference folder.
+"""Writes a dataset in the nuScenes format from the key frames of a sample folder, which
+``tests.sample`` describes: the synthetic sample, or the real sample of the reference folder.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ PREVIOUS, TOKEN = TOKENS
 """The two key frames of the synthetic sample, in order of time."""
 IGNORED = ('animal', 7)
 UNSEEN = ('vehicle.car', 0)
-"""Category and points of two annotations that are added to every frame and that must not become
-ground-truth boxes."""
+"""Category and number of lidar points of two annotations that are added to every frame. They must
+not become ground-truth boxes, because ``animal`` is not a class, and a box without points is
+ignored."""
 
 ATTRIBUTES = {'vehicle': 'vehicle.moving', 'human': 'pedestrian.moving'}
-"""Attribute by the first word of the category; the annotations of a sample have none."""
+"""Maps the first word of a category to an attribute, because the annotations of a sample folder
+have no attributes."""
 
 
 def lidar_cloud() -> np.ndarray:
@@ -39,10 +41,11 @@ def lidar_cloud() -> np.ndarray:
 def make_dataroot(
     root: Path, scenes: int = 1, frames: int = 2, sample: Path | None = None
 ) -> Path:
-    """Write ``scenes`` equal scenes, which share their files. Each scene consists of the last
-    ``frames`` key frames of the folder ``sample``; None means the synthetic one.
+    """Write ``scenes`` equal scenes, which use the same files. Each scene consists of the last
+    ``frames`` key frames of the folder ``sample``. If ``sample`` is None, the synthetic sample is
+    used.
 
-    Images are links to those of the folder.
+    The images are links to the images in this folder.
     """
     sample = sample or synthetic_sample()
     infos = sample_infos(sample)[-frames:]
@@ -159,8 +162,9 @@ def _extra(info: dict, category: str, points: int) -> dict:
 def _add_track(
     tables: dict, annotation: dict, name: str, sample_tokens: list[str], stamps_us: list[int]
 ) -> None:
-    """Add an object to all frames, moving so that the devkit finds the velocity that the official
-    data has."""
+    """Add an object to all frames. It moves in such a way that the velocity that the devkit
+    computes from its positions is the velocity in ``annotation``.
+    """
     tokens = [f'annotation-{name}-{frame}' for frame in range(len(sample_tokens))]
     instance = {
         'token': f'instance-{name}',

@@ -1,4 +1,4 @@
-"""Compares result files with those of the official evaluator."""
+"""Compares our result files with result files of the official code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bevdepth_core.types import Boxes3D, Detections3D
 
 
 def detections(rows: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> Detections3D:
-    """Return detections of (n, 9) box rows."""
+    """Return detections from (n, 9) rows of center, size, yaw and velocity."""
     boxes = Boxes3D(rows[:, :3], rows[:, 3:6], rows[:, 6], rows[:, 7:])
     return Detections3D(boxes, scores, labels, NUSCENES_CLASSES, stamp_ns=0)
 

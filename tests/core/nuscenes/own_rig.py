@@ -1,5 +1,6 @@
-"""A nuScenes-format dataset of another vehicle: own sensors, categories and point counts, without
-maps, radar and sweeps."""
+"""Writes a dataset of another vehicle in the nuScenes format. It has other sensors, categories and
+point counts than nuScenes, and no maps, radar data and sweeps.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +23,13 @@ FORWARD = (0.5, -0.5, 0.5, -0.5)
 
 @dataclass(frozen=True)
 class OwnBox:
-    """An annotation of every frame.
+    """An object that is annotated in every frame.
 
     Attributes:
         category: name in the category table.
         x, y: center relative to the vehicle, meters.
-        counts: fields of the point counts, such as ``{'num_lidar_pts': 3}``.
-        changes: other fields of the annotation.
+        counts: fields with the numbers of points, such as ``{'num_lidar_pts': 3}``. None: no
+        field. changes: fields that are added to the annotation or replace its fields.
     """
 
     category: str
@@ -50,7 +51,7 @@ def write_own_dataset(
     scenes: int = 1,
     categories: Sequence[str] = (),
 ) -> Path:
-    """Write the dataset: the vehicle drives 5 m along x between two frames."""
+    """Write the dataset. The vehicle moves 5 m along x between two frames."""
     names = sorted({box.category for box in boxes} | set(categories))
     channels = [(name, 'camera') for name in cameras] + ([(lidar, 'lidar')] if lidar else [])
     tables: dict[str, list[dict]] = {
@@ -70,14 +71,14 @@ def write_own_dataset(
 
 
 def rewrite(root: Path, table: str, rows: object) -> None:
-    """Replace a table."""
+    """Write ``rows`` as the content of a table."""
     path = root / VERSION / f'{table}.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows))
 
 
 def rows_of(root: Path, table: str) -> list[dict]:
-    """Return a table."""
+    """Return the rows of a table."""
     return json.loads((root / VERSION / f'{table}.json').read_text())
 
 

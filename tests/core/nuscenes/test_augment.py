@@ -1,4 +1,4 @@
-"""Random transforms of images and of the BEV grid; some are compared with the official ones."""
+"""Random transforms of images and of the BEV grid. Some are compared with the official code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def boxes_of(rows: np.ndarray) -> Boxes3D:
 
 
 @pytest.mark.parametrize('index', range(len(OFFICIAL)))
-def test_bev_matrices_and_boxes_equal_the_official_ones(index):
+def test_bev_matrices_and_boxes_agree_with_the_official_code(index):
     arrays = golden('pipeline')[1]
     transform = bev_transform(OFFICIAL[index])
     assert np.allclose(transform.matrix()[:3, :3], arrays[f'bda/{index}/mat3'], atol=1e-6)
@@ -67,7 +67,7 @@ def test_random_image_transforms_stay_in_their_ranges_and_inside_the_image():
     assert 70 < sum(transform.flip for transform in transforms) < 130
 
 
-def test_random_numbers_of_the_image_are_sampled_in_the_official_order():
+def test_the_random_numbers_of_an_image_transform_are_drawn_in_the_official_order():
     expected = np.random.default_rng(3)
     scale, bottom, side, flip, rotation = (expected.random() for _ in range(5))
     transform = ImageAugmentation(bottom_cut=(0.0, 0.2)).draw(
@@ -120,7 +120,7 @@ def test_a_scaled_box_has_scaled_center_size_and_velocity():
     assert transformed.yaw == pytest.approx(BOX.yaw)
 
 
-def test_relative_scales_refer_to_the_factor_of_inference():
+def test_a_relative_scale_is_multiplied_by_the_scale_of_inference():
     spec = ImageSpec(256, 704)
     augmentation = ImageAugmentation(scale=(1.0, 1.0), relative=True)
     for size in ((1600, 900), (1280, 720), (800, 450)):
@@ -129,7 +129,7 @@ def test_relative_scales_refer_to_the_factor_of_inference():
         assert (transform.scale, transform.crop_y) == (inference.scale, inference.crop_y)
 
 
-def test_random_numbers_of_the_bev_are_sampled_in_the_official_order():
+def test_the_random_numbers_of_a_bev_transform_are_drawn_in_the_official_order():
     expected = np.random.default_rng(5)
     rotation, scale, flip_x, flip_y = (expected.random() for _ in range(4))
     transform = BevAugmentation(flip_x_probability=0.8, flip_y_probability=0.1).draw(
