@@ -3,8 +3,8 @@ folder.
 
 A sample is a folder in the format in which the official code prepares nuScenes. It contains two
 key frames of six cameras: ``infos_2frames.json`` describes both frames, ``infos.json`` only the
-second frame, and both files name the JPEG files. They also name a lidar scan, which is not in the
-folder.
+second frame, and both files name the JPEG files. Both files also name a lidar scan, which is not
+in the folder.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 
 TIMEOUT_S = 240.0
-"""Longest wait for an expected event; long, because a shared machine may be slow."""
+"""Longest wait for an expected event, seconds. It is long, because the machine may be slow."""
 
 
 class Graph:

@@ -72,4 +72,4 @@ def assert_group_ends(group: int) -> None:
             return
         time.sleep(0.1)
     os.killpg(group, signal.SIGKILL)
-    raise AssertionError('a process was left running')
+    raise AssertionError('a process of the launch is still running')

@@ -135,5 +135,5 @@ def require_match(
 class EndOfTheProcesses(unittest.TestCase):
     """Tests the exit codes of the launched processes."""
 
-    def test_every_process_exits_cleanly(self, proc_info) -> None:
+    def test_every_process_exits_with_code_0(self, proc_info) -> None:
         launch_testing.asserts.assertExitCodes(proc_info)

@@ -1,6 +1,6 @@
 """Runs the node for a long time under random faults and prints the outcome.
 
-python -m tests.soak --minutes 60 [--seed 0]
+Usage: python -m tests.soak --minutes 60 [--seed 0]
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The ROS domain of the soak test."""
+"""Provides the fixture that runs the soak test in a separate ROS domain."""
 
 from tests.ros.conftest import domain_id
 

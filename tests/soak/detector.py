@@ -131,7 +131,7 @@ class RunningDetector:
             *(('vx', 'vy') if message.is_dense else ()),
         )
         if not all(np.isfinite(points[name]).all() for name in known):
-            self.invalid_results.append('a box is not finite')
+            self.invalid_results.append('a result has a box with a value that is not finite')
 
     def _take_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

@@ -38,7 +38,7 @@ def preset(name: str) -> TrainingConfig:
     return read('--config', str(ROOT / 'config' / 'training' / f'{name}.yaml'))
 
 
-def test_all_training_presets_without_a_checkpoint_exist() -> None:
+def test_exactly_the_expected_training_presets_without_a_checkpoint_exist() -> None:
     official_variants = ('2key', '2key_ema', '2key_da', '2key_da_ema', '1key_ema')
     expected = {
         *(f'r50_256x704_{name}' for name in official_variants),
@@ -56,7 +56,9 @@ def test_a_preset_sets_every_value(path: Path) -> None:
 
 
 @pytest.mark.parametrize('name', ADAPTATION)
-def test_a_preset_with_a_checkpoint_sets_every_value_except_the_network(name: str) -> None:
+def test_a_preset_that_starts_from_a_checkpoint_sets_every_value_except_the_network(
+    name: str,
+) -> None:
     values = yaml.safe_load((TRAINING / f'{name}.yaml').read_text())
     complete = plain(read('--config', str(TRAINING / f'{name}.yaml')))
     complete['model'].pop('network')
@@ -65,7 +67,9 @@ def test_a_preset_with_a_checkpoint_sets_every_value_except_the_network(name: st
 
 
 @pytest.mark.parametrize('path', PRESETS, ids=lambda path: path.stem)
-def test_a_preset_trains_the_network_that_its_name_contains(path: Path) -> None:
+def test_a_training_preset_has_the_network_of_the_model_preset_with_the_same_name(
+    path: Path,
+) -> None:
     network = path.stem.removesuffix('_ema')
     assert preset(path.stem).model.network == load_model_config(
         ROOT / 'config' / 'models' / f'{network}.yaml'

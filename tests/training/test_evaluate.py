@@ -113,7 +113,7 @@ def test_two_processes_have_the_same_results_as_one_process(
 
 
 @pytest.mark.parametrize('age_us', [SECOND_US // 2, 3 * SECOND_US])
-def test_the_past_frame_is_the_previous_key_frame_of_the_scene_even_if_it_is_old(
+def test_the_past_frame_is_the_previous_key_frame_of_the_scene_even_if_it_is_seconds_old(
     tmp_path: Path, checkpoint: Path, age_us: int
 ) -> None:
     """Outside of the evaluation, the detector uses no past frame that is three seconds old."""

@@ -66,7 +66,7 @@ def test_a_frozen_stem_does_not_change_in_training_mode_or_evaluation_mode() -> 
     assert not any(parameter.requires_grad for layer in stem for parameter in layer.parameters())
 
 
-def test_the_weights_of_an_unfrozen_stem_change_in_training() -> None:
+def test_the_stem_is_trained_if_freeze_stem_is_false() -> None:
     backbone = module(freeze_stem=False).model.image_encoder.backbone
     assert backbone.bn1.training
     assert backbone.conv1.weight.requires_grad

@@ -26,7 +26,7 @@ def test_progress_is_printed_for_the_first_ten_steps_every_tenth_step_and_the_la
     assert ProgressBar()._should_update(step, 25) == shown
 
 
-def test_a_run_prints_the_remaining_time_from_its_first_step(
+def test_a_run_prints_the_remaining_time_after_the_first_step(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     run(tiny_config(tmp_path, max_steps=1))

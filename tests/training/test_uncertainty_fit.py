@@ -92,7 +92,7 @@ def test_from_metadata_returns_none_without_a_fit_and_rejects_invalid_metadata()
             UncertaintyModel.from_metadata({METADATA_KEY: text}, NAMES)
 
 
-def test_the_bound_from_60_errors_exceeds_95_percent_of_new_errors_on_average():
+def test_on_average_95_percent_of_new_errors_are_below_the_bound_from_60_errors():
     few = np.random.default_rng(4).chisquare(2, (2000, 60))
     # The cumulative distribution of chi-square with 2 degrees of freedom is 1 - exp(-x / 2).
     inside = [1 - np.exp(-_bound(values) / 2) for values in few]

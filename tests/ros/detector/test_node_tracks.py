@@ -41,7 +41,10 @@ def test_tracks_have_covariance_stable_ids_and_the_same_header_as_the_detections
         assert (np.diag(covariance)[[0, 1, 2, 5]] > 0).all()
         assert not covariance[3:5].any()
         np.testing.assert_allclose(covariance, covariance.T, atol=1e-12)
-    wait_until(lambda: tracking.diagnostics.values('tf').get('tracking') == 'on', 'the state')
+    wait_until(
+        lambda: tracking.diagnostics.values('tf').get('tracking') == 'on',
+        'tracking on in diagnostics',
+    )
     assert tracking.diagnostics.values('node')['covariance'] == 'default'
 
 
@@ -72,7 +75,7 @@ def test_without_ego_poses_no_tracks_are_published_and_the_reason_is_reported(tr
             .get('tracking', '')
             .startswith('off: tf has no map <- base_link')
         ),
-        'the reason',
+        'the reason why tracking is off',
     )
     assert not tracking.tracks
     assert not read_points(tracking.objects[-1])['track_id'].any()
@@ -89,7 +92,7 @@ def test_tracking_can_be_switched_off_and_on_while_the_node_is_active(tracking):
         lambda: (
             tracking.diagnostics.values('tf').get('tracking') == 'off: publish_tracks is false'
         ),
-        'the reason',
+        'the reason why tracking is off',
     )
     assert tracking.set('publish_tracks', True) == ''
     (after,) = follow(tracking, 0.2)

@@ -28,4 +28,7 @@ def test_the_node_finds_a_downloaded_file_by_its_short_name(
     node.rig.send_all(0.0)
     node.wait_for_detections(1)
     assert node.detections[0].detections
-    wait_until(lambda: name in node.diagnostics.values('node').get('checkpoint', ''), 'the name')
+    wait_until(
+        lambda: name in node.diagnostics.values('node').get('checkpoint', ''),
+        'the checkpoint in diagnostics',
+    )

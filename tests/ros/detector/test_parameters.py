@@ -115,7 +115,7 @@ def test_the_comments_in_detector_yaml_mark_live_and_read_only_parameters():
 
 
 @pytest.mark.parametrize('path', PRESETS, ids=lambda path: path.stem)
-def test_a_camera_preset_gives_valid_settings(path: Path):
+def test_every_camera_preset_has_valid_settings_for_six_cameras(path: Path):
     assert len(settings(**values_in(path)).camera_sources) == 6
 
 

@@ -29,7 +29,7 @@ def history(*annotations: Annotation) -> AnnotationHistory:
     return result
 
 
-def test_an_object_is_interpolated_between_two_annotations_with_its_velocity() -> None:
+def test_pose_and_velocity_of_an_object_are_interpolated_between_two_annotations() -> None:
     known = history(annotation(1, {'car': (3.0, -3.1)}), annotation(0, {'car': (1.0, 3.1)}))
     boxes, labels = known.at(HALF_SECOND_NS // 4, np.eye(4))
     np.testing.assert_allclose(boxes.center, [(1.5, 0, 1)])

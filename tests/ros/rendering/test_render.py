@@ -123,7 +123,7 @@ def test_a_gif_repeats_forever(bags, tmp_path: Path) -> None:
     assert animation.info['duration'] == pytest.approx(1000, abs=20)
 
 
-def test_a_recording_that_cannot_be_rendered_gives_a_message_and_no_file(
+def test_if_rendering_is_impossible_a_message_is_printed_and_no_file_is_written(
     bags, tmp_path: Path
 ) -> None:
     with Writer(tmp_path / 'empty', version=8):

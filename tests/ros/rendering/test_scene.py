@@ -123,7 +123,7 @@ def test_objects_in_a_frame_that_tf_does_not_have_are_left_out(make_setup):
     assert setup.scene(2.0).detections is None
 
 
-def test_an_image_whose_header_claims_900_megapixels_is_not_decoded(make_setup):
+def test_an_image_with_900_megapixels_in_its_header_is_not_decoded(make_setup):
     setup = make_setup()
     setup.rig.send_extrinsics()
     setup.rig.send_infos()

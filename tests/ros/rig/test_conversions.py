@@ -311,7 +311,7 @@ def test_a_file_that_is_not_a_calibration_is_rejected(tmp_path, text: str):
 
 
 @pytest.mark.parametrize(('focal', 'is_plausible'), [(0.99, False), (1.0, True), (1.5, True)])
-def test_the_shortest_focal_length_is_one_pixel(focal: float, is_plausible: bool):
+def test_a_focal_length_of_less_than_one_pixel_is_rejected(focal: float, is_plausible: bool):
     info = camera_info(changed(K, fx=focal, fy=focal))
     if is_plausible:
         assert intrinsics_from_info(info, rectified=False).matrix[0, 0] == focal

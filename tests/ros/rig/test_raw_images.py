@@ -138,7 +138,7 @@ def test_exactly_the_encodings_with_a_defined_brightness_or_color_are_supported(
 
 @pytest.mark.parametrize('padding', [0, 6])
 @pytest.mark.parametrize('encoding', sorted(VIEWABLE))
-def test_the_pixels_of_an_encoding_agree_with_its_formula(encoding: str, padding: int):
+def test_converted_pixels_agree_with_the_formula_of_their_encoding(encoding: str, padding: int):
     exact = isinstance(ENCODINGS[encoding], Packed)
     assert difference(encoding, padding) <= (0 if exact else 2)
 
@@ -256,7 +256,7 @@ def test_a_published_image_is_read_back_unchanged(with_bridge: bool):
     assert np.array_equal(image_from_message(message, LIMIT), noise())
 
 
-def test_a_published_jpeg_keeps_its_colors_and_its_size_depends_on_the_quality():
+def test_a_published_jpeg_has_nearly_the_same_colors_and_is_smaller_at_a_lower_quality():
     message = jpeg_message(smooth(), Header(frame_id='front'), 95)
     found = decode_compressed(message, LIMIT).pixels
     assert np.abs(found.astype(int) - smooth()).mean() < 3
@@ -265,7 +265,7 @@ def test_a_published_jpeg_keeps_its_colors_and_its_size_depends_on_the_quality()
 
 
 @pytest.mark.parametrize(('converted', 'is_used'), [([3, 2, 1], True), ([1, 2, 3], False)])
-def test_cv_bridge_is_used_only_if_it_converts_colors(
+def test_cv_bridge_is_used_only_if_cv_bridge_converts_colors_correctly(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, converted, is_used: bool
 ):
     class Bridge:

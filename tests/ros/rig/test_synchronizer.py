@@ -113,7 +113,7 @@ def test_a_flush_forms_all_sets_if_a_clear_gap_separates_one_of_the_sets():
     assert [images.spread_s for images in one.sets] == pytest.approx([0.0426] * 3)
 
 
-def test_cycles_that_follow_each_other_without_a_clear_gap_give_no_set():
+def test_no_set_is_formed_if_cycles_follow_each_other_without_a_clear_gap():
     one = Sets(cameras=6)
     send_cycles(one, list(range(100)))
     one.synchronizer.flush()
@@ -591,7 +591,7 @@ def test_a_camera_that_never_matches_the_majority_of_cameras_is_left_out():
     assert one.synchronizer.cameras[2].clock_error_s(0.5) == pytest.approx(0.2, abs=0.01)
 
 
-def test_if_two_cameras_do_not_match_each_other_both_remain_and_form_no_set():
+def test_if_two_cameras_do_not_match_each_other_both_cameras_stay_used_and_no_set_is_formed():
     one = SimulatedRig((0.0, 0.2), 0.5)
     one.run(4.0)
     assert one.synchronizer.members == [0, 1]

@@ -54,7 +54,7 @@ def rigs(draw, fewest: int = 1, loss: tuple[float, ...] = (0.0, 0.02, 0.1)) -> S
 
 @BOUNDED
 @given(rigs())
-def test_possible_sets_are_formed_and_none_mixes_trigger_cycles(rig: SimulatedRig):
+def test_possible_sets_are_formed_and_no_set_mixes_trigger_cycles(rig: SimulatedRig):
     rig.run(8.0)
     assert not rig.mixed()
     first = min(rig.cycles(rig.sets[0]))
