@@ -1,7 +1,7 @@
-"""Converts between the weight names of this project ("own") and those of official checkpoints,
-and reads the config from official weights.
+"""Converts between the weight names of this project ("own names") and the weight names of official
+checkpoints ("official names"), and reads the config from official weights.
 
-Names do not include the leading ``model.`` of Lightning's files.
+The names do not include the prefix ``model.`` that Lightning files have.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ GEOMETRY = (
     'backbone.voxel_num',
     'backbone.frustum',
 )
-"""Official buffers that describe grid and frustum; the config and the own frustum axes are read
-from them."""
+"""Official buffers that describe grid and frustum. The config and the frustum axes of this project
+are read from them."""
 
 FRUSTUM_TOLERANCE_PX = 0.05
-"""Largest accepted deviation of the official frustum from a grid, pixels or meters; that of
-averaged files deviates by up to 0.0073."""
+"""Largest accepted deviation of the official frustum from a regular grid, in pixels or meters. In
+official checkpoints with averaged weights, the deviation is up to 0.0073."""
 
 FRUSTUM_AXES = ('view_transform.frustum_u', 'view_transform.frustum_v', 'view_transform.frustum_d')
-"""Own buffers for the frustum; only these have no official name."""
+"""Buffers of this project for the frustum. Only these buffers have no official name."""
 
 _DEPTH_NET = 'backbone.depth_net.'
 _STEREO_BRANCH = _DEPTH_NET + 'depth_feat_conv.'
@@ -64,7 +64,8 @@ def to_official_name(name: str, stereo: bool = False) -> str:
 
     Args:
         name: name of a weight or buffer.
-        stereo: whether it belongs to a stereo model, whose depth branch has another official name.
+        stereo: whether the weight belongs to a stereo model. The depth branch of stereo models has
+            another official name.
     """
     return _rename(name, [(own, official) for official, own in _renamed_prefixes(stereo)])
 
@@ -148,7 +149,7 @@ def _rename(name: str, pairs: list[tuple[str, str]]) -> str:
 
 
 def official_state_dict(model: BEVDepth) -> dict[str, torch.Tensor]:
-    """Return the model's weights under their official names, with the ``GEOMETRY`` buffers."""
+    """Return the model's weights and the ``GEOMETRY`` buffers by their official names."""
     state = model.state_dict()
     u, v, d = (state.pop(name).cpu() for name in FRUSTUM_AXES)
     grid = model.config.grid
@@ -169,7 +170,7 @@ def official_state_dict(model: BEVDepth) -> dict[str, torch.Tensor]:
 
 
 def own_state_dict(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return official weights, which include ``GEOMETRY``, under their own names.
+    """Return official weights, which must include the ``GEOMETRY`` buffers, by their own names.
 
     Raises:
         ValueError: the frustum is not a grid of pixels and depths.
@@ -205,7 +206,7 @@ def official_config(state: dict[str, torch.Tensor]) -> ModelConfig:
     try:
         return _config(state, *(state[name] for name in GEOMETRY))
     except (KeyError, IndexError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
-        raise ValueError(f'its geometry cannot be read ({error})') from error
+        raise ValueError(f'the grid and the frustum cannot be read ({error})') from error
 
 
 def _config(

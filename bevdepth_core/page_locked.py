@@ -7,7 +7,9 @@ import torch
 
 
 class PageLockedCopy:
-    """Copies the images of one camera to a device, through page-locked memory if that is a GPU."""
+    """Copies the images of one camera to a device. If the device is a GPU, the images are copied
+    through page-locked memory.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._is_gpu = device, device.type == 'cuda'
@@ -20,7 +22,7 @@ class PageLockedCopy:
         return self.send()
 
     def fill(self, image: np.ndarray) -> None:
-        """Copy ``image`` to the page-locked memory; any thread may call this."""
+        """Copy ``image`` to the page-locked memory. Any thread may call this method."""
         if self._buffer.shape != image.shape:
             self._buffer = torch.empty(image.shape, dtype=torch.uint8, pin_memory=self._is_gpu)
         elif self._sent is not None:
@@ -28,7 +30,7 @@ class PageLockedCopy:
         np.copyto(self._buffer.numpy(), image)
 
     def send(self) -> torch.Tensor:
-        """Start the copy to the device, in order with other work on its current stream."""
+        """Start the copy on the current stream of the device, and return the copy."""
         on_device = self._buffer.to(self._device, non_blocking=True, copy=True)
         if self._sent is not None:
             self._sent.record(torch.cuda.current_stream(self._device))

@@ -1,5 +1,5 @@
-"""Converts source images to network input: resize, crop, flip, rotate, normalize. The matrices of
-the cameras follow the same transform.
+"""Converts source images to network input: resize, crop, flip, rotate, normalize. Also returns the
+same transform as a matrix, for the projection of points.
 
 Resizing has six implementations, which tests compare with each other:
 
@@ -9,10 +9,10 @@ Resizing has six implementations, which tests compare with each other:
   the kernel.
 * ``csrc/detection`` (CUDA) computes the same pixels on a GPU.
 * ``csrc/examples/images.h`` (C++) computes the same pixels in the example of an exported network.
-* ``nuscenes.images.read_crop_fast`` (OpenCV) is for training: decoding at a reduced size saves
-  most of the time; pixels differ slightly.
-* ``nuscenes.images.read_warped`` (OpenCV) is for training with changed cameras; without a change,
-  its pixels differ slightly from those of ``read_crop_fast``.
+* ``nuscenes.images.read_crop_fast`` (OpenCV) is for training. It decodes images at a reduced size,
+  which saves most of the time. Its pixels differ slightly.
+* ``nuscenes.images.read_warped`` (OpenCV) is for training with changed cameras. If a camera is not
+  changed, the pixels differ slightly from the pixels of ``read_crop_fast``.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from PIL import Image
 from bevdepth_core.config import ImageSpec
 
 MAX_RESIZED_PIXELS = 100_000_000
-"""Largest resized image. It rejects extreme aspect ratios: an image one pixel high would become
-thousands of inputs wide."""
+"""Largest number of pixels of a resized image. This limit rejects extreme aspect ratios: an image
+that is one pixel high would become thousands of times wider than the network input."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class ImageTransform:
 
     Attributes:
         scale: resize factor; the resized image is (int(width * scale), int(height * scale)).
-        crop_x: left edge of the crop in the resized image, pixels; what lies outside of the image
-            is black.
-        crop_y: top edge of the crop, pixels.
+        crop_x: left edge of the crop in the resized image, pixels. Pixels of the crop outside of
+            the image are black.
+        crop_y: top edge of the crop in the resized image, pixels.
         width: width of the crop, pixels.
         height: height of the crop, pixels.
         flip: mirror left to right.
@@ -64,8 +64,8 @@ class ImageTransform:
     def for_inference(
         cls, source_width: int, source_height: int, spec: ImageSpec
     ) -> ImageTransform:
-        """Return the transform that scales an image until it covers the network's input, and then
-        crops it at the top or equally at both sides.
+        """Return the transform that scales an image until it covers the network input. Then it
+        crops the image at the top, or by the same amount at the left and at the right.
 
         Raises:
             ValueError: the aspect ratio is so extreme that the resized image would have more than
@@ -99,8 +99,8 @@ class ImageTransform:
         return np.asarray(crop)
 
     def matrix(self) -> np.ndarray:
-        """Return the (4, 4) float64 transform from source pixels to network-input pixels, for
-        (u, v, depth, 1).
+        """Return the (4, 4) float64 matrix that converts (u, v, depth, 1) from source pixels to
+        network-input pixels.
         """
         linear = np.eye(2) * self.scale
         offset = -np.array([self.crop_x, self.crop_y], np.float64)
@@ -120,8 +120,8 @@ def normalize(images: torch.Tensor, spec: ImageSpec) -> torch.Tensor:
     """Return (..., 3, H, W) float32 network input from (..., H, W, 3) uint8 RGB images, on the
     same device.
 
-    The channels become B G R, but the statistics have the order R G B. The official weights
-    were trained with this.
+    The channels of the result have the order B G R, but the statistics have the order R G B. The
+    official weights were trained with this combination.
     """
     channels_first = images.movedim(-1, -3).flip(-3).float()
     mean = torch.tensor(spec.mean, device=images.device).view(3, 1, 1)

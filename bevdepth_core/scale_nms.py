@@ -1,5 +1,5 @@
-"""Scale NMS: scales the footprint of each box by a factor of its class, then drops boxes that
-overlap a box with a better score.
+"""Scale NMS: scales the footprint of each box by a factor that depends on its class, and then
+drops each box whose footprint overlaps the footprint of a box with a better score.
 
 Two detections of one small object, such as a traffic cone, often do not overlap; a factor above 1
 makes their footprints overlap. Detections of two large objects that park side by side may overlap
@@ -21,7 +21,7 @@ def scale_nms(boxes: Boxes3D, factors: np.ndarray, max_overlap: float) -> np.nda
     Args:
         boxes: n boxes, best score first.
         factors: (n,) scale of length and width of each box.
-        max_overlap: a box is dropped when its intersection over union with a kept one is larger.
+        max_overlap: a box is dropped if its intersection over union with a kept box is larger.
     """
     footprints = _footprints(boxes, factors)
     reach = np.linalg.norm(boxes.size[:, :2], axis=1) / 2 * factors

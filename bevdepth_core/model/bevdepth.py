@@ -26,17 +26,18 @@ from bevdepth_core.types import ModelInputs, ModelOutputs, TaskMaps
 class BEVDepth(nn.Module):
     """Computes head maps and depth from images and camera matrices.
 
-    ``forward`` handles a whole batch of key and past frames. Streaming inference calls its steps
-    separately: ``encode_images`` once per frame; then, for each new key frame, ``match`` (stereo
-    models), ``splat`` on each frame, and ``head_maps`` on the maps of both.
+    ``forward`` processes a whole batch of key and past frames. Streaming inference calls the steps
+    of ``forward`` separately: ``encode_images`` once per frame; then, for each new key frame,
+    ``match`` (only in stereo models), ``splat`` for each frame, and ``head_maps`` with the BEV
+    maps of all frames.
 
     Args:
         config: architecture and settings of the model.
 
     Attributes:
-        config: as given.
-        metadata: texts that are saved with the weights, by key, such as ``training``: JSON with
-            the configuration and the source revision.
+        config: see the argument.
+        metadata: texts by key that are saved with the weights. For example, the text of the key
+            ``training`` is JSON with the configuration and the source revision of the training.
 
     Source: BEVDepth, arXiv 2206.10092; with ``config.stereo`` BEVStereo, arXiv 2209.10248.
     """
@@ -56,7 +57,7 @@ class BEVDepth(nn.Module):
         """Return the features of one frame's images; they do not depend on the ego pose.
 
         Args:
-            images: (B, N, 3, H, W) normalized.
+            images: (B, N, 3, H, W) normalized images.
             cameras: (B, N, 27) float32, see ``depth_net.camera_vector``.
         """
         batch_and_cameras = images.shape[:2]
@@ -88,7 +89,7 @@ class BEVDepth(nn.Module):
     ) -> tuple[list[ImageFeatures], torch.Tensor]:
         """Compare the two frames of a stereo model with each other.
 
-        Frames after the first get no gradient, as in the official code.
+        Only the first frame gets a gradient, as in the official code.
 
         Args:
             frames: features of the key frame and of the past frame, each with its (B, N, 3, 4)
@@ -96,8 +97,8 @@ class BEVDepth(nn.Module):
                 with itself.
 
         Returns:
-            The features with the depth that the comparison gives, and the first frame's depth
-            (B, N, D, h, w) for the depth loss.
+            The features of all frames, with the depth that the comparison gives; and the depth
+            (B, N, D, h, w) of the first frame for the depth loss.
         """
         matched, loss_depths = [], []
         for place, (reference, matrix) in enumerate(frames):
@@ -125,8 +126,8 @@ class BEVDepth(nn.Module):
         return self.stereo(reference.stereo, source.stereo, matrix, is_key_frame)
 
     def splat(self, features: ImageFeatures, ego_from_frustum: torch.Tensor) -> torch.Tensor:
-        """Return the (B, C, ny, nx) BEV map of one frame, in the ego frame of
-        ``ego_from_frustum``.
+        """Return the (B, C, ny, nx) BEV map of one frame, in the ego frame to which
+        ``ego_from_frustum`` transforms.
         """
         return self.view_transform(features, ego_from_frustum)
 

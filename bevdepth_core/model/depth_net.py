@@ -15,7 +15,7 @@ from bevdepth_core.types import CameraMatrices
 
 CAMERA_VECTOR_SIZE = 27
 NETWORK_PIXELS_VECTOR_SIZE = 23
-"""Numbers per camera after ``in_network_pixels``."""
+"""Length of the camera vector that ``in_network_pixels`` returns."""
 _ASPP_DILATIONS = (1, 6, 12, 18)
 _DEFORM_GROUPS = 4
 
@@ -25,7 +25,7 @@ def camera_vector(matrices: CameraMatrices) -> torch.Tensor:
     official order, unscaled.
 
     Args:
-        matrices: matrices of one frame, the key frame.
+        matrices: matrices of the key frame.
 
     Returns:
         (B, N, 27): fx fy cx cy; image_aug 00 01 03 10 11 13; bev_aug 00 01 10 11 22;
@@ -113,8 +113,8 @@ class AtrousPyramid(nn.Module):
 
 
 class DeformableConv(nn.Module):
-    """3x3 deformable convolution (version 1, four groups) whose offsets come from a convolution of
-    its own.
+    """3x3 deformable convolution (version 1, four groups). A second convolution, ``offset``,
+    computes the offsets of the sampling points.
     """
 
     def __init__(self, channels: int) -> None:
@@ -126,25 +126,25 @@ class DeformableConv(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        # torchvision's CPU kernel reads out of bounds where an offset is NaN.
+        # NaN is replaced, because torchvision's CPU kernel would read out of bounds.
         offsets = self.offset(features).nan_to_num()
         return deform_conv2d(features, offsets, self.weight, padding=1)
 
 
 class DepthSoftmax(nn.Module):
-    """Logits (n, D, h, w) to a distribution over D in float32."""
+    """Converts logits (n, D, h, w) to a float32 distribution over the D depth bins."""
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         return F.softmax(logits, dim=1, dtype=torch.float32)
 
 
 class CameraAwareBranches(nn.Module):
-    """Context and depth features from image features and the camera vector.
+    """Computes context and depth features from image features and the camera vector.
 
     Args:
-        in_channels: channels of the image features.
-        depth_blocks: residual blocks of the depth branch.
-        config: widths.
+        in_channels: number of channels of the image features.
+        depth_blocks: number of residual blocks in the depth branch.
+        config: widths, and the pixels that the intrinsics refer to.
     """
 
     def __init__(self, in_channels: int, depth_blocks: int, config: DepthNetConfig) -> None:
@@ -164,8 +164,8 @@ class CameraAwareBranches(nn.Module):
         self.deform = DeformableConv(mid)
 
     def gates(self, cameras: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the factors (n, mid, 1, 1) of context and depth features: the part of the
-        network that needs no images.
+        """Return the factors for the context features and for the depth features, each (n, mid, 1,
+        1). Images are not needed for them.
 
         Args:
             cameras: (n, 27) float32, see ``camera_vector``.
@@ -179,7 +179,7 @@ class CameraAwareBranches(nn.Module):
         self, features: torch.Tensor, gates: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return depth features (n, mid, h, w) and context (n, C, h, w) from image features
-        (n, in_channels, h, w) and the two factors.
+        (n, in_channels, h, w) and the two factors of ``gates``.
         """
         context_factors, depth_factors = gates
         features = self.reduce(features)
@@ -189,12 +189,12 @@ class CameraAwareBranches(nn.Module):
 
 
 class DepthNet(CameraAwareBranches):
-    """Depth distribution and context from image features and the camera vector.
+    """Computes depth distribution and context from image features and the camera vector.
 
     Args:
-        in_channels: channels of the image features.
-        depth_count: depth bins D.
-        config: widths.
+        in_channels: number of channels of the image features.
+        depth_count: number of depth bins D.
+        config: see ``CameraAwareBranches``.
     """
 
     def __init__(self, in_channels: int, depth_count: int, config: DepthNetConfig) -> None:
@@ -227,10 +227,10 @@ class StereoDepthNet(CameraAwareBranches):
     """Predicts depth logits, depth hypotheses and context of one frame, for ``StereoDepth``.
 
     Args:
-        in_channels: channels of the image features.
-        depth_count: depth bins D.
-        range_count: depth ranges R, each with one hypothesis per pixel.
-        config: widths.
+        in_channels: number of channels of the image features.
+        depth_count: number of depth bins D.
+        range_count: number of depth ranges R; each range has one hypothesis per pixel.
+        config: see ``CameraAwareBranches``.
 
     Source: BEVStereo, arXiv 2209.10248.
     """

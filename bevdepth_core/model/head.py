@@ -11,7 +11,9 @@ from bevdepth_core.types import BOX_MAPS, TaskMaps
 
 
 class TaskHead(nn.ModuleDict):
-    """One small network per map of a task; the attributes of ``TaskMaps`` name them."""
+    """One small network per map of a task. The networks have the names of the maps in
+    ``TaskMaps``.
+    """
 
     def __init__(self, channels: int, classes: int) -> None:
         maps = {**BOX_MAPS, 'heatmap': classes}

@@ -14,14 +14,14 @@ _STAGE_STRIDES = (4, 8, 16, 32)
 
 
 class ResNetStages(nn.Module):
-    """torchvision's ResNet without classifier and with any width; it returns its four stages,
-    strides 4, 8, 16 and 32.
+    """torchvision's ResNet without classifier and with any width. It returns the outputs of its
+    four stages, which have the strides 4, 8, 16 and 32.
 
-    Names of parameters and their initialization are those of torchvision.
+    Parameters have the same names and the same initialization as in torchvision.
 
     Args:
         depth: 18, 34, 50 or 101.
-        width: channels of the stem, 64 in the standard.
+        width: number of channels of the stem; the standard ResNet has 64.
     """
 
     layer1: nn.Sequential
@@ -79,6 +79,6 @@ class ImageEncoder(nn.Module):
         return self.with_first_stage(images)[0]
 
     def with_first_stage(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the result of ``forward``, and the first stage of the ResNet at stride 4."""
+        """Return the result of ``forward`` and the output of the first ResNet stage (stride 4)."""
         stages = self.backbone(images)
         return self.neck(stages), stages[0]

@@ -17,7 +17,7 @@ defaults."""
 def conv_norm_relu(
     in_channels: int, out_channels: int, kernel: int, *, dilation: int = 1, bias: bool = False
 ) -> nn.Sequential:
-    """Return convolution (same size), batch norm, ReLU."""
+    """Return a convolution that keeps height and width, batch norm and ReLU."""
     padding = dilation * (kernel // 2)
     return nn.Sequential(
         nn.Conv2d(
@@ -49,16 +49,15 @@ def residual_stage(
 
 
 class MultiScaleNeck(nn.Module):
-    """Bring feature maps of several scales to one resolution and concatenate them.
+    """Resamples feature maps of several scales to one resolution and concatenates them.
 
     Args:
-        in_channels: channels of each input map.
-        branch_channels: output channels of each branch.
-        scales: resolution of the output over that of each input: 2 means the input is upsampled by
-            2, 0.25 that it is downsampled by 4.
+        in_channels: number of channels of each input map.
+        branch_channels: number of output channels of each branch.
+        scales: scale of each branch. 2 upsamples the input by 2, and 0.25 downsamples the input by
+            4. A scale of 1 is a transposed 1x1 convolution.
 
-    Source: SECOND's feature pyramid as the official code configures it; a scale of 1 is a
-        transposed 1x1 convolution.
+    Source: the feature pyramid of SECOND as the official code configures it.
     """
 
     def __init__(

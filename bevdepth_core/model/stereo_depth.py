@@ -1,9 +1,10 @@
-"""Depth from comparing the features of two frames.
+"""Estimates depth from a comparison of the features of two frames.
 
 Each pixel of a grid of stride 4 has one depth hypothesis per depth range: a mean and a spread.
-Three candidate depths around the mean are projected into the other frame. Mean and spread are then
-updated by how well the features match there; this is repeated several times. The refined
-hypotheses become logits, which are weighted by a mask and added to those of the single frame.
+Each of three candidate depths around the mean gives a point in the other frame, where the features
+are compared. The similarities of the three candidates update mean and spread. These steps are
+repeated several times. The refined hypotheses become logits, which are weighted by a mask and
+added to the logits that are computed from the single frame.
 
 Source: BEVStereo, arXiv 2209.10248, and its official code.
 """
@@ -30,11 +31,11 @@ from bevdepth_core.ops.warping import warp
 
 CANDIDATES = 3
 CANDIDATE_REACH = 3.0
-"""The range of this many standard deviations on each side of the mean is divided into
-``CANDIDATES`` parts of equal probability; one candidate is the middle of each part."""
+"""The candidates lie within this many standard deviations of the mean. This range is divided into
+``CANDIDATES`` parts of equal probability, and each candidate is the middle of a part."""
 MIDDLE_PROBABILITY = 0.5
-"""Probability of the middle candidate at which the spread does not change. With a lower one it
-grows, with a higher one it shrinks."""
+"""Probability of the middle candidate at which the spread does not change. If the probability is
+lower, the spread grows; if it is higher, the spread shrinks."""
 SPREAD_FACTOR_LIMITS = (0.1, 10.0)
 SPREAD_LIMITS = (0.1, 10.0)
 LEAST_SPREAD_OF_BINS = 1.0
@@ -63,7 +64,8 @@ class StereoDistribution:
 
 
 class StereoDepth(nn.Module):
-    """Depth distribution of a reference frame from its features and those of a source frame.
+    """Computes the depth distribution of a reference frame from the features of the reference
+    frame and of a source frame.
 
     Args:
         config: config of a stereo model.
@@ -111,8 +113,9 @@ class StereoDepth(nn.Module):
         """Return the depth distributions of ``reference``.
 
         Args:
-            reference: N cameras.
-            source: another frame of the same N cameras in the same order, or ``reference`` itself.
+            reference: features of the reference frame, with N cameras.
+            source: features of a source frame with the same N cameras in the same order, or
+                ``reference`` itself.
             matrix: (B, N, 3, 4) float64, see ``ops.warping.source_from_reference``.
             is_key_frame: whether the depth loss reads the distribution of ``reference``.
         """
@@ -122,7 +125,8 @@ class StereoDepth(nn.Module):
         logits = self.downsample(depth)
         masked = F.softmax(pair.mono_logits + logits * mask, dim=1, dtype=torch.float32)
         if self.training and is_key_frame:
-            # The official code repeats it for the loss, which moves the norms' statistics twice.
+            # The official code calls ``downsample`` again for the loss. This is repeated here,
+            # because each call updates the running statistics of batch norms.
             logits = self.downsample(depth)
         unmasked = F.softmax(pair.mono_logits + logits, dim=1, dtype=torch.float32)
         return StereoDistribution(
@@ -143,13 +147,15 @@ class StereoDepth(nn.Module):
         return densities, mask
 
     def _in_ranges(self, means: Tensor, function: Callable[..., Tensor]) -> Tensor:
-        """Apply ``function`` to the means of each range, its start and its end."""
+        """Call ``function`` with the means, the start and the end of each range, and concatenate
+        the results.
+        """
         parts = zip(means.split(1, 1), self._ranges, strict=True)
         return torch.cat([function(part, low, high) for part, (low, high) in parts], dim=1)
 
     def _densities(self, means: Tensor, spreads: Tensor, weights: Tensor) -> Tensor:
-        """Return (n, D, 4 h, 4 w) from the (n, R, 4 h, 4 w) hypotheses of all ranges and their
-        weights.
+        """Return the densities (n, D, 4 h, 4 w) at all depth bins. Means, spreads and weights of
+        the hypotheses of all ranges are (n, R, 4 h, 4 w).
         """
         depths = (self._start + self._step * self.bin_numbers).split(self._bins_of_ranges)
         ranges = zip(
@@ -163,8 +169,10 @@ class StereoDepth(nn.Module):
     def _refined_ranges(
         self, means: Tensor, spreads: Tensor, pair: _FramePair
     ) -> tuple[Tensor, Tensor]:
-        """Refine the (n, R, 4 h, 4 w) hypotheses of all ranges; in training one range after the
-        other, as in the official code, because batch norms use the statistics of each call.
+        """Refine the (n, R, 4 h, 4 w) hypotheses of all ranges.
+
+        In training, the ranges are refined one after the other as in the official code, because
+        each call of a batch norm uses the statistics of its own input.
         """
         if not self.training:
             return self._refined(means, spreads, pair)
@@ -185,7 +193,7 @@ class StereoDepth(nn.Module):
 
     @torch.no_grad()
     def _cost_volume(self, candidates: Tensor, pair: _FramePair) -> Tensor:
-        """Return (n, groups, K, 4 h, 4 w) from the depths (n, K, 4 h, 4 w)."""
+        """Return the cost volume (n, groups, K, 4 h, 4 w) for the depths (n, K, 4 h, 4 w)."""
         features, source = pair.features, pair.source_features
         groups = self._config.groups
         return cost_volume(features, source, candidates, pair.matrix, self._image_size, groups)
@@ -199,8 +207,8 @@ class StereoDepth(nn.Module):
 
     @torch.no_grad()
     def _mask_inputs(self, means: Tensor, pair: _FramePair) -> Tensor:
-        """Return (n, R, 2 D, h, w): the logits of both frames, those of the source frame warped
-        with the mean depth of each range.
+        """Return (n, R, 2 D, h, w): the logits of the reference frame, and the logits of the
+        source frame after warping with the mean depth of each range.
         """
         depths = F.avg_pool2d(means, _HYPOTHESIS_GRID_SCALE)
         source, matrix = (
@@ -215,7 +223,7 @@ class StereoDepth(nn.Module):
 @dataclass(frozen=True)
 class _FramePair:
     """Two frames with the cameras of all samples as a batch. Logits and hypotheses are float32,
-    the features have the type of the network, the matrix is float64.
+    the features have the data type of the network, and the matrix is float64.
 
     Features and the source frame get no gradient, as in the official code.
     """
@@ -240,9 +248,10 @@ class _FramePair:
 
 
 def candidate_factors() -> Tensor:
-    """Return (CANDIDATES,) float32: the distance of each candidate from the mean, in spreads.
+    """Return (CANDIDATES,) float32: the signed distance of each candidate from the mean, in units
+    of the spread.
 
-    The normal distribution within CANDIDATE_REACH is divided into parts of equal probability; a
+    The normal distribution within CANDIDATE_REACH is divided into parts of equal probability. A
     candidate lies in the middle between the borders of its part.
     """
     within = math.erf(CANDIDATE_REACH / math.sqrt(2))

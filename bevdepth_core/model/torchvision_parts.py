@@ -1,5 +1,5 @@
-"""The parts of torchvision that networks use. Importing them here halves the start-up time of the
-node.
+"""Imports the parts of torchvision that the networks use, without importing the compiler of
+PyTorch. This halves the start-up time of the node.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ COMPILER = ('torch._dynamo', 'torch._dynamo.utils')
 
 
 class _StandIn(ModuleType):
-    """Stands for a module of the compiler until one of its attributes is used."""
+    """Placeholder for a module of the compiler. It imports the real module when an attribute is
+    used.
+    """
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith('__'):
@@ -33,10 +35,12 @@ def _is_compile_supported(device_type: str) -> bool:
 
 
 def _import_torchvision() -> None:
-    """Import torchvision without the compiler of PyTorch, which takes as long as PyTorch itself.
+    """Import torchvision without the compiler of PyTorch, whose import takes as long as the import
+    of PyTorch itself.
 
-    torchvision imports one function of it, which only ``roi_align`` calls. That function, and any
-    other that another version of torchvision uses, imports the compiler when it is needed.
+    torchvision imports one function of the compiler, ``is_compile_supported``, which only
+    ``roi_align`` calls. It is replaced by a function that imports the compiler when it is called.
+    If another version of torchvision uses other functions, the placeholders import the compiler.
     """
     if any(name in sys.modules for name in ('torchvision', *COMPILER)):
         return

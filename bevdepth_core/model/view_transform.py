@@ -19,8 +19,8 @@ from bevdepth_core.types import CameraMatrices
 
 @dataclass(frozen=True)
 class StereoFeatures:
-    """Features of one frame that a stereo model compares; independent of other frames and ego
-    poses.
+    """Features of one frame that a stereo model compares with another frame. They do not depend on
+    other frames or on ego poses.
 
     Attributes:
         features: (B, N, F, 4 h, 4 w) features of the first image stage.
@@ -39,15 +39,17 @@ class StereoFeatures:
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Features of one frame to splat: output of the image branch, which does not depend on ego
-    poses, or of ``BEVDepth.match``.
+    """Features of one frame that are splatted. The image branch returns features that do not
+    depend on ego poses. In stereo models, ``BEVDepth.match`` then returns features with a depth
+    that depends on both frames.
 
     Attributes:
-        depth: (B, N, D, h, w) depth distribution; float32, in the buffers of the GPU engine of the
-            network's type. In a stereo model it comes from this frame alone until
-            ``BEVDepth.match`` replaces it.
+        depth: (B, N, D, h, w) depth distribution. It is float32, but in the buffers of
+            ``GraphedNetwork`` it has the data type of the network. In a stereo model, it is
+            computed from this frame only, until ``BEVDepth.match`` replaces it.
         context: (B, N, C, h, w) features that are splatted with the depth.
-        volume: (B, N, C, D, h, w) refined product of both, only in models with depth refinement.
+        volume: (B, N, C, D, h, w) refined product of depth and context; only in models with depth
+            refinement.
         stereo: features that ``BEVDepth.match`` compares, only in stereo models.
     """
 
@@ -67,18 +69,18 @@ class ImageFeatures:
         )
 
     def tensors(self) -> list[torch.Tensor | None]:
-        """Return all tensors in a fixed order; None for those that these features do not have."""
+        """Return all tensors in a fixed order; None for each optional tensor that is absent."""
         stereo = (None, None, None) if self.stereo is None else self.stereo.tensors()
         return [self.depth, self.context, self.volume, *stereo]
 
 
 def camera_from_frustum(intrinsics: torch.Tensor, image_aug: torch.Tensor) -> torch.Tensor:
     """Return the matrices (B, N, 4, 4), float64, that convert (u d, v d, d, 1) to meters in the
-    camera's frame, where (u, v) is a pixel of the network's input and d its depth.
+    camera frame, where (u, v) is a pixel of the network input and d is its depth in meters.
 
     Args:
-        intrinsics: (B, N, 4, 4), pixels.
-        image_aug: (B, N, 4, 4).
+        intrinsics: (B, N, 4, 4), in pixels of the source image.
+        image_aug: (B, N, 4, 4), from pixels of the source image to pixels of the network input.
     """
     undo_aug = torch.linalg.inv(image_aug.double())
     source_from_input = (
@@ -98,12 +100,12 @@ def ego_from_frustum(matrices: CameraMatrices, dtype: torch.dtype = torch.float3
 
     Args:
         matrices: matrices of one frame.
-        dtype: data type of the result; float64 for stereo models, which compute the transform
-            between two frames from two of these.
+        dtype: data type of the result. Stereo models need float64, because they compute the
+            transform between two frames from the matrices of both frames.
 
     Returns:
-        (B, N, 3, 4): meters in the (augmented) ego frame from (u d, v d, d, 1), u and v
-        network-input pixels.
+        (B, N, 3, 4) matrices that convert (u d, v d, d, 1) to meters in the (augmented) ego frame,
+        where (u, v) is a pixel of the network input and d is its depth in meters.
     """
     ego_from_camera = matrices.bev_aug.double()[:, None] @ matrices.key_ego_from_camera.double()
     frustum = camera_from_frustum(matrices.intrinsics, matrices.image_aug)
@@ -111,8 +113,8 @@ def ego_from_frustum(matrices: CameraMatrices, dtype: torch.dtype = torch.float3
 
 
 class DepthRefinement(nn.Module):
-    """Convolutions over the (width, depth) plane of each feature-map row; in float32 under
-    autocast, too.
+    """Convolutions over the (width, depth) plane of each feature-map row. They run in float32,
+    even under autocast.
     """
 
     def __init__(self, channels: int) -> None:
@@ -142,8 +144,8 @@ class DepthRefinement(nn.Module):
 class LiftSplat(nn.Module):
     """Refines image features and splats them to the BEV grid.
 
-    The axes of the frustum are buffers, so that they are loaded with the weights: those in
-    averaged official checkpoints have drifted slightly.
+    The axes of the frustum are buffers, so that they are loaded with the weights. In averaged
+    official checkpoints, the axes differ slightly from the computed axes.
     """
 
     frustum_u: torch.Tensor
@@ -154,8 +156,8 @@ class LiftSplat(nn.Module):
         super().__init__()
         image, bins, stride = config.image, config.depth_bins, config.image_encoder.stride
         self.grid = config.grid
-        # As in the official code, both ends are included, so the step is
-        # (size - 1) / (cells - 1) pixels instead of the stride.
+        # As in the official code, the axes include the first and the last pixel of the image, so
+        # the step is (size - 1) / (cells - 1) pixels instead of the stride.
         self.register_buffer(
             'frustum_u', torch.linspace(0, image.width - 1, image.width // stride)
         )
@@ -182,8 +184,8 @@ class LiftSplat(nn.Module):
         """Return the BEV map (B, C, ny, nx) of one frame.
 
         Args:
-            features: output of the image branch.
-            ego_from_frustum: (B, N, 3, 4), see the function of that name.
+            features: features of the frame, from the image branch or from ``BEVDepth.match``.
+            ego_from_frustum: (B, N, 3, 4), see the function ``ego_from_frustum``.
         """
         frustum = (ego_from_frustum.float(), self.frustum_u, self.frustum_v, self.frustum_d)
         lower, cell, shape = self.grid.lower, self.grid.cell, self.grid.shape

@@ -65,13 +65,13 @@ def _require_probabilities(section: str, settings: object, *names: str) -> None:
 
 @dataclass(frozen=True)
 class ImageAugmentation:
-    """Ranges that each camera's ImageTransform is sampled from; the defaults are those for 256x704
-    input from 1600x900.
+    """Ranges from which the ImageTransform of each camera is sampled. The defaults are for source
+    images of 1600x900 pixels and a network input of 256x704 (height x width).
 
     Attributes:
         scale: lowest and highest resize factor.
-        relative: True: ``scale`` is relative to the factor of inference, so that it suits images
-            of any size. False: it is absolute.
+        relative: if True, ``scale`` is multiplied by the resize factor of inference, so that the
+            same range is valid for images of any size; if False, ``scale`` is the resize factor.
         bottom_cut: lowest and highest share of the resized height that is cut off at the bottom.
         rotation_deg: lowest and highest rotation, degrees.
         flip_probability: probability that an image is mirrored.
@@ -95,7 +95,7 @@ class ImageAugmentation:
     def draw(
         self, rng: np.random.Generator, source_size: tuple[int, int], spec: ImageSpec
     ) -> ImageTransform:
-        """Return a transform of images of ``source_size`` (width, height); it is sampled with five
+        """Return a random transform for images of ``source_size`` (width, height). It uses five
         random numbers in the official order.
         """
         reference = (
@@ -113,7 +113,7 @@ class ImageAugmentation:
 
 @dataclass(frozen=True)
 class BevAugmentation:
-    """Ranges that a sample's BevTransform is sampled from.
+    """Ranges from which the BevTransform of a sample is sampled.
 
     Attributes:
         rotation_deg: lowest and highest rotation, degrees.
@@ -139,7 +139,7 @@ class BevAugmentation:
         )
 
     def draw(self, rng: np.random.Generator) -> BevTransform:
-        """Return a transform; it is sampled with four random numbers in the official order."""
+        """Return a random transform. It uses four random numbers in the official order."""
         rotation_deg, scale = rng.uniform(*self.rotation_deg), rng.uniform(*self.scale)
         flip_x, flip_y = (
             rng.random() < self.flip_x_probability,

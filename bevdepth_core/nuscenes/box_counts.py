@@ -1,4 +1,4 @@
-"""Counts the used boxes of a dataset per class, and the excluded ones per reason."""
+"""Counts the used boxes of a dataset per class, and the excluded boxes per reason."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ MAX_NAMED = 10
 
 @dataclass(frozen=True)
 class BoxCounts:
-    """Boxes of an index.
+    """Numbers of boxes in an index.
 
     Attributes:
-        used: ground-truth boxes per class.
-        categories: excluded boxes per category that belongs to no class.
-        without_points: excluded because too few lidar and radar points lie inside.
-        out_of_view: excluded because no camera sees them.
-        outside: excluded because the center lies outside the BEV grid.
-        unknown_points: used although the number of points is unknown.
+        used: for each class, the number of its ground-truth boxes.
+        categories: for each category without a class, the number of its boxes. They are excluded.
+        without_points: boxes that are excluded because too few lidar and radar points lie inside.
+        out_of_view: boxes that are excluded because no camera sees them.
+        outside: boxes that are excluded because their center lies outside the BEV grid.
+        unknown_points: used boxes whose number of points is unknown.
     """
 
     used: Mapping[str, int]
@@ -38,7 +38,7 @@ class BoxCounts:
 
     @property
     def total(self) -> int:
-        """All boxes of the tables."""
+        """Number of all boxes, used and excluded."""
         excluded = self.without_points + self.out_of_view + self.outside
         return sum(self.used.values()) + sum(self.categories.values()) + excluded
 
@@ -69,12 +69,12 @@ class BoxCounts:
             return
         if not self.total:
             raise ValueError(
-                f'{dataset} has no annotations: annotate it, or choose another split; without '
-                'annotations only depth can be trained (model.objective depth)'
+                f'{dataset} has no annotations: add annotations, or choose another split; without '
+                'annotations, only depth can be trained (model.objective depth)'
             )
         raise ValueError(
-            f'{dataset} has no usable boxes: {self.summary()}. Map its categories with '
-            'data.categories; if the tables contain no true point counts, set data.min_points 0'
+            f'{dataset} has no usable boxes: {self.summary()}. Map the categories to classes with '
+            'data.categories; if the tables contain no true point counts, set data.min_points to 0'
         )
 
 
@@ -89,7 +89,7 @@ def count_boxes(index: SampleIndex, grid: BEVGrid | None = None) -> BoxCounts:
 
     Args:
         index: the samples.
-        grid: excludes boxes whose center lies outside; None excludes none.
+        grid: boxes whose center lies outside of this grid are excluded; None excludes no box.
     """
     used = np.zeros(len(index.class_names), np.int64)
     without_points = outside = unknown = 0

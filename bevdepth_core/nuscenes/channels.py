@@ -18,8 +18,8 @@ class Channels:
     """The sensors of every sample.
 
     Attributes:
-        cameras: in the order of all camera arrays.
-        lidar: None in a dataset without a lidar.
+        cameras: channels of the cameras; all arrays over cameras have this order.
+        lidar: channel of the lidar; None in a dataset without a lidar.
     """
 
     cameras: tuple[str, ...]
@@ -33,17 +33,18 @@ class Channels:
 def dataset_channels(
     tables: Path, cameras: Sequence[str] | None = None, lidar: str | None = None
 ) -> Channels:
-    """Return the channels of a dataset that are used.
+    """Return the selected sensors of a dataset.
 
     Args:
         tables: folder of the tables.
-        cameras: channels in this order; None for all cameras, those of nuScenes first and in its
-            order.
-        lidar: a channel; None for ``LIDAR_TOP``, or the only lidar.
+        cameras: channels of the cameras to use, in this order. None selects all cameras: first the
+            cameras of nuScenes in the official order, then all other cameras by name.
+        lidar: channel of the lidar to use; None selects ``LIDAR_TOP`` or, without it, the only
+            lidar.
 
     Raises:
-        ValueError: there is no such channel or no camera, a camera is repeated, or ``lidar`` must
-            choose one of several lidars.
+        ValueError: a channel does not exist, there is no camera, a camera is repeated, or
+            ``lidar`` is None and there are several lidars without ``LIDAR_TOP``.
     """
     with consistent(tables):
         by_modality: dict[str, list[str]] = {'camera': [], 'lidar': []}
@@ -60,7 +61,7 @@ def _cameras(tables: Path, present: list[str], requested: Sequence[str] | None) 
     if not requested:
         raise ValueError(
             f'{tables / "sensor.json"} lists no camera, or data.cameras is empty: use a dataset '
-            'with cameras, and leave out data.cameras to use all'
+            'with cameras, and leave out data.cameras to use all cameras'
         )
     if len(set(requested)) < len(requested):
         raise ValueError(f'data.cameras must not repeat a camera, got {", ".join(requested)}')
@@ -87,5 +88,5 @@ def _require_present(tables: Path, modality: str, name: str, present: list[str])
     if name not in present:
         raise ValueError(
             f'{tables / "sensor.json"} lists no {modality} {name!r}{did_you_mean(name, present)}; '
-            f'it has {", ".join(sorted(present)) or "none"}'
+            f'this file lists {", ".join(sorted(present)) or f"no {modality}"}'
         )

@@ -58,14 +58,15 @@ _ATTRIBUTES = {  # class: (standing, moving)
 
 @dataclass(frozen=True)
 class ClassMap:
-    """The classes of a network and the dataset categories that belong to each.
+    """The classes of a network, and the class of each category of a dataset.
 
-    A category belongs to its class in ``categories``. If it is not there, it belongs to the class
-    of the same name, otherwise to its nuScenes class (``vehicle.car`` to ``car``).
+    If ``categories`` contains a category, it defines its class. Otherwise, the category belongs to
+    the class of the same name. If there is no such class, it belongs to its nuScenes class
+    (``vehicle.car`` to ``car``).
 
     Attributes:
-        class_names: in the order of the labels.
-        categories: class of further categories; None excludes a category.
+        class_names: names of the classes in the order of the labels.
+        categories: maps names of categories to classes; None excludes a category.
     """
 
     class_names: tuple[str, ...] = NUSCENES_CLASSES
@@ -107,17 +108,17 @@ class ClassMap:
             if name not in category_names:
                 raise ValueError(
                     f'class {name!r} is neither a nuScenes class nor a category of the dataset '
-                    f'({", ".join(sorted(set(categories))) or "it has none"})'
+                    f'({", ".join(sorted(set(categories))) or "which has no categories"})'
                     f'{did_you_mean(name, category_names)}; correct model.network.head.tasks, or '
-                    'map categories to this class in a file and give it as data.categories'
+                    'map categories to this class in a file and set data.categories to its path'
                 )
 
 
 def read_categories(path: str | Path | None) -> dict[str, str | None]:
-    """Return the content of a mapping file (YAML or JSON), category to class or null.
+    """Return the content of a YAML or JSON file that maps categories to classes or to null.
 
     Args:
-        path: the file; None gives an empty mapping.
+        path: path of the file; None gives an empty mapping.
 
     Raises:
         ValueError: the file cannot be read, or is not a mapping of names to names or null.

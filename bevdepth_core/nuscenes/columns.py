@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from nuscenes import NuScenes  # imported for types only: it takes seconds
 
 Columns = dict[str, np.ndarray]
-"""Arrays by name with one row per sample, or per annotation for the names below."""
+"""Arrays by name. Arrays whose names are in ``PER_ANNOTATION`` have one row per annotation, and
+all other arrays have one row per sample."""
 VECTORS = {'center': ('translation', 3), 'size': ('size', 3), 'quaternion': ('rotation', 4)}
-"""Columns of an annotation, with the name in the tables and the number of values."""
+"""Columns of annotations that contain vectors. Each column is mapped to its field in the tables
+and its number of values."""
 PER_ANNOTATION = ('category', 'attribute', *VECTORS, 'velocity', 'points', 'score')
 UNKNOWN_POINTS = -1
 """Point count of an annotation without a count in the tables."""
@@ -32,17 +34,21 @@ class InvalidAnnotationError(ValueError):
 
 
 def scene_columns(devkit: NuScenes, scene: dict, channels: Channels) -> Columns:
-    """Return the columns of one scene: n samples of all ``channels``, and their annotations one
-    after the other.
+    """Return the columns of one scene.
+
+    The rows of all annotations are in the order of their samples. The column ``annotations``
+    contains the number of annotations of each sample. Columns of sensors have a second dimension,
+    which is the sensor in the order of ``channels.names()``.
 
     Raises:
         DatasetIncompleteError: the scene has no samples.
         InvalidAnnotationError: an annotation has a wrong number of values, or an invalid score.
-        ValueError: a sample lacks a sensor, a camera lacks size or intrinsics, images have lens
-            distortion, or samples refer to each other in a cycle.
+        ValueError: a sample has no file of a sensor, a camera has no image size or no intrinsics,
+            images have lens distortion, or samples refer to each other in a cycle.
     """
     samples = list(_samples(devkit, scene))
-    # All vectors are read first: a velocity needs the positions of the next and previous samples.
+    # All vectors are checked first, because the devkit computes a velocity from the positions in
+    # the previous and in the next sample.
     vectors = {token: _vectors(devkit, token) for sample in samples for token in sample['anns']}
     rows = [
         [_annotation_row(devkit, token) | vectors[token] for token in sample['anns']]
@@ -64,7 +70,7 @@ def scene_columns(devkit: NuScenes, scene: dict, channels: Channels) -> Columns:
 def _samples(devkit: NuScenes, scene: dict) -> Iterator[dict]:
     token, left = scene['first_sample_token'], len(devkit.sample)
     if not token:
-        raise DatasetIncompleteError(f'scene {scene["name"]} has no samples: leave it out')
+        raise DatasetIncompleteError(f'scene {scene["name"]} has no samples: leave this scene out')
     while token:
         if not left:
             raise ValueError(
@@ -79,8 +85,9 @@ def _samples(devkit: NuScenes, scene: dict) -> Iterator[dict]:
 def _sensor_row(devkit: NuScenes, sample: dict, channel: str) -> dict:
     if channel not in sample['data']:
         raise ValueError(
-            f'sample {sample["token"]} has no key frame of {channel}; every sample needs all '
-            'sensors: choose others with data.cameras and data.lidar, or leave the scene out'
+            f'sample {sample["token"]} has no key frame of {channel}, but every sample needs all '
+            'selected sensors: select other sensors with data.cameras and data.lidar, or leave '
+            'the scene out'
         )
     data = devkit.get('sample_data', sample['data'][channel])
     sensor = devkit.get('calibrated_sensor', data['calibrated_sensor_token'])
@@ -88,7 +95,7 @@ def _sensor_row(devkit: NuScenes, sample: dict, channel: str) -> dict:
         raise ValueError(
             f'the images of {channel} in {devkit.dataroot} have lens distortion '
             f'({DISTORTION} {sensor[DISTORTION]}): convert the dataset with nuscenes_to_bag and '
-            'bag_to_nuscenes, which undistorts them'
+            'bag_to_nuscenes, which undistorts the images'
         )
     if data['sensor_modality'] == 'camera':
         _require_camera(data, sensor)
@@ -109,12 +116,12 @@ def _require_camera(data: dict, sensor: dict) -> None:
     if not (data['width'] and data['height']):
         raise ValueError(
             f'an image of {data["channel"]}, {data["filename"]}, has no width and height in '
-            'sample_data.json: add them'
+            'sample_data.json: add width and height in pixels'
         )
     if np.shape(sensor['camera_intrinsic']) != (3, 3):
         raise ValueError(
             f'{data["channel"]} has no camera_intrinsic of 3x3 numbers in '
-            f'calibrated_sensor.json, for {data["filename"]}: add it'
+            f'calibrated_sensor.json, for {data["filename"]}: add the intrinsic matrix'
         )
 
 
@@ -164,8 +171,8 @@ def _vector(devkit: NuScenes, record: dict, name: str, count: int) -> np.ndarray
 
 
 def _score(devkit: NuScenes, record: dict) -> float:
-    """Return the certainty of a box: the field ``score`` of pseudo labels, or 1 if it is
-    absent.
+    """Return the certainty of a box. Pseudo labels have the field ``score``; boxes without this
+    field have the certainty 1.
     """
     score = record.get('score', 1.0)
     if not isinstance(score, (int, float)) or not 0 < score <= 1:
@@ -179,8 +186,9 @@ def _score(devkit: NuScenes, record: dict) -> float:
 def _points(record: dict) -> int:
     """Return the number of lidar and radar points inside a box.
 
-    A count that is absent, null or negative is unknown. Without a lidar count, a radar count of 0
-    does not show that the box is empty: the result is then ``UNKNOWN_POINTS``.
+    A count that is absent, null or negative is unknown. If the lidar count is unknown and the
+    radar count is 0 or unknown, the box may still contain lidar points, so the result is
+    ``UNKNOWN_POINTS``.
     """
     lidar, radar = (_count(record.get(name)) for name in ('num_lidar_pts', 'num_radar_pts'))
     if lidar is None:

@@ -17,10 +17,11 @@ TABLES = (
 )  # fmt: skip
 """The tables of nuScenes v1.0."""
 OPTIONAL_TABLES = ('attribute', 'log', 'map', 'visibility')
-"""Tables that may be absent; maps and logs are never read."""
+"""Tables that may be absent. The tables ``log`` and ``map`` are never read."""
 _SCENE_NAME = re.compile(r'\w[\w.-]{0,99}')
 MAX_NAMED_PER_FOLDER = 3
-"""Number of missing files that a message lists per folder; the exception lists all."""
+"""Number of missing files that a message lists per folder; ``DatasetIncompleteError.missing``
+contains all of them."""
 
 
 class DatasetIncompleteError(ValueError):
@@ -36,12 +37,12 @@ class DatasetIncompleteError(ValueError):
 
 
 def require_tables(dataroot: Path, version: str) -> None:
-    """Raise DatasetIncompleteError unless the folder ``version`` has all tables that must exist:
-    all but ``OPTIONAL_TABLES``.
+    """Raise DatasetIncompleteError unless the folder ``version`` contains all tables except
+    ``OPTIONAL_TABLES``.
     """
     if not dataroot.is_dir():
         problem = 'is not a folder' if dataroot.exists() else 'does not exist'
-        raise DatasetIncompleteError(f'{dataroot} {problem}: set the dataset root')
+        raise DatasetIncompleteError(f'{dataroot} {problem}: set the dataset root to a dataset')
     if not (dataroot / version).is_dir():
         raise DatasetIncompleteError(f'{dataroot} has no folder {version}: {_remedy(dataroot)}')
     required = [f'{version}/{name}.json' for name in TABLES if name not in OPTIONAL_TABLES]
@@ -49,19 +50,20 @@ def require_tables(dataroot: Path, version: str) -> None:
 
 
 def _remedy(dataroot: Path) -> str:
-    """Return the remedy if ``dataroot`` does not contain the folder of tables."""
+    """Return the remedy for a ``dataroot`` that does not contain the folder of tables."""
     if (dataroot / 'sample_data.json').is_file():
-        return f'it contains the tables; set the dataset root to {dataroot.absolute().parent}'
+        parent = dataroot.absolute().parent
+        return f'this folder itself contains tables; set the dataset root to {parent}'
     versions = sorted(path.parent.name for path in dataroot.glob('*/sample_data.json'))
     if versions:
-        return f'it has {", ".join(versions)}; set the version'
-    return 'check the dataset root and the version, or unpack its metadata'
+        return f'it contains {", ".join(versions)}; set the version to one of these folders'
+    return 'check the dataset root and the version, or unpack the metadata of this version'
 
 
 @contextmanager
 def consistent(tables: Path) -> Iterator[None]:
-    """Convert errors of the ``with`` block, which reads tables, to DatasetIncompleteError: they
-    mean that the tables contradict each other or the format.
+    """Convert errors of the ``with`` block, which reads tables, to DatasetIncompleteError. Such
+    errors mean that tables contradict each other or do not have the format of nuScenes.
     """
     try:
         yield
@@ -93,18 +95,21 @@ def require_inside(dataroot: Path, filenames: Iterable[str]) -> None:
         path = PurePosixPath(filename if isinstance(filename, str) else '..')
         if path.is_absolute() or '..' in path.parts or '\0' in filename:
             raise ValueError(
-                f'a table of {dataroot} names the file {filename!r}, which is outside of it: do '
-                'not use this dataset'
+                f'a table of {dataroot} names the file {filename!r}, which is outside of this '
+                'folder: do not use this dataset'
             )
 
 
 def require_scene_names(tables: Path, names: Iterable[str]) -> None:
-    """Raise ValueError for a scene name that is not a valid file name; the cache needs one."""
+    """Raise ValueError for a scene name that is not a valid file name. The cache uses the names of
+    scenes as file names.
+    """
     for name in names:
         if not isinstance(name, str) or not _SCENE_NAME.fullmatch(name):
             raise ValueError(
-                f'{tables} contains a scene called {name!r}: rename it; only letters, digits and '
-                '_ - . are allowed, at most 100, and the first must be a letter, a digit or _'
+                f'{tables} contains a scene called {name!r}: rename this scene; only letters, '
+                'digits and _ - . are allowed, at most 100 characters, and the first character '
+                'must be a letter, a digit or _'
             )
 
 
@@ -128,7 +133,7 @@ def require_files(dataroot: Path, filenames: Iterable[str]) -> None:
     Each folder is listed once, which is fast on any disk.
 
     Raises:
-        ValueError: as ``require_inside``.
+        ValueError: see ``require_inside``.
     """
     filenames = list(filenames)
     require_inside(dataroot, filenames)
@@ -154,7 +159,7 @@ def _require_none_missing(dataroot: Path, missing: list[str]) -> None:
         for folder, names in sorted(by_folder.items())
     ]
     raise DatasetIncompleteError(
-        f'{len(missing)} files are missing in {dataroot}; download or unpack them, or choose a '
-        'split without them:\n' + '\n'.join(lines),
+        f'{len(missing)} files are missing in {dataroot}; download or unpack these files, or '
+        'choose a split that does not need them:\n' + '\n'.join(lines),
         missing,
     )

@@ -35,16 +35,16 @@ ReadCrop = Callable[[Path, ImageTransform], np.ndarray]
 
 @dataclass(frozen=True)
 class Sample:
-    """One item of the dataset: S frames (0 = key frame, then earlier ones) of N cameras, all on
-    the CPU.
+    """One item of the dataset: S frames of N cameras, on the CPU. Frame 0 is the key frame, and
+    earlier frames follow.
 
     Attributes:
         name: the key frame's sample token.
         images: (S, N, H, W, 3) uint8, RGB, network size.
         matrices: matrices of the S frames and N cameras.
         boxes: (n, 9) float32 in the augmented ego frame: center x y z, length, width, height in
-            meters, yaw in radians, velocity x y in m/s. Boxes with too few sensor points, or
-            that no camera sees, are excluded, see ``Annotations.seen``.
+            meters, yaw in radians, velocity x y in m/s. Boxes with too few sensor points and boxes
+            that no camera sees are excluded, see ``Annotations.seen``.
         labels: (n,) int64, class of each box, index into ``SampleIndex.class_names``.
         depth: (N, H, W) float32 lidar depth of the key frame, meters, 0 = unknown.
         scores: (n,) float32 in (0, 1], certainty of each box; 1 for annotations by people.
@@ -63,20 +63,20 @@ class Sample:
 
 
 class NuScenesDataset(Dataset[Sample]):
-    """Key frames with their past frames: ``dataset[place]`` without augmentation,
-    ``dataset.sample(place, rng)`` with it.
+    """Key frames with their past frames. ``dataset[place]`` returns a sample without augmentation,
+    and ``dataset.sample(place, rng)`` returns a sample with augmentation.
 
     Args:
         index: the samples.
         dataroot: folder that file names are relative to.
         spec: the network's input image.
-        key_frames: S, the key frame and S - 1 past frames.
+        key_frames: number of frames S of a sample: the key frame and S - 1 past frames.
         augmentation: ranges of random changes.
-        positions: the samples of an epoch as positions in ``index``, repetitions allowed; all
-            samples when None.
+        positions: positions in ``index`` of the samples of an epoch, which may be repeated; None
+            for all samples.
 
     Attributes:
-        index: as given.
+        index: see the argument.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class NuScenesDataset(Dataset[Sample]):
         return len(self._positions)
 
     def __getitem__(self, place: int) -> Sample:
-        """Return a sample without augmentation; its images are those of inference on a CPU.
+        """Return a sample without augmentation. Its images equal the images of inference on a CPU.
 
         Raises:
             OSError, ValueError: an image or lidar file cannot be read.
@@ -109,11 +109,11 @@ class NuScenesDataset(Dataset[Sample]):
         return self.load(place, transforms, BevTransform(), read_crop)
 
     def sample(self, place: int, rng: np.random.Generator) -> Sample:
-        """Return a sample with augmentation from ``rng``; its images are read with
-        ``read_crop_fast``, or ``read_warped`` if the rig changes.
+        """Return a sample with random augmentation. Its images are read with ``read_crop_fast``,
+        or with ``read_warped`` if the rig is changed.
 
-        The random numbers are used camera by camera, then for the bird's-eye view, then for the
-        rig. All frames of a camera share one transform.
+        The random numbers of ``rng`` are used first for the images of each camera, then for the
+        bird's-eye view, and then for the rig. All frames of a camera have the same transform.
 
         Raises:
             OSError, ValueError: an image or lidar file cannot be read.
@@ -135,9 +135,15 @@ class NuScenesDataset(Dataset[Sample]):
         read: ReadCrop,
         rig: RigChange | None = None,
     ) -> Sample:
-        """Return a sample with given transforms: one per camera for all its frames, one for the
-        bird's-eye view, and a change of the rig, whose images are always read with
-        ``read_warped``.
+        """Return a sample with the given changes.
+
+        Args:
+            place: index into ``positions``.
+            transforms: image transform of each camera, for all frames of the camera.
+            bev: change of the bird's-eye view.
+            read: reads an image file and applies a transform.
+            rig: change of the rig; None for no change. If it is given, images are read with
+                ``read_warped`` instead of ``read``.
 
         Raises:
             OSError, ValueError: an image or lidar file cannot be read.
@@ -180,7 +186,9 @@ class NuScenesDataset(Dataset[Sample]):
     def _changed_depth(
         self, key: SampleRecord, transforms: Sequence[ImageTransform], rig: RigChange
     ) -> np.ndarray:
-        """Return the depth maps of the changed cameras, 0 where their image has no content."""
+        """Return the depth maps of the changed cameras. They are 0 at pixels that have no source
+        pixel in the warped image.
+        """
         depth = self._depth(rig.applied(key), transforms)
         sizes = rig.ordered([camera.image_size for camera in key.cameras])
         parts = zip(sizes, transforms, rig.homographies(key), strict=True)
@@ -233,11 +241,11 @@ def load_frame(record: SampleRecord, dataroot: str | Path) -> Frame:
 
 
 def key_ego_from_camera(key: SampleRecord, frame: SampleRecord) -> Tensor:
-    """Return the (N, 4, 4) float32 pose of each camera of ``frame`` in the ego frame of ``key`` at
-    the exposure of the same camera in ``key``.
+    """Return (N, 4, 4) float32: for each camera, its pose in ``frame``, relative to the ego frame
+    at the exposure of the same camera in ``key``.
 
-    Composed in float32 as in the official training pipeline, although that rounds world
-    coordinates of a kilometer to 0.1 mm: training inputs then equal the official ones. The
+    The transforms are multiplied in float32 as in the official training pipeline, so that training
+    inputs equal the official inputs. This rounds world coordinates of a kilometer to 0.1 mm. The
     Detector uses float64.
     """
     cameras = list(zip(key.cameras, frame.cameras, strict=True))
@@ -255,14 +263,14 @@ def _matrices(poses: Sequence[Pose]) -> Tensor:
 
 
 def _intrinsics(frame: SampleRecord) -> Tensor:
-    """Return (N, 4, 4) float32."""
+    """Return the (N, 4, 4) float32 intrinsics of all cameras."""
     intrinsics = np.stack([camera.intrinsics for camera in frame.cameras])
     return torch.from_numpy(to_4x4(intrinsics)).float()
 
 
 def ground_truth(record: SampleRecord) -> tuple[Boxes3D, np.ndarray]:
-    """Return the boxes that count as ground truth, in the mean ego frame, and their (n,) int64
-    labels.
+    """Return the boxes that are ground truth, in the ego frame of ``SampleRecord.world_from_ego``,
+    and their (n,) int64 labels.
 
     The yaw is computed as in the official code: it is the last of three rotations (about x,
     then y, then z). For a vehicle on a slope it differs from the heading of the box by about

@@ -28,14 +28,14 @@ ERRORS = {
     'vel_err': 'AVE',
     'attr_err': 'AAE',
 }
-"""The devkit's key of each of the five true-positive errors, and its usual name."""
+"""Maps the devkit's keys of the five true-positive errors to their usual names."""
 FAR_AWAY = 1e7
-"""A coordinate in the world frame that is outside of the range of every class, meters."""
+"""A world coordinate that is outside of the evaluated range of every class, in meters."""
 
 
 @dataclass(frozen=True)
 class PublishedScore:
-    """A row of the official repository's table, nuScenes val."""
+    """Scores on nuScenes val from a row of the table in the official repository."""
 
     mean_ap: float
     nds: float
@@ -63,16 +63,17 @@ def evaluate(
 ) -> dict:
     """Return the nuScenes metrics of a result file.
 
-    The devkit's DetectionEval computes them. It knows only the ten nuScenes classes, nuScenes
-    categories and ``LIDAR_TOP``; for other datasets, whose ``index`` must be given, its metrics
-    are computed from the annotations of the index.
+    The devkit's DetectionEval computes the metrics. It supports only the ten nuScenes classes,
+    nuScenes categories and ``LIDAR_TOP``. For other datasets, ``index`` must be given, and the
+    same metrics are computed from the annotations of the index.
 
     Args:
         result_path: a nuScenes result file.
         dataroot: the dataset's root.
-        version: such as ``v1.0-trainval``.
-        split: one that has annotations.
-        output_dir: receives the devkit's ``metrics_summary.json`` and ``metrics_details.json``.
+        version: version of the dataset, such as ``v1.0-trainval``.
+        split: a split with annotations.
+        output_dir: folder to which the devkit writes ``metrics_summary.json`` and
+            ``metrics_details.json``.
         index: the samples of the split; None for a nuScenes dataset.
 
     Returns:
@@ -80,7 +81,7 @@ def evaluate(
         ``label_tp_errors``, ...
 
     Raises:
-        ValueError: the samples in the file are not those of the split, or there are no
+        ValueError: the file does not contain exactly the samples of the split, or there are no
             annotations.
     """
     from bevdepth_core.nuscenes.index_evaluation import evaluate_on_index
@@ -124,7 +125,8 @@ def _tokens(devkit: NuScenes, scenes: Iterable[str]) -> set[str]:
 def _with_a_box(results: dict[str, list[dict]]) -> dict[str, list[dict]]:
     """Return the results; if they contain no box, add a box that is out of range.
 
-    The devkit's distance filter fails on results without any box, although their score is 0.
+    The distance filter of the devkit raises an exception if no sample has a box. The added box
+    does not change the score, which is 0.
     """
     if any(results.values()):
         return results
@@ -159,8 +161,8 @@ def table(
     published: PublishedScore | None = None,
     class_names: Sequence[str] = NUSCENES_CLASSES,
 ) -> str:
-    """Return the devkit's summary as Markdown: the means, the published scores if given, and
-    every class.
+    """Return the devkit's summary as Markdown: the mean scores, the published scores if they are
+    given, and the scores of every class.
     """
     headings = ['class', 'AP', *ERRORS.values()]
     rows = [['mean', summary['mean_ap'], *(summary['tp_errors'][error] for error in ERRORS)]]

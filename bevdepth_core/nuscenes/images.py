@@ -1,5 +1,5 @@
-"""Reads image files: whole; as the crop for the network, exact or fast; or warped for another
-camera.
+"""Reads image files in four ways: the whole image, the exact crop for the network, nearly the same
+crop in less time, or the image warped to the view of another camera.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Raises:
         OSError: the file is missing, unreadable, damaged, neither JPEG nor PNG, or has more than
-            ``MAX_PIXELS`` pixels; the message names it.
+            ``MAX_PIXELS`` pixels; the message names the file.
     """
     with _opened(path) as image:
         return np.asarray(_rgb(image))
 
 
 def read_crop(path: str | Path, transform: ImageTransform) -> np.ndarray:
-    """Return the (height, width, 3) uint8 crop of an image file: decoded at full size and resized
-    with Pillow, as in inference on a CPU.
+    """Return the (height, width, 3) uint8 crop of an image file. As in inference on a CPU, the
+    image is decoded at full size and resized with Pillow.
 
     Raises:
-        OSError: as ``read_image``.
+        OSError: see ``read_image``.
     """
     return transform.apply(read_image(path))
 
@@ -51,11 +51,11 @@ def read_crop_fast(path: str | Path, transform: ImageTransform) -> np.ndarray:
     """Return approximately the image of ``read_crop``, several times faster, for training.
 
     The image is decoded at a reduced size if ``MAX_ENLARGEMENT`` permits, and only the crop is
-    resized. Measured differences from ``read_crop``: less than 2 gray levels on average, at most
-    40 for 99.9 % of the values, and at most 72.
+    resized. The values were measured to differ from ``read_crop`` by less than 2 gray levels on
+    average, by at most 40 for 99.9 % of the values, and by at most 72 for all values.
 
     Raises:
-        OSError: as ``read_image``.
+        OSError: see ``read_image``.
     """
     with _opened(path) as image:
         width, height = image.size
@@ -71,19 +71,19 @@ def read_crop_fast(path: str | Path, transform: ImageTransform) -> np.ndarray:
 
 
 def read_warped(path: str | Path, transform: ImageTransform, homography: np.ndarray) -> np.ndarray:
-    """Return the (height, width, 3) uint8 image that another camera would take: an image file that
-    is warped and then transformed, both in one resampling.
+    """Return the (height, width, 3) uint8 image that another camera would take. The image file is
+    warped and transformed in one resampling.
 
     As in ``read_crop_fast``, the image may be decoded at a reduced size.
 
     Args:
         path: the image file.
-        transform: applied to the warped image.
-        homography: (3, 3) from pixels of the file at full size to pixels of the warped image; in
-            both, (0, 0) is the corner of the image.
+        transform: transform from the warped image to the result.
+        homography: (3, 3) from pixels of the file at full size to pixels of the warped image. In
+            both images, (0, 0) is the upper left corner of the first pixel.
 
     Raises:
-        OSError: as ``read_image``.
+        OSError: see ``read_image``.
     """
     with _opened(path) as image:
         size = image.size
@@ -98,7 +98,7 @@ def covered_mask(
     source_size: tuple[int, int], transform: ImageTransform, homography: np.ndarray
 ) -> np.ndarray:
     """Return the (height, width) bool mask of the pixels of ``read_warped`` that lie within the
-    source image of ``source_size`` (width, height); the others are black.
+    source image of ``source_size`` (width, height). All other pixels of ``read_warped`` are black.
     """
     reduced = np.full((source_size[1] // 8, source_size[0] // 8), 255, np.uint8)
     return _warped(reduced, source_size, transform, homography, cv2.INTER_NEAREST) > 0
@@ -111,10 +111,11 @@ def _warped(
     homography: np.ndarray,
     interpolation: int,
 ) -> np.ndarray:
-    """Warp ``pixels``, a possibly reduced image of a file of ``source_size`` (width, height)."""
+    """Warp ``pixels``, which may be reduced from an image of ``source_size`` (width, height)."""
     scale_x, scale_y = source_size[0] / pixels.shape[1], source_size[1] / pixels.shape[0]
     source_from_decoded = np.diag((scale_x, scale_y, 1.0))
-    # OpenCV places (0, 0) at the center of the first pixel; the matrices place it at its corner.
+    # In OpenCV, (0, 0) is the center of the first pixel. In the matrices, it is the upper left
+    # corner of this pixel.
     to_edge, to_center = np.eye(3), np.eye(3)
     to_edge[:2, 2], to_center[:2, 2] = 0.5, -0.5
     network_from_source = _network_from_source(transform, homography)
@@ -124,8 +125,8 @@ def _warped(
 
 
 def _network_from_source(transform: ImageTransform, homography: np.ndarray) -> np.ndarray:
-    """Return the (3, 3) homography from pixels of the file to pixels of the network's input; in
-    both, (0, 0) is the corner of the image.
+    """Return the (3, 3) homography from pixels of the file to pixels of the network input. In both
+    images, (0, 0) is the upper left corner of the first pixel.
     """
     affine, matrix = np.eye(3), transform.matrix()
     affine[:2, :2], affine[:2, 2] = matrix[:2, :2], matrix[:2, 3]
@@ -134,7 +135,7 @@ def _network_from_source(transform: ImageTransform, homography: np.ndarray) -> n
 
 def _scale_at_center(matrix: np.ndarray, size: tuple[int, int]) -> float:
     """Return the scale of a (3, 3) homography at the center of an image of ``size`` (width,
-    height): the square root of the factor of areas.
+    height). The scale is the square root of the factor by which the homography changes areas.
     """
     center = matrix @ (size[0] / 2, size[1] / 2, 1.0)
     jacobian = (matrix[:2, :2] - np.outer(center[:2] / center[2], matrix[2, :2])) / center[2]
@@ -144,9 +145,12 @@ def _scale_at_center(matrix: np.ndarray, size: tuple[int, int]) -> float:
 def _resized_crop(
     pixels: np.ndarray, resized: tuple[int, int], transform: ImageTransform
 ) -> np.ndarray:
-    """Resize ``pixels`` to ``resized`` (width, height) and crop them; compute only the crop."""
+    """Return a crop of ``pixels`` resized to ``resized`` (width, height). Only the pixels of the
+    crop are computed.
+    """
     x, y = pixels.shape[1] / resized[0], pixels.shape[0] / resized[1]
-    # OpenCV places (0, 0) at the center of the first pixel, the crop at its corner.
+    # In OpenCV, (0, 0) is the center of the first pixel. For the crop, it is the upper left corner
+    # of this pixel.
     source_from_crop = np.array(
         ((x, 0, x * (transform.crop_x + 0.5) - 0.5), (0, y, y * (transform.crop_y + 0.5) - 0.5))
     )
@@ -172,13 +176,13 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             yield image
     except (FileNotFoundError, PermissionError):
         raise
-    except Image.DecompressionBombError as error:  # Pillow raises it, too, for very large images
+    except Image.DecompressionBombError as error:  # also raised by Pillow for very large images
         raise OSError(
             f'{path} cannot be read as an image: it is too large ({error}); reduce it to at most '
             f'{MAX_PIXELS:,} pixels'
         ) from error
     except Exception as error:  # Pillow raises many types on damaged files
         raise OSError(
-            f'{path} cannot be read as an image ({error}): it must be a JPEG or PNG file; if it '
-            'is damaged, unpack it again'
+            f'{path} cannot be read as an image ({error}): the file must be JPEG or PNG; if the '
+            'file is damaged, unpack it again'
         ) from error

@@ -1,9 +1,9 @@
 """Loads the samples of a dataset in nuScenes format as a compact list and caches them.
 
-The devkit needs a minute and gigabytes of memory to load the tables of v1.0-trainval. So they
-are read once, and the cache keeps one small file per scene. An interrupted run continues where
-it stopped, and a split reads only its own scenes. The cache contains names of categories; they
-are converted to labels when an index is loaded.
+The devkit needs a minute and gigabytes of memory to load the tables of v1.0-trainval. Therefore
+each scene is read from the tables only once, and stored in a small file of the cache. After an
+interruption, only the scenes that are not in the cache are read. The cache contains the names of
+categories, which are converted to labels when an index is loaded.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ class Selection:
 
     Attributes:
         classes: class list, and the categories that belong to each class.
-        cameras: channels in the order of all camera arrays; None for all cameras.
-        lidar: channel; None for ``LIDAR_TOP``, or the only lidar.
-        min_points: boxes with fewer lidar and radar points are not ground truth; 0 accepts all.
-            Boxes whose point count is unknown are accepted.
+        cameras: channels of the cameras to use; all arrays over cameras have this order. None for
+            all cameras.
+        lidar: channel of the lidar to use; None for ``LIDAR_TOP`` or, without it, the only lidar.
+        min_points: boxes with fewer lidar and radar points are not ground truth; 0 accepts all
+            boxes. Boxes whose point count is unknown are always accepted.
     """
 
     classes: ClassMap = field(default_factory=ClassMap)
@@ -64,18 +65,18 @@ class Selection:
 class SampleIndex(Sequence[SampleRecord]):
     """The samples of some scenes, scene by scene in order of time.
 
-    They are stored in a few large arrays, which data-loader workers share without copies.
+    The samples are stored in a few large arrays, which data-loader workers share without copies.
 
     Args:
         columns: see ``scene_columns`` and ``with_labels``.
         channels: the sensors of every sample.
         class_names: names of the labels.
-        excluded_categories: number of boxes by category that belong to no class.
+        excluded_categories: for each category without a class, the number of its boxes.
         out_of_view: number of boxes that are not ground truth because no camera sees them.
         is_official: whether the nuScenes devkit reads the same boxes from the tables.
 
     Attributes:
-        channels, class_names, excluded_categories, out_of_view, is_official: as given.
+        channels, class_names, excluded_categories, out_of_view, is_official: see the arguments.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class SampleIndex(Sequence[SampleRecord]):
         )
 
     def image_sizes(self) -> list[tuple[int, int]]:
-        """Return the different (width, height) of camera images."""
+        """Return each (width, height) that occurs among the camera images once."""
         sizes = self._columns['image_size'][:, : len(self.channels.cameras)].reshape(-1, 2)
         return [(width, height) for width, height in np.unique(sizes, axis=0).tolist()]
 
@@ -161,14 +162,16 @@ class SampleIndex(Sequence[SampleRecord]):
     def position_in_past(self, position: int, steps: int) -> int:
         """Return the position of the sample ``steps`` key frames earlier.
 
-        As in the official code, the sample itself is returned if its scene has no such sample,
-        even if the scene has a more recent one.
+        If the scene begins less than ``steps`` key frames earlier, ``position`` itself is
+        returned, as in the official code.
         """
         start = self._scene_starts[np.searchsorted(self._scene_starts, position, side='right') - 1]
         return position - steps if position - steps >= start else position
 
     def labels(self, position: int) -> np.ndarray:
-        """Return the (n,) labels of a sample's annotations, including those without points."""
+        """Return the (n,) labels of all annotations of a sample, also of annotations without
+        points.
+        """
         return self._columns['label'][slice(*self._first_annotation[position : position + 2])]
 
 
@@ -189,18 +192,18 @@ def load_index(
 
     Args:
         dataroot: the dataset's root, which contains ``version`` and ``samples``.
-        version: such as ``v1.0-trainval``.
+        version: version of the dataset, such as ``v1.0-trainval``.
         split: a split of the devkit (``train``, ``val``, ``mini_train``, ...) or a name in
             ``<version>/splits.json``.
-        cache_dir: folder of the cached scene files; ``~/.cache/bevdepth`` (or below
-            ``$XDG_CACHE_HOME``) when None.
-        selection: classes and sensors; those of nuScenes when None.
+        cache_dir: folder of the cache; None for ``$XDG_CACHE_HOME/bevdepth`` or, if this variable
+            is not set, ``~/.cache/bevdepth``.
+        selection: classes, sensors and boxes; None for the defaults of ``Selection``.
 
     Raises:
         DatasetIncompleteError: tables are missing or damaged, or key-frame files are missing;
             ``missing`` lists them.
         InvalidAnnotationError: a box that is used has an impossible size, position or rotation.
-        ValueError: the split, one of its scenes, a class or a channel is unknown, or as
+        ValueError: the split, one of its scenes, a class or a channel is unknown; see also
             ``scene_columns``.
     """
     dataroot, selection = Path(dataroot), selection or Selection()
@@ -251,7 +254,7 @@ def _default_cache_dir() -> Path:
 
 
 def _fingerprint(tables: Path, channels: Channels) -> str:
-    """Return a name for this state of the tables and these sensors."""
+    """Return a name that changes if a table or the selected sensors change."""
     paths = [tables / f'{name}.json' for name in TABLES]
     states = [
         (path.name, (stat := path.stat()).st_size, stat.st_mtime_ns)

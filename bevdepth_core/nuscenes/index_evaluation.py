@@ -1,7 +1,8 @@
 """Computes the devkit's detection metrics for any class list, from the annotations of a sample
 index.
 
-The devkit takes seconds to import, so other modules import this one where they use it.
+The devkit takes seconds to import. Other modules therefore import this module inside the functions
+that use it.
 """
 
 from __future__ import annotations
@@ -31,16 +32,17 @@ def evaluate_on_index(
 ) -> dict:
     """Return the devkit's summary for the samples in ``results``.
 
-    Unlike the official evaluation this one accepts any class list, any part of a split and
-    annotations without point counts, and it does not exclude bicycles in racks.
+    Unlike the official evaluation, this evaluation accepts any class list, any part of a split and
+    annotations without point counts. It does not exclude bicycles in bicycle racks.
 
     Args:
         results: entries of ``result_boxes`` per sample token.
-        index: contains these samples and their ground-truth boxes.
-        output_dir: receives ``metrics_summary.json`` and ``metrics_details.json``, if given.
+        index: index with these samples and their ground-truth boxes.
+        output_dir: folder for ``metrics_summary.json`` and ``metrics_details.json``; None to write
+            no files.
 
     Raises:
-        ValueError: there is no ground truth.
+        ValueError: there are no ground-truth boxes within the evaluated range.
     """
     evaluation = _IndexEvaluation(results, index, output_dir)
     if not evaluation.gt_boxes.all:
@@ -53,8 +55,8 @@ def evaluate_on_index(
 
 
 class _ClassRanges(DetectionConfig):
-    """The official settings with the class list of an index; those of the devkit accept only
-    the ten nuScenes classes.
+    """The official settings with the class list of an index. ``DetectionConfig`` itself accepts
+    only the ten nuScenes classes.
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
@@ -67,7 +69,7 @@ class _ClassRanges(DetectionConfig):
 
 
 class _IndexEvaluation(DetectionEval):
-    """The devkit's evaluation with boxes that do not come from its tables."""
+    """The devkit's evaluation for boxes that are not read with the devkit."""
 
     def __init__(
         self,
@@ -86,8 +88,8 @@ class _IndexEvaluation(DetectionEval):
                 self.pred_boxes.add_boxes(record.token, self._in_range(record, detected))
 
     def _in_range(self, record: SampleRecord, boxes: Iterable[DetectionBox]) -> list[DetectionBox]:
-        """Return the boxes within the range of their class around the ego pose of the lidar, or of
-        the first camera without a lidar.
+        """Return the boxes within the range of their class around the ego pose of the lidar scan.
+        Without a lidar, the ego pose of the first camera is used.
         """
         origin = (record.lidar or record.cameras[0]).world_from_ego.translation
         inside = []
@@ -141,6 +143,6 @@ def _box(
         token, tuple(translation), tuple(size), tuple(rotation), tuple(velocity),
         detection_score=score,
     )  # fmt: skip
-    # The constructor accepts only names of nuScenes.
+    # The names are set afterwards, because the constructor accepts only names of nuScenes.
     box.detection_name, box.attribute_name = class_name, attribute
     return box

@@ -29,9 +29,9 @@ class LabeledColumns:
     """Columns whose annotations all belong to a class.
 
     Attributes:
-        columns: those of ``scene_columns``, and per annotation ``label`` (int64) and ``seen``
-            (bool: the annotation is ground truth).
-        excluded_categories: number of annotations of each category that belongs to no class.
+        columns: the columns of ``scene_columns``, and two more columns per annotation: ``label``
+            (int64) and ``seen`` (bool, True if the annotation is ground truth).
+        excluded_categories: for each category without a class, the number of its annotations.
         out_of_view: number of annotations that are not ground truth because no camera sees them.
         is_official: whether the nuScenes devkit gives each annotation the same class and point
             count.
@@ -48,8 +48,9 @@ def with_labels(
 ) -> LabeledColumns:
     """Return the annotations that belong to a class, with their labels.
 
-    A network cannot find what no camera sees, so that such annotations are not ground truth. With
-    the six cameras of nuScenes all annotations count, as in the official code.
+    An annotation that no camera sees is not ground truth, because a network cannot detect the
+    object. This rule is not applied to datasets with the six cameras of nuScenes, as in the
+    official code.
 
     Args:
         columns: columns of any number of scenes.
@@ -59,8 +60,8 @@ def with_labels(
         tables: folder of the tables, for messages.
 
     Raises:
-        InvalidAnnotationError: an annotation that counts as ground truth has an impossible size,
-            position or rotation.
+        InvalidAnnotationError: an annotation with a class and enough points has an impossible
+            size, position or rotation.
     """
     names, of_annotation, counts = np.unique(
         columns['category'], return_inverse=True, return_counts=True
@@ -101,8 +102,8 @@ def _only_labeled(columns: Columns) -> Columns:
 
 
 def _require_valid(columns: Columns, used: np.ndarray, tables: Path) -> None:
-    """Raise InvalidAnnotationError for the first of the ``used`` annotations with impossible
-    numbers.
+    """Raise InvalidAnnotationError for the first annotation in the mask ``used`` that has
+    impossible numbers.
     """
     length = np.linalg.norm(columns['quaternion'], axis=1)
     valid = (
@@ -127,5 +128,5 @@ def _description(columns: Columns, row: int, tables: Path) -> str:
     )
     return (
         f'annotation {token} of sample {sample} in {tables} is invalid: {values}; numbers must be '
-        'finite, sizes positive and rotations unit quaternions: correct or remove it'
+        'finite, sizes positive and rotations unit quaternions: correct or remove this annotation'
     )

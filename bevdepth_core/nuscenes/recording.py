@@ -52,8 +52,9 @@ class AnnotatedMoment:
     Attributes:
         stamp_ns: stamp of the key frame.
         world_from_ego: pose of the vehicle.
-        class_names: n names.
-        instances: n tokens, the same over time.
+        class_names: name of the class of each annotation.
+        instances: instance token of each annotation; it is the same for an object in all key
+            frames.
         center: (n, 3) float64, meters.
         size: (n, 3) float64, length, width, height, meters.
         quaternion: (n, 4) float64, w x y z.
@@ -83,7 +84,7 @@ class SceneRecording:
     Attributes:
         name: name of the scene.
         streams: cameras and lidars.
-        mounts: (4, 4) ``ego_from_sensor`` of every sensor by channel, including radars, meters.
+        mounts: (4, 4) ``ego_from_sensor`` in meters of every sensor, including radars, by channel.
         pose_stamps_ns: (m,) int64, increasing.
         poses: m ego poses (world from ego) at these times.
         moments: the key frames in order of time.
@@ -97,19 +98,19 @@ class SceneRecording:
     moments: tuple[AnnotatedMoment, ...]
 
     def filenames(self) -> list[str]:
-        """Return every file, relative to the dataset's root."""
+        """Return the paths of all files, relative to the dataset's root."""
         return list(itertools.chain.from_iterable(stream.filenames for stream in self.streams))
 
 
 def read_recording(
     devkit: NuScenes, scene_name: str, classes: ClassMap | None = None
 ) -> SceneRecording:
-    """Return the content of the tables about a scene; no sensor file is opened.
+    """Return the content of the tables for a scene. Sensor files are not opened.
 
     Args:
         devkit: the tables.
-        scene_name: such as ``scene-0061``.
-        classes: which annotations to keep; those of the ten nuScenes classes when None.
+        scene_name: name of the scene, such as ``scene-0061``.
+        classes: classes whose annotations are returned; None for the ten nuScenes classes.
 
     Raises:
         ValueError: there is no such scene, it has no samples, or rows refer to each other in a
@@ -173,7 +174,7 @@ def _files(devkit: NuScenes, samples: Sequence[dict], channel: str) -> list[dict
 
 
 def _first(devkit: NuScenes, row: dict) -> dict:
-    """Return the first sample_data of the chain that ``row`` is in."""
+    """Return the first row of the chain of sample_data that contains ``row``."""
     for _ in range(len(devkit.sample_data)):
         if not row['prev']:
             return row
@@ -218,8 +219,8 @@ def _pose(record: dict) -> Pose:
 
 
 def _moment(devkit: NuScenes, sample: dict, classes: ClassMap) -> AnnotatedMoment:
-    """Return the annotations of a sample at the time of its lidar scan, or of its first sensor
-    without ``LIDAR_TOP``.
+    """Return the annotations of a sample at the time of its ``LIDAR_TOP`` scan. If there is none,
+    the time of its first sensor is used.
     """
     token = sample['data'].get(LIDAR) or next(iter(sample['data'].values()))
     ego = devkit.get('ego_pose', devkit.get('sample_data', token)['ego_pose_token'])
@@ -229,7 +230,7 @@ def _moment(devkit: NuScenes, sample: dict, classes: ClassMap) -> AnnotatedMomen
         for record in records
         if (label := classes.label(record['category_name'])) is not None
     ]
-    # A sample without annotations gives arrays of no rows.
+    # A sample without annotations gives arrays with 0 rows.
     center, size, quaternion = (
         np.array([record[name] for record, _ in labeled], np.float64).reshape(-1, count)
         for name, count in (('translation', 3), ('size', 3), ('rotation', 4))

@@ -11,7 +11,8 @@ from bevdepth_core.geometry import rigid_from_quaternion
 
 DISTORTION = 'camera_distortion'
 """Field of ``calibrated_sensor`` with the coefficients of lens distortion in the images, in the
-order of OpenCV; the name is that of nuImages. Absent or zeros: the images have no distortion."""
+order of OpenCV. nuImages has a field with this name. If the field is absent or all coefficients
+are 0, the images have no distortion."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ class Pose:
 
 
 def mean_pose(poses: Sequence[Pose]) -> Pose:
-    """Return the mean of quaternion components and of translations; the official code averages ego
-    poses in this way.
+    """Return the mean pose: the mean of the quaternion components and the mean of the
+    translations. The official code averages ego poses in this way.
 
-    Quaternions of opposite sign, which are the same rotation, are negated first; otherwise they
-    would cancel each other.
+    A quaternion q and its negative -q are the same rotation. Quaternions whose sign differs from
+    the first quaternion are negated before, because they would cancel each other.
     """
     quaternions = np.stack([pose.quaternion for pose in poses])
     signs = np.where(quaternions @ quaternions[0] < 0, -1.0, 1.0)
@@ -52,7 +53,7 @@ class SensorRecord:
 
     Attributes:
         channel: name of the sensor, such as ``CAM_FRONT``.
-        filename: relative to the dataset's root.
+        filename: path of the file, relative to the dataset's root.
         stamp_ns: time of the exposure or of the lidar scan.
         ego_from_sensor: pose of the sensor on the vehicle.
         world_from_ego: ego pose at ``stamp_ns``.
@@ -80,9 +81,9 @@ class Annotations:
         size: (n, 3) float64, width, length, height, meters.
         quaternion: (n, 4) float64, w x y z.
         velocity: (n, 3) float64, m/s over ground; NaN where it is unknown.
-        points: (n,) int64, lidar and radar points inside; -1 where unknown.
-        seen: (n,) bool, True for boxes with enough points or an unknown number of points that a
-            camera sees (see ``with_labels``); only these are ground truth.
+        points: (n,) int64, number of lidar and radar points inside the box; -1 if it is unknown.
+        seen: (n,) bool, True for boxes that are ground truth. A camera sees them, and their number
+            of points is large enough or unknown (see ``with_labels``).
         attribute: (n,) bytes, names of attributes such as ``vehicle.moving``, or empty.
         score: (n,) float64 in (0, 1], certainty of each box; 1 for annotations by people.
     """
@@ -107,11 +108,11 @@ class SampleRecord:
 
     Attributes:
         token: the sample's token.
-        scene: name of its scene.
+        scene: name of the scene.
         stamp_ns: time of the sample.
         cameras: records in the order of ``Channels.cameras``.
-        lidar: None in a dataset without a lidar.
-        annotations: its boxes; none in a test set.
+        lidar: record of the lidar; None in a dataset without a lidar.
+        annotations: boxes of the sample; empty in a test set.
     """
 
     token: str
@@ -122,7 +123,7 @@ class SampleRecord:
     annotations: Annotations
 
     def world_from_ego(self) -> Pose:
-        """Return the ego pose that boxes refer to: the mean over the cameras, each at its own
-        exposure.
+        """Return the ego pose that boxes refer to. It is the mean of the ego poses at the
+        exposures of the cameras.
         """
         return mean_pose([camera.world_from_ego for camera in self.cameras])

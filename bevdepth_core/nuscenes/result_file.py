@@ -21,7 +21,7 @@ META = {
     'use_map': False,
     'use_external': False,
 }
-"""Data that a camera-only method uses, for the header of the file."""
+"""Header of the result file, which states that the method uses only cameras."""
 
 
 def result_boxes(token: str, detections: Detections3D, world_from_ego: Pose) -> list[dict]:
@@ -31,7 +31,7 @@ def result_boxes(token: str, detections: Detections3D, world_from_ego: Pose) -> 
     Args:
         token: the sample's token.
         detections: boxes in the ego frame.
-        world_from_ego: pose of that frame, ``SampleRecord.world_from_ego()``.
+        world_from_ego: pose of the ego frame in the world, ``SampleRecord.world_from_ego()``.
     """
     turn = Quaternion(world_from_ego.quaternion).normalised
     matrix = turn.rotation_matrix

@@ -1,8 +1,8 @@
 """Changes the rig randomly for training: focal lengths, pitch, mounting height, set of cameras.
 
-The image of a changed camera is warped. For another focal length or pitch the warp is exact,
-because the camera does not move. For another height it is exact for points on the ground and on
-the horizon. For points above the ground it is an approximation: an object is stretched or
+The image of a changed camera is warped. If only focal length or pitch change, the warp is exact,
+because the camera does not move. If the height changes, the warp is exact for points on the ground
+and on the horizon. For points above the ground it is an approximation: an object is stretched or
 compressed vertically by the ratio of the heights, instead of being shifted. Lidar depth and
 boxes use the exact geometry of the changed camera.
 """
@@ -18,7 +18,8 @@ from bevdepth_core.geometry import quaternion_from_rotation
 from bevdepth_core.nuscenes.records import Pose, SampleRecord, SensorRecord
 
 LOWEST_HEIGHT = 0.3
-"""Lowest height that a change gives a camera, meters; the height of lower cameras stays."""
+"""A change of the rig does not lower a camera below this height, meters. The height of a camera
+that is already lower is not changed."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class RigChange:
 
     Attributes:
         cameras: change of each camera.
-        order: all cameras in random order; a batch uses the first ones.
+        order: indices of all cameras in their new order; a batch uses only the first cameras.
         camera_count: number of cameras that the batch of this sample should have.
     """
 
@@ -107,15 +108,17 @@ class RigChange:
 
 @dataclass(frozen=True)
 class RigAugmentation:
-    """Ranges that a RigChange is sampled from; the defaults suit one set of weights for many rigs.
+    """Ranges from which a RigChange is sampled. The defaults are for weights that are used on many
+    rigs.
 
     Attributes:
-        focal: lowest and highest factor of the focal lengths; each camera has its own.
-        pitch_deg: lowest and highest rotation downwards, degrees; each camera has its own.
-        height: lowest and highest change of the mounting height, meters; the same for all cameras
-            of a sample.
-        min_cameras: smallest number of cameras of a batch; each sample has a random selection.
-            Null: all cameras.
+        focal: lowest and highest factor of the focal lengths; each camera gets another factor.
+        pitch_deg: lowest and highest rotation downwards, degrees; each camera gets another
+            rotation.
+        height: lowest and highest change of the mounting height, meters; all cameras of a sample
+            get the same change.
+        min_cameras: smallest number of cameras of a batch. Each sample uses a random selection of
+            its cameras. Null: all cameras are used.
     """
 
     focal: tuple[float, float] = (0.8, 1.25)
@@ -139,7 +142,7 @@ class RigAugmentation:
             )
 
     def draw(self, rng: np.random.Generator, cameras: int) -> RigChange:
-        """Return a change of a rig with this many cameras."""
+        """Return a random change of a rig with ``cameras`` cameras."""
         height = rng.uniform(*self.height)
         changes = tuple(
             CameraChange(rng.uniform(*self.focal), rng.uniform(*self.pitch_deg), height)

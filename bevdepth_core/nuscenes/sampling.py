@@ -12,12 +12,12 @@ def class_balanced_positions(
 ) -> np.ndarray:
     """Return sample positions in which all classes are about equally frequent (CBGS).
 
-    Each class has a list of the samples that contain it. With C classes, as many positions are
-    sampled from each list, with replacement, as 1/C of the summed length of all lists. Classes
-    without samples are ignored.
+    Each class has a list of the samples that contain the class. From each list, total / C
+    positions are sampled with replacement. Here, total is the sum of the lengths of all lists, and
+    C is the number of classes. Classes without samples are ignored.
 
     Args:
-        labels: class indices of all annotations of each sample, also of those without points.
+        labels: class indices of all annotations of each sample, with or without points.
         class_count: C.
         seed: seed of numpy's legacy generator, which the official code uses.
     """
@@ -36,5 +36,7 @@ def class_balanced_positions(
 
 
 def _count_per_class(samples: int, total: int, class_count: int) -> int:
-    """Return total / class_count, rounded as in the official code, which may lose one."""
+    """Return total / class_count, computed as in the official code. Because of rounding, the
+    result may be too small by one.
+    """
     return int(samples * ((1 / class_count) / (samples / total)))

@@ -14,8 +14,8 @@ def split_scenes(dataroot: str | Path, version: str, split: str) -> list[str]:
     """Return the names of a split's scenes in the order of the scene table.
 
     Raises:
-        ValueError: the split is unknown or empty, or contains scenes that are not in the tables;
-            the message names the splits whose scenes all are.
+        ValueError: the split is unknown or empty, or contains scenes that are not in the tables.
+            The message names all splits whose scenes are in the tables.
     """
     # The devkit takes seconds to import.
     from nuscenes.utils.splits import create_splits_scenes
@@ -39,8 +39,8 @@ def split_scenes(dataroot: str | Path, version: str, split: str) -> list[str]:
     )
     if split in custom.keys() & official:
         problem += (
-            f'; the official split {split!r} takes precedence over that of '
-            f'{tables / "splits.json"}: rename the latter'
+            f'; the official split {split!r} takes precedence over the split in '
+            f'{tables / "splits.json"}: rename the split in this file'
         )
     complete = sorted(
         name for name, scenes in splits.items() if scenes and set(scenes) <= set(present)
@@ -53,8 +53,8 @@ def _remedy(split: str, complete: list[str], tables: Path) -> str:
     if not complete:
         return f'{tables} has no complete split: define one in {path}, {_EXAMPLE}'
     return (
-        f'{tables} has the splits {", ".join(complete)}{did_you_mean(split, complete)}; {path} '
-        'defines others'
+        f'{tables} has the splits {", ".join(complete)}{did_you_mean(split, complete)}; you can '
+        f'define more splits in {path}'
     )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` with the most similar known name, or with the only one that
-    contains ``name``; an empty string if there is none.
+    """Return `` (did you mean 'x'?)``, where x is the most similar of ``names`` or the only one of
+    ``names`` that contains ``name``. If there is no such name, return an empty string.
     """
     names = list(names)
     longer = [each for each in names if name and name in each]

@@ -12,7 +12,7 @@ from pyquaternion import Quaternion
 from bevdepth_core.nuscenes.completeness import TABLES
 
 Rows = dict[str, list[dict]]
-"""Rows by the name of their table."""
+"""Maps the name of a table to rows of this table."""
 
 
 def token(*parts: object) -> str:
@@ -21,7 +21,9 @@ def token(*parts: object) -> str:
 
 
 def linked(rows: list[dict]) -> list[dict]:
-    """Return copies of rows, which are in order of time, with ``prev`` and ``next`` set."""
+    """Return copies of ``rows``, which must be in order of time, in which ``prev`` and ``next``
+    contain the tokens of the previous and of the next row.
+    """
     tokens = ['', *(row['token'] for row in rows), '']
     return [
         row | {'prev': before, 'next': after}
@@ -39,7 +41,7 @@ def pose_fields(target_from_source: np.ndarray) -> dict[str, list[float]]:
 
 
 class TableFiles:
-    """Writes all tables as files with one row per line; they are complete at the end of the
+    """Writes all tables as files with one row per line. The files are complete at the end of the
     ``with`` block.
     """
 

@@ -20,13 +20,16 @@ _NEVER_READ = ('log', 'map')
 
 @functools.cache
 def _devkit_class() -> type[NuScenes]:
-    """Return the devkit's class as this package needs it; the import takes seconds."""
+    """Return a subclass of the devkit's class ``NuScenes`` that does not need all tables. The
+    import of the devkit takes seconds.
+    """
     from nuscenes import NuScenes
 
     class Tables(NuScenes):
-        """The devkit without logs and maps, and with empty tables for absent optional ones.
+        """The devkit without logs and maps. Optional tables that are absent are empty.
 
-        The devkit itself needs a map image for every log, which other datasets do not have.
+        The devkit itself needs a map image for every log, but datasets other than nuScenes have no
+        map images.
         """
 
         def __load_table__(self, table_name: str) -> list[dict]:
@@ -43,7 +46,7 @@ def _devkit_class() -> type[NuScenes]:
 
 
 def open_devkit(dataroot: str | Path, version: str) -> NuScenes:
-    """Load the dataset with the devkit, without its output and without logs and maps.
+    """Load the dataset with the devkit, without logs and maps. Nothing is printed.
 
     Raises:
         DatasetIncompleteError: a table is missing or damaged, or tables contradict each other.

@@ -1,4 +1,4 @@
-"""Writes tracks as a nuScenes tracking result and computes its metrics."""
+"""Writes tracks as a nuScenes tracking result and computes the tracking metrics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SCORES = {
     'ids': 'IDS',
     'frag': 'FRAG',
 }
-"""The devkit's key of each score in the table, and its usual name."""
+"""Maps the devkit's keys of the scores in the table to their usual names."""
 KEY_FRAME_NS = 500_000_000
 
 UpdateTracks = Callable[[Detections3D, np.ndarray], Tracks3D]
@@ -38,10 +38,11 @@ UpdateTracks = Callable[[Detections3D, np.ndarray], Tracks3D]
 
 
 def new_tracker(uncertainty: UncertaintyModel | None) -> UpdateTracks:
-    """Return the update of a new tracker, with the covariance that the node gives it.
+    """Return the update function of a new tracker. It uses the same covariances as the node.
 
     Args:
-        uncertainty: fitted model of the checkpoint of the detections, None if it has none.
+        uncertainty: fitted uncertainty model of the checkpoint that computed the detections; None
+            if the checkpoint contains no such model.
     """
     tracker = Tracker()
     return lambda found, pose: tracker.update(found, pose, covariance_of(found, uncertainty))
@@ -56,8 +57,8 @@ def tracking_entries(
     Args:
         token: the sample's token.
         boxes: boxes of the tracks, in the ego frame.
-        ids: one per box.
-        world_from_ego: pose of that frame, ``SampleRecord.world_from_ego()``.
+        ids: track id of each box.
+        world_from_ego: pose of the ego frame in the world, ``SampleRecord.world_from_ego()``.
     """
     found = []
     for entry, track_id in zip(result_boxes(token, boxes, world_from_ego), ids, strict=True):
@@ -115,7 +116,8 @@ def track_results(
         update = make_tracker()
         for position in scene:
             record, pose = index[position], index[position].world_from_ego()
-            # As in the detection pass, key frames count as exactly half a second apart.
+            # As in the evaluation of detections, the time between key frames is set to exactly
+            # half a second.
             stamp_ns = position * KEY_FRAME_NS
             past_ns = None if position == scene.start else stamp_ns - KEY_FRAME_NS
             detections = detections_of_entries(
@@ -131,7 +133,8 @@ def track_results(
 def evaluate_tracking(
     result_path: str | Path, dataroot: str | Path, version: str, split: str, output_dir: str | Path
 ) -> dict:
-    """Return the summary of the devkit's TrackingEval; arguments as ``evaluation.evaluate``.
+    """Return the summary of the devkit's TrackingEval. ``evaluation.evaluate`` describes the
+    arguments.
 
     Raises:
         ValueError: there are no tracks of the tracking classes, or motmetrics is missing.
@@ -162,7 +165,9 @@ def evaluate_tracking(
 
 
 def tracking_table(summary: Mapping) -> str:
-    """Return the devkit's summary as Markdown: the mean or sum, then every class."""
+    """Return the devkit's summary as a Markdown table. The first row is the mean or the sum over
+    all classes, and the other rows are the classes.
+    """
     rows = [('all', [summary[key] for key in SCORES])]
     for name in TRACKING_CLASSES:
         rows.append((name, [summary['label_metrics'][key][name] for key in SCORES]))

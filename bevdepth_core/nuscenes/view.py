@@ -22,7 +22,7 @@ def in_view(columns: Columns, cameras: int, rows: np.ndarray) -> np.ndarray:
     Args:
         columns: see ``scene_columns``.
         cameras: number of cameras; they are the first sensors.
-        rows: (n,) mask of the annotations to test; the result is False for others.
+        rows: (n,) mask of the annotations to test; the result is False for all other annotations.
     """
     mask = np.zeros(len(rows), bool)
     ends = np.cumsum(columns['annotations'])

@@ -1,5 +1,5 @@
-"""Operations of the network. Each one has a reference in plain PyTorch. Compiled kernels exist
-for operations that PyTorch does not have, runs slowly, or cannot capture in a CUDA graph.
+"""Operations of the network. Each operation has a reference in plain PyTorch. Compiled kernels
+exist for operations that PyTorch does not have, runs slowly, or cannot capture in a CUDA graph.
 """
 
 from bevdepth_core.ops.backend import force_reference, kernels_in_use

@@ -33,8 +33,8 @@ def force_reference() -> Iterator[None]:
 
 
 def kernels_in_use() -> bool:
-    """Return True if CUDA uses the compiled kernels: they are built, and the reference is not
-    selected.
+    """Return True if the compiled kernels are used on CUDA, that is, if they are built and the
+    reference is not selected.
     """
     return kernels is not None and not _reference_forced
 
@@ -51,9 +51,7 @@ _reference_forced = _reference_requested()
 
 
 def use_kernels(features: Tensor) -> bool:
-    """Return True if ``features`` are pooled by the compiled kernels rather than by the
-    reference.
-    """
+    """Return True if the compiled kernels pool ``features``, and False if the reference does."""
     if _reference_forced:
         _log_once(logging.INFO, features.device.type, 'torch reference, as requested')
     elif not features.is_cuda:
@@ -71,8 +69,9 @@ def use_kernels(features: Tensor) -> bool:
 
 
 def use_forward_kernels(features: Tensor) -> bool:
-    """Return True if the compiled kernels run the forward pass. In PyTorch's deterministic
-    mode, float64 uses the reference, because the atomic sums of its kernel have no fixed order.
+    """Return True if the compiled kernels run the forward pass. In PyTorch's deterministic mode,
+    the reference pools float64 features, because the float64 kernel has atomic sums, whose order
+    is not fixed.
     """
     if not use_kernels(features):
         return False

@@ -1,5 +1,5 @@
-"""NMS for all tasks at once: by the distance of centers (circle NMS), or by scaled rectangles
-(size-aware NMS).
+"""NMS for all tasks at once. Circle NMS compares the distances of centers, and size-aware NMS
+compares scaled rectangles.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def circle_nms(
         max_boxes: largest number of boxes to keep per task.
 
     Returns:
-        (T, max_boxes) int32 indices of the kept boxes, best first, then -1.
+        (T, max_boxes) int32 indices of the kept boxes, best score first; unused places are -1.
     """
     if kernels is None or not centers.is_cuda:
         return _circle_nms_reference(centers, valid, max_squared_distances, max_boxes)
@@ -44,18 +44,19 @@ def circle_nms(
 def size_aware_nms(
     centers: Tensor, half_extents: Tensor, valid: Tensor, factors: Tensor, max_boxes: int
 ) -> Tensor:
-    """Return the boxes whose scaled rectangle, parallel to x and y, touches that of no kept box
-    with a better score. The compiled kernel accepts K up to 2,891.
+    """Return the boxes whose scaled rectangle does not touch the scaled rectangle of a kept box
+    with a better score. The rectangles are parallel to x and y. The compiled kernel accepts K up
+    to 2,891.
 
     Args:
-        centers: as for ``circle_nms``.
+        centers: see ``circle_nms``.
         half_extents: (T, K, 2) half of the extent of each box along x and y, meters.
-        valid: as for ``circle_nms``.
+        valid: see ``circle_nms``.
         factors: (T,) scale of the extents.
         max_boxes: largest number of boxes to keep per task.
 
     Returns:
-        As ``circle_nms``.
+        See ``circle_nms``.
     """
     extents = factors[:, None, None] * half_extents
     if kernels is not None and centers.is_cuda:
@@ -89,13 +90,13 @@ def _circle_nms_reference(
 
 
 def _greedy(valid: Tensor, max_boxes: int, near: Callable[[Tensor], Tensor]) -> Tensor:
-    """Keep the best remaining box of each task, drop the boxes near it, and repeat.
+    """Keep the best remaining box of each task, drop the boxes near this box, and repeat.
 
     Args:
         valid: (T, K) bool.
         max_boxes: largest number of boxes to keep per task.
-        near: receives the (T, 1) index of a box per task and returns a (T, K) mask of the boxes
-            that it suppresses.
+        near: receives the (T, 1) index of one box per task and returns a (T, K) mask of the boxes
+            that this box suppresses.
     """
     tasks, boxes = valid.shape
     alive = valid.clone()
@@ -108,5 +109,5 @@ def _greedy(valid: Tensor, max_boxes: int, near: Callable[[Tensor], Tensor]) -> 
             break
         kept[:, place] = torch.where(left, best, -1)[:, 0]
         alive &= ~near(best)
-        alive.scatter_(1, best, False)  # a negative limit does not drop the box itself
+        alive.scatter_(1, best, False)  # with a negative limit, near() excludes the box itself
     return kept

@@ -1,9 +1,9 @@
 """Compares the features of two frames at several depths per pixel.
 
-The torch reference specifies the numbers and runs on the CPU. On CUDA the compiled kernel runs,
-which does not store the warped features: those of one step would take 832 MB in float32 for six
-cameras at 256x704. The op has no gradient, because training needs none: in the official code
-neither the features of the two frames nor the depths get a gradient from their comparison.
+The torch reference specifies the numbers and runs on the CPU. On CUDA, the compiled kernel runs.
+It does not store the warped features, which would take 832 MB per step in float32 for six cameras
+at 256x704. The op has no gradient. As in the official code, neither the features of the two frames
+nor the depths get a gradient from the comparison.
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ def cost_volume(
     frames in each group of channels.
 
     Args:
-        reference: (n, C, h, w) float16, bfloat16 or float32; the kernel reads channels_last.
-        source: (n, C, h, w) of the other frame, the type of ``reference``.
-        depths: (n, K, h, w) float32 depths to compare at, meters, of any value.
-        matrix: (n, 3, 4) float64, see ``warping.source_from_reference``, flattened to n images.
+        reference: (n, C, h, w) features of the reference frame, float16, bfloat16 or float32. The
+            kernel copies them if they are not channels_last.
+        source: (n, C, h, w) features of the source frame, in the data type of ``reference``.
+        depths: (n, K, h, w) float32 depths at which the features are compared, in meters; all
+            values are allowed.
+        matrix: (n, 3, 4) float64, see ``warping.source_from_reference``; one matrix per image.
         image_size: height and width of the network's input.
         groups: number of groups of neighboring channels.
 
     Returns:
-        The type of ``reference``; geometry and sums are float32.
+        The cost volume in the data type of ``reference``. Geometry and sums are float32.
 
     Raises:
         ValueError: a shape is wrong; the message names the argument.
@@ -139,8 +141,8 @@ def _check(
     images, channels, height, width = reference.shape
     if depths.dim() != 4 or (depths.shape[0], *depths.shape[2:]) != (images, height, width):
         raise ValueError(
-            f'depths must have the shape ({images}, K, {height}, {width}) of reference, got '
-            f'{tuple(depths.shape)}'
+            f'depths must have the shape ({images}, K, {height}, {width}) to fit the maps in '
+            f'reference, got {tuple(depths.shape)}'
         )
     if tuple(matrix.shape) != (images, 3, 4):
         raise ValueError(f'matrix must have the shape ({images}, 3, 4), got {tuple(matrix.shape)}')

@@ -1,7 +1,7 @@
 """Deformable 3x3 convolution for inference: bilinear sampling, then one matrix product per group.
 
-torchvision's kernel always runs on the default stream, so a CUDA graph cannot capture it. Under
-autocast it computes in float32, and it takes twice as long.
+torchvision's kernel is not used, because it always runs on the default stream, so that a CUDA
+graph cannot capture it. Under autocast it also computes in float32, and it takes twice as long.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ TAPS = 9
 
 
 def deformable_conv(features: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
-    """Return the 3x3 convolution that reads each neighbor at a position moved by its offset.
+    """Return the 3x3 convolution that reads each neighbor at a position moved by an offset.
 
-    The three arguments have the same floating type; positions are float32 for every type.
+    The three arguments have the same floating type. Positions are computed in float32 for every
+    type.
 
     Args:
         features: (N, C, H, W).
-        offsets: (N, 18, H, W), y and x offset of each of the nine neighbors, pixels; positions
-            outside of the map read zero.
+        offsets: (N, 18, H, W), y and x offset of each of the nine neighbors, pixels. Features
+            outside of the map are zero.
         weight: (O, C / groups, 3, 3).
 
     Returns:
@@ -47,9 +48,9 @@ def deformable_columns(features: Tensor, offsets: Tensor, groups: int) -> Tensor
     each pixel.
 
     Args:
-        features: as for ``deformable_conv``.
-        offsets: as for ``deformable_conv``.
-        groups: groups of the convolution.
+        features: see ``deformable_conv``.
+        offsets: see ``deformable_conv``.
+        groups: number of groups of the convolution.
     """
     nhwc, offsets = (
         features.permute(0, 2, 3, 1).contiguous(),
@@ -76,7 +77,7 @@ def _reference(nhwc: Tensor, offsets: Tensor, groups: int) -> Tensor:
     tap = torch.arange(TAPS, device=nhwc.device)
     v = dy + (tap // 3 - 1) + torch.arange(height, device=nhwc.device)[:, None, None]
     u = dx + (tap % 3 - 1) + torch.arange(width, device=nhwc.device)[:, None]
-    # In grid_sample, -1 is the center of the first pixel and 1 that of the last one.
+    # In grid_sample, -1 is the center of the first pixel, and 1 is the center of the last pixel.
     grid = torch.stack(
         (2 * u / max(width - 1, 1) - 1, 2 * v / max(height - 1, 1) - 1), dim=-1
     ).flatten(2, 3)

@@ -30,10 +30,11 @@ class ResizePlan:
     """Filter weights that resize a source image of one size to network input.
 
     Attributes:
-        columns: (width, 1 + taps) int32, a row per output column: index of the first source
-            column, then the weights of it and of the following columns times 2^22. All weights of
-            an output column outside of the source are 0, so it is black.
-        rows: (height, 1 + taps) int32, the same for output rows.
+        columns: (width, 1 + taps) int32, one row per output column. A row contains the index of
+            the first source column, and then the weights, times 2^22, of this column and of the
+            following source columns. If an output column lies outside of the source, all weights
+            are 0, and the column is black.
+        rows: (height, 1 + taps) int32, one row per output row, in the same format.
         first_row: first source row that ``rows`` needs.
         row_count: number of source rows that ``rows`` needs.
     """
@@ -56,7 +57,8 @@ class ResizePlan:
         Args:
             source: width and height.
             resized: width and height after resizing.
-            crop: left, top, width and height of the crop in the resized image; may reach outside.
+            crop: left, top, width and height of the crop in the resized image. It may extend
+                beyond the image.
             device: device of ``columns`` and ``rows``.
         """
         left, top, width, height = crop
@@ -120,11 +122,11 @@ def resize_images(
 
     Args:
         images: N tensors (H_i, W_i, 3) uint8 RGB on the device of ``out``, any strides.
-        plans: one per image.
-        mean: 3 numbers, subtracted from the output channels B G R.
-        std: 3 numbers that divide the differences.
-        out: (N, channels, height, width) channels_last; float16, bfloat16 or float32. Channels
-            from the fourth on become 0.
+        plans: the resize plan of each image.
+        mean: 3 numbers that are subtracted from the output channels B G R.
+        std: 3 numbers by which the differences are divided.
+        out: (N, channels, height, width) channels_last; float16, bfloat16 or float32. The fourth
+            and all following channels are set to 0.
     """
     if kernels is not None and out.is_cuda:
         _launch(images, plans, mean, std, out)
@@ -144,8 +146,8 @@ def resize_reference(image: Tensor, plan: ResizePlan) -> Tensor:
 
 
 def _filtered(pixels: Tensor, table: Tensor, offset: int) -> Tensor:
-    """Return weighted sums along the first dimension, rounded to uint8. The first of ``pixels``
-    has the index ``offset`` in ``table``.
+    """Return weighted sums along the first dimension, rounded to uint8. ``offset`` is the index
+    that the first row of ``pixels`` has in ``table``.
     """
     total = torch.full(
         (len(table), *pixels.shape[1:]),

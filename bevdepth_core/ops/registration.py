@@ -19,16 +19,17 @@ def register_op(
     backward: Callable[..., Any] = _no_gradient,
     setup_context: Callable[..., None] | None = None,
 ) -> Callable[[Function], Function]:
-    """Register the decorated function, which changes no argument, as ``torch.ops.bevdepth.name``.
+    """Register the decorated function as ``torch.ops.bevdepth.name``. The function must not change
+    its arguments.
 
-    ``torch.library.custom_op`` does the same, but its ops import the compiler of PyTorch at the
-    first call, so that the first image set would take seconds more.
+    ``torch.library.custom_op`` is not used, because its ops import the compiler of PyTorch at the
+    first call, so that the first image set would take several seconds longer.
 
     Args:
         name: name of the op.
-        backward: as ``torch.library.register_autograd`` takes it; raises NotImplementedError by
-            default.
-        setup_context: as above.
+        backward: see ``torch.library.register_autograd``; by default, the backward pass raises
+            NotImplementedError.
+        setup_context: see ``torch.library.register_autograd``.
     """
 
     def register(function: Function) -> Function:

@@ -27,11 +27,12 @@ def voxel_index(
     """Return the cell index (x, y, z) of every frustum point, not limited to the grid.
 
     Args:
-        ego_from_frustum: (B, N, 3, 4) float32, takes (u d, v d, d, 1) to meters in the ego frame.
+        ego_from_frustum: (B, N, 3, 4) float32, converts (u d, v d, d, 1) to meters in the ego
+            frame.
         frustum_u: (W,) float32, pixel column of each feature column.
         frustum_v: (H,) float32, pixel row of each feature row.
         frustum_d: (D,) float32, depth of each bin, meters.
-        lower: low corner of the grid x, y, z, meters.
+        lower: lower bounds of the grid along x, y, z, meters.
         cell: size of a cell along x, y, z, meters.
 
     Returns:
@@ -41,7 +42,7 @@ def voxel_index(
     Raises:
         ValueError: a shape or device is wrong, or a size of ``cell`` is not positive; the message
             names the argument.
-        TypeError: a matrix or frustum axis is not float32; the message names it.
+        TypeError: a matrix or frustum axis is not float32; the message names the argument.
     """
     _check_geometry(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell)
     return torch.ops.bevdepth.voxel_index(
@@ -65,18 +66,18 @@ def voxel_pooling(
     Args:
         depth: (B, N, D, H, W) probability of each depth bin; float16, bfloat16, float32 or
             float64.
-        context: (B, N, C, H, W) features of each pixel, the type of ``depth``.
-        ego_from_frustum: (B, N, 3, 4) float32; this and the next five are those of
-            ``voxel_index``.
-        frustum_u: (W,) float32.
-        frustum_v: (H,) float32.
-        frustum_d: (D,) float32.
-        lower: x, y, z, meters.
-        cell: x, y, z, meters.
+        context: (B, N, C, H, W) features of each pixel, in the data type of ``depth``.
+        ego_from_frustum: see ``voxel_index``.
+        frustum_u: see ``voxel_index``.
+        frustum_v: see ``voxel_index``.
+        frustum_d: see ``voxel_index``.
+        lower: see ``voxel_index``.
+        cell: see ``voxel_index``.
         shape: number of cells (nx, ny, 1).
 
     Returns:
-        (B, C, ny, nx), channels_last, the type of ``context``; sums are taken in at least float32.
+        (B, C, ny, nx), channels_last, in the data type of ``context``. Sums are computed at least
+        in float32.
 
     Raises:
         ValueError: a shape, size or device is wrong; the message names the argument.
@@ -88,7 +89,10 @@ def voxel_pooling(
     batch, cameras = ego_from_frustum.shape[:2]
     expected = (batch, cameras, frustum_d.shape[0], frustum_v.shape[0], frustum_u.shape[0])
     _require_shape(
-        'depth', depth, expected, 'of ego_from_frustum (B, N), frustum_d, frustum_v and frustum_u'
+        'depth',
+        depth,
+        expected,
+        'to fit ego_from_frustum (B, N), frustum_d, frustum_v and frustum_u',
     )
     _require_device('depth', depth, 'ego_from_frustum', ego_from_frustum)
     return torch.ops.bevdepth.voxel_pooling(
@@ -98,7 +102,7 @@ def voxel_pooling(
 
 def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
     """Return the bird's-eye-view map: each cell sums the features of the points in it. Unlike in
-    ``voxel_pooling``, every point has features of its own, as after depth refinement.
+    ``voxel_pooling``, the features are given for every point, as depth refinement returns them.
 
     Args:
         volume: (B, N, C, D, H, W) features of each point; float16, bfloat16, float32 or float64.
@@ -107,7 +111,7 @@ def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[in
         shape: number of cells (nx, ny, 1).
 
     Returns:
-        (B, C, ny, nx), channels_last, the type of ``volume``.
+        (B, C, ny, nx), channels_last, in the data type of ``volume``.
 
     Raises:
         ValueError: a shape or device is wrong; the message names the argument.
@@ -151,8 +155,8 @@ def _check_geometry(
             )
     if len(lower) != 3 or len(cell) != 3 or not min(cell) > 0:
         raise ValueError(
-            f'lower and cell must have three numbers (x, y, z) each, positive ones in cell; got '
-            f'lower {tuple(lower)}, cell {tuple(cell)}'
+            'lower and cell must each have three numbers (x, y, z), and the numbers in cell must '
+            f'be positive; got lower {tuple(lower)}, cell {tuple(cell)}'
         )
 
 
@@ -166,7 +170,7 @@ def _check_features(depth: Tensor, context: Tensor) -> None:
         raise ValueError(f'depth must have the shape (B, N, D, H, W), got {tuple(depth.shape)}')
     batch, cameras, _, height, width = depth.shape
     channels: int | str = context.shape[2] if context.dim() == 5 else 'C'
-    _require_shape('context', context, (batch, cameras, channels, height, width), 'of depth')
+    _require_shape('context', context, (batch, cameras, channels, height, width), 'to fit depth')
     _require_device('context', context, 'depth', depth)
 
 
@@ -175,7 +179,7 @@ def _check_index(
 ) -> None:
     if voxel_index.dtype != torch.int32:
         raise TypeError(f'voxel_index must be int32, got {voxel_index.dtype}')
-    _require_shape('voxel_index', voxel_index, (*points, 3), f'of {name}')
+    _require_shape('voxel_index', voxel_index, (*points, 3), f'to fit {name}')
     _require_device('voxel_index', voxel_index, name, features)
 
 
@@ -192,11 +196,11 @@ def _require_float(name: str, tensor: Tensor) -> None:
 
 
 def _require_shape(
-    name: str, tensor: Tensor, expected: tuple[int | str, ...], origin: str
+    name: str, tensor: Tensor, expected: tuple[int | str, ...], reason: str
 ) -> None:
     if tuple(tensor.shape) != expected:
         raise ValueError(
-            f'{name} must have the shape {expected} {origin}, got {tuple(tensor.shape)}'
+            f'{name} must have the shape {expected} {reason}, got {tuple(tensor.shape)}'
         )
 
 

@@ -60,7 +60,7 @@ def launch_voxel_index(geometry: Geometry) -> Tensor:
 def launch_forward(
     depth: Tensor, context: Tensor, geometry: Geometry, shape: Sequence[int]
 ) -> Tensor:
-    """Return the map of depth and context."""
+    """Return the BEV map of depth and context, see ``voxel_pooling.voxel_pooling``."""
     exact = torch.are_deterministic_algorithms_enabled()
     depth = depth.contiguous() if exact else _with_even_views(depth)
     geometry = geometry.contiguous()
@@ -103,7 +103,7 @@ def launch_backward(
 
 
 def launch_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the map of points that have features of their own, ``volume``."""
+    """Return the BEV map of a volume, see ``voxel_pooling.voxel_pooling_volume``."""
     exact = torch.are_deterministic_algorithms_enabled()
     volume, voxel_index = volume.contiguous(), voxel_index.contiguous()
     bev = empty_bev(volume, shape)
@@ -134,14 +134,14 @@ def launch_volume_backward(grad_bev: Tensor, voxel_index: Tensor, shape: Sequenc
 
 
 def empty_bev(features: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return an uninitialized map, channels_last."""
+    """Return an uninitialized BEV map, channels_last."""
     nx, ny, _ = shape
     return features.new_empty(features.shape[0], ny, nx, features.shape[2]).movedim(-1, 1)
 
 
 def empty_gradients(depth: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-    """Return uninitialized gradients of depth and context; the latter has its channels last in
-    memory.
+    """Return uninitialized gradients of depth and context. The channels of the gradient of context
+    are last in memory.
     """
     batch, cameras, channels, height, width = context.shape
     grad_context = context.new_empty(batch, cameras, height, width, channels).movedim(-1, 2)
@@ -169,24 +169,25 @@ def _strided(depth: Tensor) -> Any:
 
 
 def _with_even_views(depth: Tensor) -> Tensor:
-    """Return ``depth`` with the same stride between all cameras of all samples, copied if
-    necessary; other strides do not change.
+    """Return ``depth`` if all cameras of all samples follow each other with the same stride;
+    otherwise return a contiguous copy.
     """
     return depth if depth.stride(0) == depth.shape[1] * depth.stride(1) else depth.contiguous()
 
 
 def _channels_last(grad_bev: Tensor) -> Tensor:
-    """Return (B, ny, nx, C), contiguous; a channels_last tensor is not copied."""
+    """Return ``grad_bev`` as contiguous (B, ny, nx, C); a channels_last tensor is not copied."""
     return grad_bev.movedim(1, -1).contiguous()
 
 
 def _context_arrays(
     context: Tensor, wants_channels_last: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return the context with channels first, and memory for it with channels last.
+    """Return the context with channels first, and an array for the context with channels last.
 
-    If the channels of ``context`` are last in memory, the results are None and the context.
-    Otherwise the second result is a workspace if the kernel wants channels last, else None.
+    If the channels of ``context`` are last in memory, the first result is None, and the second
+    result is the context. Otherwise the first result is the context. The second result is then a
+    workspace to which the kernel copies the context, or None if the kernel reads channels first.
     """
     channels_last = context.movedim(2, -1)
     if channels_last.is_contiguous():
@@ -196,8 +197,10 @@ def _context_arrays(
 
 
 def _sum_workspaces(bev: Tensor, exact: bool) -> tuple[Tensor | None, Tensor | None]:
-    """Return the workspace (B, ny, nx, C) for the sums of cells, or None if they are computed in
-    the map itself, and the workspace for the bounds of exact sums, or None for other sums.
+    """Return two workspaces.
+
+    The first is (B, ny, nx, C) for the sums of cells; it is None if the sums are computed in the
+    map itself. The second is for the bounds of exact sums; it is None for other sums.
     """
     dtype = torch.float64 if exact else accumulator(bev.dtype)
     if dtype == bev.dtype:

@@ -7,9 +7,9 @@ the probability of that depth ("lift"); the sum over all points is the map ("spl
 
 Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells.
 
-The sums process one depth bin of one sample at a time. The lifted volume of B * N * D * H * W * C
-numbers is therefore never stored, only N * H * W * C of them at a time. The order of every sum is
-fixed, so the result is bitwise the same for every number of threads and every batch.
+The sums process one depth bin of one sample at a time. Therefore only N * H * W * C numbers of the
+lifted volume are stored at a time, instead of all B * N * D * H * W * C numbers. Every sum has a
+fixed order, so the result is bitwise the same for every number of threads and every batch.
 """
 
 import itertools
@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 OUTSIDE = -1
-"""Index of a coordinate that does not fit into int32, such as NaN: like any negative index it lies
-outside every grid."""
+"""Index of a coordinate that does not fit into int32, such as NaN. Like every negative index, it
+lies outside of the grid."""
 
 
 def voxel_index(
@@ -39,15 +39,16 @@ def voxel_index(
     m3``, then ``(point - lower) / cell``.
 
     The index is truncated towards zero. A point up to one cell below the lower bound therefore
-    falls into cell 0. The official code does this and its weights were trained with it, so it is
-    kept.
+    falls into cell 0. The official code does the same, and the official weights were trained with
+    it.
 
     Args:
-        ego_from_frustum: (B, N, 3, 4) float32, takes (u d, v d, d, 1) to meters in the ego frame.
+        ego_from_frustum: (B, N, 3, 4) float32, converts (u d, v d, d, 1) to meters in the ego
+            frame.
         frustum_u: (W,) float32, pixel column of each feature column.
         frustum_v: (H,) float32, pixel row of each feature row.
         frustum_d: (D,) float32, depth of each bin, meters.
-        lower: low corner of the grid x, y, z, meters.
+        lower: lower bounds of the grid along x, y, z, meters.
         cell: size of a cell along x, y, z, meters.
 
     Returns:
@@ -75,8 +76,8 @@ def voxel_pooling(
     """Return the bird's-eye-view map ``bev[b, c, y, x]``, the sum of ``depth * context`` over the
     points in each cell.
 
-    Sums are taken in float32, or in float64 for float64 inputs, and rounded once to the type of
-    ``context``.
+    Sums are computed in float32, or in float64 for float64 inputs. Only the final sum is rounded
+    to the data type of ``context``.
 
     Args:
         depth: (B, N, D, H, W) weight of each point.
@@ -86,7 +87,7 @@ def voxel_pooling(
         shape: number of cells (nx, ny, 1).
 
     Returns:
-        (B, C, ny, nx), channels_last, the type of ``context``.
+        (B, C, ny, nx), channels_last, in the data type of ``context``.
     """
     cells = _by_bin(_flat_cells(voxel_index, shape))  # (B, D, P), P = N * H * W pixels
     features = _by_pixel(context)  # (B, P, C)
@@ -122,8 +123,8 @@ def voxel_pooling_backward(
 
 
 def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the map of points that have features of their own: ``volume``, (B, N, C, D, H, W).
-    The other arguments and the result are those of ``voxel_pooling``.
+    """Return the bird's-eye-view map of a ``volume`` (B, N, C, D, H, W), which contains the
+    features of each point. ``voxel_pooling`` describes the other arguments and the result.
     """
     cells = _by_bin(_flat_cells(voxel_index, shape))
     bev = _zero_cells(volume, channels=volume.shape[2], shape=shape)
@@ -136,8 +137,8 @@ def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[in
 def voxel_pooling_volume_backward(
     grad_bev: Tensor, voxel_index: Tensor, shape: Sequence[int]
 ) -> Tensor:
-    """Return the gradient (B, N, C, D, H, W) of the volume: each point in the grid receives the
-    gradient of its cell, other points receive zero.
+    """Return the gradient (B, N, C, D, H, W) of the volume. The gradient of a point in the grid is
+    the gradient of its cell; the gradient of all other points is zero.
     """
     cells = _flat_cells(voxel_index, shape)  # (B, N, D, H, W)
     # (B, C, ny * nx + 1); the last cell, for points outside, is zero
@@ -155,8 +156,8 @@ def _samples_and_bins(cells: Tensor) -> list[tuple[int, int]]:
 
 
 def _flat_cells(voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return each point's cell ``y * nx + x``, or ``ny * nx`` (one past the last) when it is
-    outside, (B, N, D, H, W) int64.
+    """Return the cell ``y * nx + x`` of each point, (B, N, D, H, W) int64. A point outside of the
+    grid has the number ``ny * nx``, which follows the last cell.
     """
     nx, ny, nz = shape
     x, y, z = voxel_index.unbind(-1)
@@ -175,7 +176,7 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
 
 
 def _by_pixel(context: Tensor) -> Tensor:
-    """Return (B, N, C, H, W) as contiguous (B, P, C), in float32 at least."""
+    """Return (B, N, C, H, W) as contiguous (B, P, C), at least in float32."""
     return context.movedim(2, -1).flatten(1, 3).to(accumulator(context.dtype)).contiguous()
 
 
@@ -196,7 +197,9 @@ def _map_from_cells(cells: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _cells_from_map(grad_bev: Tensor) -> Tensor:
-    """Return (B, ny * nx + 1, C) rows of the map; the last one, for points outside, is zero."""
+    """Return the cells of the map as rows (B, ny * nx + 1, C). The last row, for points outside of
+    the grid, is zero.
+    """
     rows = (
         grad_bev.flatten(2)
         .transpose(1, 2)

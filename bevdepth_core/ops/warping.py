@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MAP_STRIDE = 4
-"""The official code treats every map as one at stride 4. The mono logits that the mask compares
-have stride 16. A pixel therefore reads them at four times its column and row, and pixels beyond
-the first quarter read zeros. The weights were trained with this."""
+"""Stride that the official code assumes for every map. The mono logits that the mask compares have
+stride 16, so a pixel reads them at four times the correct column and row. Pixels beyond the first
+quarter of the columns or rows read zeros. The official weights were trained with this."""
 NEAREST_DEPTH_M = 1e-3
-"""Points nearer to the source camera, or behind it, are not projected; they read the lower right
-corner of the map."""
+"""Points that are nearer to the source camera than this, or behind the camera, are not projected.
+They read the lower right corner of the map."""
 
 
 def source_from_reference(reference: Tensor, source: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def source_from_reference(reference: Tensor, source: Tensor) -> Tensor:
 
     Args:
         reference: (B, N, 3, 4) float64 ``ego_from_frustum`` of the reference frame.
-        source: the same of the source frame, in the same ego frame.
+        source: ``ego_from_frustum`` of the source frame, for the same ego frame.
     """
     return torch.linalg.solve(_square(source), _square(reference))[..., :3, :]
 
@@ -34,12 +34,13 @@ def _square(matrix: Tensor) -> Tensor:
 
 
 def warp(maps: Tensor, depth: Tensor, matrix: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Return (n, C, h, w): the map of the source frame, sampled where the pixels of the reference
-    frame project to.
+    """Return (n, C, h, w): the map of the source frame, sampled at the positions to which the
+    pixels of the reference frame project.
 
     Args:
-        maps: (n, C, H, W) of the source frame; positions outside of them read zero.
-        depth: (n, h, w) depth of the reference frame's pixels, meters, of any value.
+        maps: (n, C, H, W) maps of the source frame; samples outside of the maps are zero.
+        depth: (n, h, w) depth of the pixels of the reference frame, in meters; all values are
+            allowed.
         matrix: (n, 3, 4) float64, see ``source_from_reference``.
         image_size: height and width of the network's input.
     """

@@ -196,8 +196,8 @@ def main(arguments: list[str] | None = None) -> None:
     except CheckpointError as error:
         sys.exit(str(error))
     print(
-        f'{options.target}: {sum(p.numel() for p in model.parameters()):,} parameters after '
-        f'{metadata["training_steps"]} steps'
+        f'wrote {options.target}: {sum(p.numel() for p in model.parameters()):,} parameters, '
+        f'trained for {metadata["training_steps"]} steps'
     )
 
 

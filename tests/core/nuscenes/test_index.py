@@ -164,7 +164,7 @@ def test_missing_images_and_sweeps_are_listed_by_folder(root):
 def test_a_wrong_root_or_version_is_reported(root):
     with pytest.raises(
         DatasetIncompleteError,
-        match=r'no folder v1\.0-trainval: it has v1\.0-mini; set the version',
+        match=r'no folder v1\.0-trainval: it contains v1\.0-mini; set the version',
     ):
         load_index(root, 'v1.0-trainval', 'train')
     with pytest.raises(DatasetIncompleteError, match=f'set the dataset root to {root}'):
@@ -227,7 +227,7 @@ def test_the_message_about_a_dataset_without_a_complete_split_shows_an_example(r
 def test_a_custom_split_with_an_official_name_is_rejected_with_the_remedy(root):
     (root / VERSION / 'splits.json').write_text(json.dumps({'val': [SCENE]}))
     with pytest.raises(
-        ValueError, match=r'takes precedence over that of .*splits\.json: rename the latter'
+        ValueError, match=r'takes precedence over the split in .*splits\.json: rename the split'
     ):
         split_scenes(root, VERSION, 'val')
 
