@@ -50,18 +50,19 @@ from bevdepth_ros.rig.stamps import stamp_ns
 
 NODE = '/bevdepth_detector'
 SET_PERIOD_S = 0.5
-"""2 Hz, as the key frames of nuScenes; slow enough for a small machine."""
+"""Time between two image sets of the drive, in seconds. This is the period of the key frames of
+nuScenes, and long enough for a small machine."""
 IMAGE_SIZE = (1600, 900)
 JPEG_QUALITY = 92
 START_NS = 1_700_000_000_000_000_000
 MAX_START_S = 300.0
-"""The launch may take this much longer than the replay, seconds."""
+"""The launch may take this time, in seconds, longer than the replay."""
 SLOWEST_RATE = 0.03
-"""Rate of the last replay; in a slower one, the images of a set arrive so far apart that the node
-takes cameras for silent."""
+"""Lowest rate of a replay. At a lower rate, the images of a set would arrive so far apart that the
+node would report cameras as silent."""
 SPARE_TIME = 2.0
-"""Ratio of the time between two image sets to the latency that a replay needs so that no set is
-lost."""
+"""Smallest ratio of the time between two image sets to the latency of the node at which the node
+loses no set."""
 REPORT_S = 10.0
 """Interval of the messages about the progress of a replay, seconds."""
 LINGER_S = 0.5
@@ -79,16 +80,17 @@ class DemoError(Exception):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One image set of the drive, as it is written to the bag.
+    """One image set of the drive, with the content that the bag receives.
 
     Attributes:
-        rig: the cameras.
-        stamps_ns: (N,) exposure times.
-        world_from_ego: (N, 4, 4) poses at these times.
-        jpegs: N files.
-        stamp_ns: mean exposure time.
-        boxes: all objects that the cameras see, in the ego frame at ``stamp_ns``.
-        labels: (n,) their nuScenes classes.
+        rig: the N cameras.
+        stamps_ns: (N,) exposure times of the images, nanoseconds.
+        world_from_ego: (N, 4, 4) ego poses at these times.
+        jpegs: content of N JPEG files.
+        stamp_ns: mean exposure time, nanoseconds.
+        boxes: boxes of the n objects that are visible in at least one image, in the ego frame at
+            ``stamp_ns``.
+        labels: (n,) indices of the boxes' classes in ``NUSCENES_CLASSES``.
     """
 
     rig: CameraRig
@@ -122,7 +124,7 @@ def _snapshot(
     scene: SyntheticScene, rig: CameraRig, moment_s: float, size: tuple[int, int]
 ) -> Snapshot:
     frame = render_frame(scene, rig, moment_s, start_ns=START_NS, width=size[0], height=size[1])
-    assert frame.world_from_ego is not None  # render_frame knows the poses
+    assert frame.world_from_ego is not None  # render_frame always sets the poses
     jpegs = tuple(
         cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[
             1
@@ -155,8 +157,8 @@ class DemoSubscriber:
     Attributes:
         counts: number of detections by stamp in nanoseconds.
         objects: ``~/objects`` by stamp.
-        class_names: names of the labels in ``objects``.
-        latency: values of the newest diagnostics about latency.
+        class_names: class names of the labels in ``objects``.
+        latency: values of the newest diagnostic status of the area latency.
     """
 
     def __init__(self, node: Node) -> None:
@@ -186,9 +188,11 @@ class DemoSubscriber:
                 self.latency = {entry.key: entry.value for entry in status.values}
 
     def result_stamp(self, moment_ns: int) -> int | None:
-        """Return the stamp of the result for the image set at ``moment_ns``, None without one.
+        """Return the stamp of the result for the image set with the stamp ``moment_ns``, or None
+        if there is no result.
 
-        A result without the image of a camera that was decoded too late has another mean stamp.
+        The two stamps can differ: if an image was decoded too late, the result does not use it,
+        and the stamp of the result is the mean of fewer exposure times.
         """
         nearest = min(self.objects, key=lambda stamp: abs(stamp - moment_ns), default=None)
         if nearest is None or abs(nearest - moment_ns) > SET_PERIOD_S / 2 * 1e9:
@@ -203,8 +207,8 @@ class DemoSubscriber:
 def collect_results(
     arguments: list[str], log_path: Path, replay_s: float, sets: int
 ) -> DemoSubscriber:
-    """Launch the detector and return its results when the launch has ended; print the number of
-    results so far, out of ``sets``.
+    """Launch the detector and return its results when the launch has ended. Meanwhile, print at
+    intervals how many of the ``sets`` image sets have results.
 
     Raises:
         DemoError: the launch failed or did not end in time, or there are no results.
@@ -274,7 +278,7 @@ def render_figure(snapshots: list[Snapshot], subscriber: DemoSubscriber) -> np.n
         raise DemoError('no result has the stamp of an image set')
     snapshot, stamp = min(with_result, key=lambda pair: abs(pair[0].stamp_ns - wanted_ns))
     detections = subscriber.detections(stamp).above(FIGURE_SCORE)
-    detections = replace(detections, track_ids=None)  # in one image they only cover boxes
+    detections = replace(detections, track_ids=None)  # the text of the ids would cover boxes
     caption = f'median latency {subscriber.latency.get("total_p50_ms", "?")} ms'
     return compose(
         snapshot.frame(),
@@ -286,7 +290,7 @@ def render_figure(snapshots: list[Snapshot], subscriber: DemoSubscriber) -> np.n
 
 
 def launch_command(arguments: list[str]) -> str:
-    """Return the command of a launch for a shell."""
+    """Return the shell command that launches the detector with ``arguments``."""
     return shlex.join(['ros2', 'launch', PACKAGE, LAUNCH_FILE, *arguments])
 
 
@@ -302,7 +306,7 @@ def next_steps(arguments: list[str]) -> str:
 def run_node(
     options: argparse.Namespace, bag: Path, log: Path, sets: int
 ) -> tuple[DemoSubscriber, list[str]]:
-    """Run the detector on ``bag``, which has ``sets`` image sets, and return its results and the
+    """Run the detector on ``bag``, which contains ``sets`` image sets. Return the results and the
     arguments of the launch.
 
     If the machine is too slow for the rate of the replay, the replay is repeated at a lower rate.
@@ -318,7 +322,7 @@ def run_node(
         replay_s = sets * SET_PERIOD_S / rate
         print(f'running: {launch_command(arguments)}')
         print(
-            f'  its log: {log}; once the node runs, the replay takes {replay_s:.0f} s',
+            f'  log of the launch: {log}; the replay takes {replay_s:.0f} s after the node starts',
             flush=True,
         )
         subscriber = collect_results(arguments, log, replay_s, sets)
@@ -332,8 +336,8 @@ def run_node(
 
 
 def slower(rate: float, latency_s: float) -> float:
-    """Return a rate of at most half of ``rate`` at which a node of this latency keeps up, or
-    SLOWEST_RATE if that is higher. The rate has at most three decimals.
+    """Return a rate of at most half of ``rate`` at which a node with this latency loses no image
+    set, but at least SLOWEST_RATE. The rate has at most three decimals.
     """
     fitting = min(rate / 2, SET_PERIOD_S / (SPARE_TIME * max(latency_s, 1e-3)))
     return max(SLOWEST_RATE, math.floor(fitting * 1000) / 1000)
@@ -344,7 +348,7 @@ def run(options: argparse.Namespace) -> None:
 
     Raises:
         DemoError: there are no results.
-        ValueError: there is no such checkpoint or device.
+        ValueError: the checkpoint or the device does not exist.
     """
     locate(options.checkpoint)
     if options.device != 'auto':
@@ -382,7 +386,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--checkpoint',
         default=BUNDLED_WEIGHTS,
-        help='a checkpoint file, or the name of bundled or downloaded weights (default small)',
+        help='checkpoint file, or name of bundled or downloaded weights (default small)',
     )
     parser.add_argument('--device', default='cpu', help='cpu, cuda or auto (default cpu)')
     parser.add_argument(
@@ -397,7 +401,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         '--rate',
         type=positive,
         default=0.5,
-        help='speed of the replay (default 0.5, slow enough for two CPU cores)',
+        help='speed of the replay relative to real time (default 0.5, slow enough for two CPU '
+        'cores)',
     )
     return parser.parse_args(argv)
 

@@ -21,21 +21,23 @@ CONFIG = Path(get_package_share_directory(PACKAGE)) / 'config'
 DEFAULT_PARAMS_FILE = str(CONFIG / 'detector.yaml')
 PRESETS = sorted(path.stem for path in (CONFIG / 'cameras').glob('*.yaml'))
 CHOICES: dict[str, list[str]] = {}
-"""Values of the arguments that have a fixed set of them."""
+"""Allowed values by argument name, for the arguments that have a fixed set of values."""
 BOOLEAN = ['true', 'false', 'True', 'False']
 DEVICE = r'(auto|cpu|cuda(:\d+)?)?'
 MAX_PORT = 65535
 
 
 class ArgumentsError(RuntimeError):
-    """Arguments are invalid; the message names each of them and the remedy."""
+    """Arguments are invalid; the message names each invalid argument and its remedy."""
 
 
 def _argument(
     name: str, default: str, description: str, choices: list[str] | None = None
 ) -> DeclareLaunchArgument:
-    """Return an argument. ``choices`` are checked with the other values: launch would only reject
-    the first invalid one, without a suggestion.
+    """Return an argument of the launch file.
+
+    ``choices`` are stored in ``CHOICES`` and checked by ``_Reader``. They are not passed to
+    launch, because launch would reject only the first invalid argument, without a suggestion.
     """
     if choices:
         CHOICES[name] = choices
@@ -44,7 +46,9 @@ def _argument(
 
 
 def _listed(choices: Iterable[str]) -> str:
-    """Return the choices without the empty one and without the spelling of Python."""
+    """Return the choices as a text, without the empty choice and without True and False, which
+    mean the same as true and false.
+    """
     return ', '.join(choice for choice in choices if choice and not choice[0].isupper())
 
 
@@ -53,24 +57,25 @@ ARGUMENTS = [
     _argument(
         'camera_preset',
         '',
-        'Cameras and frames that replace the cameras and frames of params_file: a file, or one of '
-        f'{", ".join(PRESETS)}.',
+        'Preset whose cameras and tf frames replace those in params_file: the path of a YAML '
+        f'file, or one of {", ".join(PRESETS)}.',
     ),
     _argument(
         'checkpoint',
         '',
         'Weights: a name (`ros2 run bevdepth_ros weights list`) or a .safetensors, .pth or .ckpt '
-        'file. If empty, as in params_file.',
+        'file. If empty, the value in params_file applies.',
     ),
     _argument(
         'device',
         '',
-        'Device of the network: auto, cpu, cuda or cuda:<n>. If empty, as in params_file.',
+        'Device of the network: auto, cpu, cuda or cuda:<n>. If empty, the value in params_file '
+        'applies.',
     ),
     _argument(
         'precision',
         '',
-        'Precision of the network. If empty, as in params_file.',
+        'Precision of the network. If empty, the value in params_file applies.',
         ['', 'auto', 'fp32', 'fp16', 'bf16'],
     ),
     _argument(
@@ -80,15 +85,23 @@ ARGUMENTS = [
         'live cameras are used.',
     ),
     _argument('rate', '1.0', 'Speed of the replay relative to real time.'),
-    _argument('start', '0.0', 'Seconds of the bag to leave out at its beginning.'),
-    _argument('duration', '', 'Seconds of the bag to replay. If empty, to its end.'),
+    _argument('start', '0.0', 'Number of seconds to skip at the beginning of the bag.'),
+    _argument(
+        'duration',
+        '',
+        'Number of seconds of the bag to replay. If empty, the bag is replayed to its end.',
+    ),
     _argument(
         'start_paused',
         'false',
         'Begin the replay paused; services of /bag_player resume or step it.',
         BOOLEAN,
     ),
-    _argument('step', '0.1', 'Seconds of the bag that the service ~/step of /bag_player plays.'),
+    _argument(
+        'step',
+        '0.1',
+        'Number of seconds of the bag that each call of the service /bag_player/step plays.',
+    ),
     _argument('loop', 'false', 'Replay the bag again and again.', BOOLEAN),
     _argument(
         'record',
@@ -99,18 +112,18 @@ ARGUMENTS = [
     _argument(
         'use_sim_time',
         '',
-        'Take the time from /clock. If empty, it is true with a bag, whose replay publishes '
-        '/clock, and otherwise as in params_file.',
+        'If true, the nodes take the time from /clock. If empty, it is true with bag:=, because '
+        'the replay publishes /clock; without a bag, the value in params_file applies.',
         ['', *BOOLEAN],
     ),
     _argument(
-        'rviz', 'false', 'Open RViz with boxes, cameras and tf, where it is installed.', BOOLEAN
+        'rviz', 'false', 'Open RViz with boxes, cameras and tf, if RViz is installed.', BOOLEAN
     ),
     _argument(
         'foxglove_layout',
         '',
-        'Path of the Foxglove layout to write, for these cameras and topics. If empty, none is '
-        'written.',
+        'Path of a Foxglove layout to write for the cameras and topics of this launch. If empty, '
+        'no layout is written.',
     ),
     _argument(
         'visualizer',
@@ -119,14 +132,18 @@ ARGUMENTS = [
         'and bevdepth_visualizer/image/compressed.',
         BOOLEAN,
     ),
-    _argument('viewer', '', 'With web, a live view is served for browsers.', ['', 'web']),
+    _argument('viewer', '', 'If web, a live view for browsers is served.', ['', 'web']),
     _argument('viewer_host', '127.0.0.1', 'Address that the live view listens on.'),
-    _argument('viewer_port', '8080', 'Port of the live view, or the next free port.'),
+    _argument(
+        'viewer_port',
+        '8080',
+        'Port of the live view. If this port is in use, the next free port is used.',
+    ),
     _argument('namespace', '', 'Namespace of the detector and of its output topics.'),
     _argument(
         'autostart',
         'true',
-        'Configure and activate the detector; with false, use `ros2 lifecycle set` instead.',
+        'Configure and activate the detector. If false, do this with `ros2 lifecycle set`.',
         BOOLEAN,
     ),
 ]
@@ -135,15 +152,18 @@ ARGUMENTS = [
 
 @dataclass(frozen=True)
 class Arguments:
-    """Valid values of all arguments; the names are those of the launch arguments.
+    """Valid values of all arguments. An attribute that is not listed here is the value of the
+    launch argument with the same name.
 
     Attributes:
-        params_files: parameter files in the order in which they apply, without the default file:
-            its values are the defaults of the nodes, and passing it would override the
-            parameters that an enclosing launch file sets for all nodes.
-        overrides: parameters of the detector that are launch arguments.
-        use_sim_time: None if it is not set.
-        is_direct: this launch file is the one that ``ros2 launch`` was called with.
+        params_files: parameter files in the order in which they apply. The default file is left
+            out: the nodes have its values as defaults anyway, and passing this file would
+            override the parameters that an enclosing launch file sets for all nodes.
+        overrides: the arguments checkpoint, device and precision that are not empty; they
+            override parameters of the detector.
+        use_sim_time: None if neither this argument nor ``bag`` is given.
+        is_direct: True if ``ros2 launch`` was called with this launch file, False if another
+            launch file includes it.
     """
 
     params_files: tuple[str, ...]
@@ -225,8 +245,8 @@ class _Reader:
         return path
 
     def bag(self) -> str:
-        """Return the path of the bag, empty if none is given; add a problem if it cannot be
-        opened.
+        """Return the path of the bag, or an empty string if no bag is given. Add a problem if the
+        bag cannot be opened.
         """
         path = self.values['bag']
         if path and not Path(path).exists():
@@ -240,7 +260,9 @@ class _Reader:
         return path
 
     def start(self) -> float:
-        """Return the seconds to leave out; add a problem if ``bag`` has found a shorter bag."""
+        """Return the number of seconds to skip; add a problem if the bag is shorter. Call ``bag``
+        first, because it reads the duration of the bag.
+        """
         start_s = self.not_negative('start')
         if start_s > self._bag_s:
             self.problems.append(
@@ -250,14 +272,14 @@ class _Reader:
         return start_s
 
     def record(self) -> str:
-        """Return the folder of the recording; add a problem if it exists."""
+        """Return the folder for the recording; add a problem if the folder already exists."""
         path = self.values['record']
         if path and Path(path).exists():
             self.problems.append(f'record:={path} exists: choose another folder, or remove it')
         return path
 
     def check_weights(self) -> None:
-        """Check that the file or the name of weights exists."""
+        """Add a problem if ``checkpoint`` is neither a file nor a name of weights."""
         if self.values['checkpoint']:
             try:
                 locate(self.values['checkpoint'])
@@ -265,7 +287,7 @@ class _Reader:
                 self.problems.append(f'checkpoint:={error}')
 
     def check_choices(self) -> None:
-        """Check the arguments that have a fixed set of values."""
+        """Add a problem for each argument that does not have one of its allowed values."""
         for name, choices in CHOICES.items():
             value = self.values[name]
             if value not in choices:
@@ -282,14 +304,15 @@ class _Reader:
 
 
 def read_arguments(context: LaunchContext, launch_file: str) -> Arguments:
-    """Return the arguments of one ``detect.launch.py`` in a launch.
+    """Return the checked arguments that ``detect.launch.py`` received in a launch.
 
     Args:
         context: context of the launch.
         launch_file: path of ``detect.launch.py``.
 
     Raises:
-        ArgumentsError: an argument is invalid, or unknown although the file is launched directly.
+        ArgumentsError: an argument is invalid, or the command line launches ``launch_file``
+            directly and contains an unknown argument.
     """
     values = {
         argument.name: context.launch_configurations[argument.name] for argument in ARGUMENTS
@@ -335,8 +358,8 @@ def _converted(reader: _Reader, is_direct: bool) -> Arguments:
 def is_launched_directly(launch_file: str, argv: Sequence[str]) -> bool:
     """True if the command line ``argv`` launches ``launch_file`` itself.
 
-    If another launch file includes this one, the command line contains arguments of that file,
-    which this file cannot check.
+    If another launch file includes ``launch_file``, the command line contains arguments of the
+    enclosing file, which cannot be checked here.
     """
     words = [word for word in argv[1:] if not word.startswith('-') and ':=' not in word]
     if words[-2:] == [PACKAGE, LAUNCH_FILE]:
@@ -357,6 +380,8 @@ def unknown_arguments(words: Iterable[str]) -> list[str]:
 
 
 def suggestion(word: str, names: Iterable[str]) -> str:
-    """Return `` (did you mean X?)`` for the most similar name, or an empty string."""
+    """Return `` (did you mean X?)`` with the name that is most similar to ``word``, or an empty
+    string if no name is similar.
+    """
     nearest = difflib.get_close_matches(word, list(names), 1)
     return f' (did you mean {nearest[0]}?)' if nearest else ''

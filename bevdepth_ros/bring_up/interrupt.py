@@ -13,13 +13,13 @@ def leave_sigint_to_launch(context: LaunchContext) -> None:
     """Make SIGINT raise no KeyboardInterrupt while the launch of ``context`` runs.
 
     Launch reads signals from a file descriptor in its event loop and then shuts down. But Python
-    also raises KeyboardInterrupt at any place in the main thread. If that place is the start of a
-    process or the handling of the shutdown, the rest of it is left out: the process is not ended,
-    or the thread of the ROS node of launch is not, and the launch runs forever. A shell, and
-    ``timeout``, often send SIGINT twice.
+    also raises KeyboardInterrupt at any place in the main thread. While launch starts a process or
+    handles the shutdown, this exception skips the remaining statements. Then a process or the
+    thread of launch's ROS node is not ended, and the launch runs forever. Shells and the command
+    ``timeout`` often send SIGINT twice.
 
-    After the launch, SIGINT has its previous effect. A launch in another thread than the main one
-    receives no signals and needs nothing.
+    After the launch, SIGINT has its previous effect. Python handles signals only in the main
+    thread, so nothing is changed for a launch in another thread.
     """
     if threading.current_thread() is not threading.main_thread():
         return

@@ -1,4 +1,4 @@
-"""Configures and activates a lifecycle node of a launch; repeats requests that DDS loses."""
+"""Configures and activates a lifecycle node of a launch, and repeats requests that DDS lost."""
 
 from __future__ import annotations
 
@@ -20,31 +20,35 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 
 OTHERS_TIMEOUT_S = 30.0
-"""Longest wait of a discovered node for the end of other nodes with the same name, seconds. DDS
-lists killed nodes for 20 s."""
+"""Longest wait, in seconds, until other nodes with the name of our node have ended. DDS lists a
+killed node for another 20 s."""
 APPEARANCE_TIMEOUT_S = 600.0
-"""Longest wait until the node is discovered; importing torch takes minutes on a busy machine."""
+"""Longest wait, in seconds, until DDS has discovered our node. Importing torch takes minutes on a
+busy machine."""
 RESPONSE_S = 1.0
-"""A request without a response for this time is sent again, unless the node is in a transition."""
+"""A request is sent again if no response arrives within this time, in seconds, unless the node is
+in a transition."""
 ATTEMPTS = 5
 FIRST_LOG_S = 5.0
-"""Waiting is first logged after this time, seconds, then after twice this time, and so on."""
+"""Waiting is logged after this time, in seconds, and again each time the waiting time has
+doubled."""
 SLOW_S = 300.0
-"""Waiting is normal before this time, and logged as a warning after it."""
+"""Waiting is logged as information before this time, in seconds, and as a warning after it."""
 POLL_S = 0.05
 GRAPH_POLL_S = 1.0
-"""Interval of the search for other nodes of the same name after the bring-up, seconds."""
+"""Interval, in seconds, at which other nodes with the same name are searched after the
+bring-up."""
 SIGNAL_S = 5.0
-"""Ctrl-C reaches the processes of a launch in any order. If one ends before the launch shuts down,
-the launch has this time, seconds, before the end of the process is an error."""
+"""Ctrl-C reaches the launch and its processes in any order. The end of a process after Ctrl-C is
+an error only if the launch does not shut down within this time, in seconds."""
 
 
 class BringUpError(Exception):
     """The node did not become active; the message gives the reason.
 
     Attributes:
-        transition: label of the transition that a user can request when the cause is removed;
-            empty if the node does not run.
+        transition: label of the transition that failed. The user can request this transition
+            again after removing the cause. Empty if no transition failed.
     """
 
     def __init__(self, message: str, transition: str = '') -> None:
@@ -56,8 +60,8 @@ class BringUpEnded(Event):
     """The bring-up of a node has succeeded or failed.
 
     Attributes:
-        node: the node; a launch can bring up several.
-        error: why it failed; None if the node is active.
+        node: the node; a launch can bring up several nodes.
+        error: error of the bring-up; None if the node is active.
     """
 
     name = 'bevdepth_ros.BringUpEnded'
@@ -74,21 +78,24 @@ def bring_up(
     subscriber: Node | None = None,
     topic: str = '',
 ) -> list:
-    """Return actions that configure and activate a node, to be executed after the action that
-    starts it.
+    """Return launch actions that configure and activate a node. Execute them after the action
+    that starts the process of the node.
 
     Args:
         node: the lifecycle node.
-        enclave: see ``new_enclave``; the node has the ROS argument ``--enclave`` with it.
-        autostart: false: only wait until the node is active; the user changes its state.
-        on_end: receives the launch context and the BringUpError, or None if the node is active,
-            and returns actions.
-        subscriber: node of the same launch that must also subscribe to ``topic`` first.
-        topic: fully qualified name.
+        enclave: result of ``new_enclave``; the node must have received it as its ROS argument
+            ``--enclave``.
+        autostart: if False, the actions only wait until the node is active, and the user must
+            request the transitions.
+        on_end: called at the end of the bring-up with the launch context and the BringUpError,
+            or None if the node is active; returns the actions to execute then.
+        subscriber: another node of this launch, or None. If it is given, the bring-up ends only
+            after ``topic`` has a subscriber.
+        topic: fully qualified name of the topic for ``subscriber``.
     """
 
     async def run(context: LaunchContext) -> None:
-        with suppress(asyncio.CancelledError):  # launch would report it as an error of this action
+        with suppress(asyncio.CancelledError):  # launch would report the cancellation as an error
             started = _BringUp(context, node, enclave, subscriber, topic)
             error = await started.attempt(autostart)
             await context.emit_event(BringUpEnded(node, error))
@@ -105,26 +112,27 @@ def bring_up(
 
 
 def new_enclave() -> str:
-    """Return an enclave that only the node of this launch has, or '' if SROS 2 is in use, whose
-    keys belong to enclaves that the user chooses.
+    """Return a new enclave, which only the node of this launch has. If SROS 2 is in use, return
+    '', because the keys of SROS 2 belong to enclaves that the user chooses.
 
-    The graph names the enclave of each node, so it shows which of two nodes of the same name
-    belongs to this launch.
+    The ROS graph lists the enclave of each node. If two nodes have the same name, the enclave
+    shows which node belongs to this launch.
     """
     is_secure = os.environ.get('ROS_SECURITY_ENABLE', '').lower() == 'true'
     return '' if is_secure else f'/bevdepth_{uuid.uuid4().hex}'
 
 
 def is_interrupted(return_code: int | None) -> bool:
-    """Return True if a process with this exit status was perhaps ended by SIGINT or SIGTERM."""
+    """Return True if SIGINT or SIGTERM may have ended a process that has this exit status."""
     return return_code in (0, -signal.SIGINT, -signal.SIGTERM)
 
 
 class _BringUp:
-    """Asks a node for its state and for transitions until it is active.
+    """Requests the transitions of a node until the node is active.
 
     DDS can lose a request or a response, even after both sides have discovered the service. So a
-    request without a response is sent again, and success is read from the state of the node.
+    request without a response is sent again. The state of the node shows whether a transition
+    succeeded.
     """
 
     def __init__(
@@ -144,7 +152,7 @@ class _BringUp:
         self._is_reported = False
 
     async def attempt(self, autostart: bool) -> BringUpError | None:
-        """Bring the node up; return None when it is active, or the error."""
+        """Bring up the node; return None if the node is active, otherwise the error."""
         try:
             await self._run(autostart)
         except BringUpError as error:
@@ -155,8 +163,8 @@ class _BringUp:
         return None
 
     async def report_other_nodes(self) -> None:
-        """Report other nodes of this name, until the process of the node ends: DDS can discover
-        them seconds after the node is active.
+        """Report other nodes with the name of our node until the process of our node ends. DDS may
+        discover another node only seconds after our node has become active.
         """
         while self._process.return_code is None:
             self._find_others()
@@ -177,8 +185,8 @@ class _BringUp:
         await self._wait_for_subscriber()
 
     async def _wait_for_the_only_node(self) -> None:
-        """Wait until the node is discovered, and no other node has its name, because the other one
-        would receive our requests.
+        """Wait until our node is discovered and no other node has the same name. Another node with
+        this name would receive our requests.
         """
         while not self._nodes()[0]:
             if self._seconds() > APPEARANCE_TIMEOUT_S:
@@ -196,7 +204,9 @@ class _BringUp:
             await self._pause(self._name_is_taken())
 
     def _find_others(self) -> bool:
-        """Return True if another node has this name; report it when it appears."""
+        """Return True if another node has the name of our node; log a warning when such a node
+        appears.
+        """
         has_others = bool(self._nodes()[1])
         if has_others and not self._is_reported:
             self._log.warning(self._name_is_taken())
@@ -204,7 +214,9 @@ class _BringUp:
         return has_others
 
     def _nodes(self) -> tuple[list[str], list[str]]:
-        """Return the enclaves of the discovered nodes of this name: of ours, and of others."""
+        """Return the enclaves of the discovered nodes that have the name of our node: a list for
+        our node, which is empty if it is not discovered yet, and a list for other nodes.
+        """
         enclaves = [
             enclave
             for name, namespace, enclave in self._ros.get_node_names_and_namespaces_with_enclaves()
@@ -218,8 +230,8 @@ class _BringUp:
     def _name_is_taken(self) -> str:
         domain = os.environ.get('ROS_DOMAIN_ID') or 0
         return (
-            f'another node in ROS domain {domain} is named {self._name}: end it, or set '
-            'namespace:= or ROS_DOMAIN_ID'
+            f'another node in ROS domain {domain} is named {self._name}: end the other node, or '
+            'set namespace:= or ROS_DOMAIN_ID'
         )
 
     def _seconds(self) -> float:
@@ -228,11 +240,14 @@ class _BringUp:
     async def _reach(self, verb: str, transition_id: int, goal: int) -> None:
         for _ in range(ATTEMPTS):
             await self._wait_for_the_only_node()
-            response = await self._request(transition_id, f'it has the request to {verb}')
+            response = await self._request(
+                transition_id, f'the node has not yet responded to the request to {verb}'
+            )
             if await self._state() == goal:
                 return
             if response is not None and not response.success:
-                await self._watch(RESPONSE_S)  # an interrupted node fails its transition and ends
+                # An interrupted node first fails the transition, and then its process ends.
+                await self._watch(RESPONSE_S)
                 raise BringUpError(
                     f'{self._name} did not {verb}; the node has logged the reason above', verb
                 )
@@ -256,7 +271,7 @@ class _BringUp:
                 return None
         return future.result()
 
-    async def _state(self, waiting: str = 'it does not respond') -> int:
+    async def _state(self, waiting: str = 'the node does not respond') -> int:
         while True:
             future = self._get.call_async(GetState.Request())
             if await self._is_done(future, waiting):
@@ -264,7 +279,7 @@ class _BringUp:
             self._get.remove_pending_request(future)
 
     async def _is_done(self, future: Any, waiting: str) -> bool:
-        """Return True if a response came within RESPONSE_S."""
+        """Wait for at most RESPONSE_S; return True if the response has arrived."""
         deadline = time.monotonic() + RESPONSE_S
         while not future.done() and time.monotonic() < deadline:
             await self._pause(waiting)
@@ -284,13 +299,15 @@ class _BringUp:
         return self._ros.count_subscribers(self._topic) > 0
 
     async def _watch(self, seconds: float) -> None:
-        """Wait; raise if the node's process ends meanwhile."""
+        """Wait for ``seconds``; raise BringUpError if the node's process ends during this time."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             await self._pause()
 
     async def _pause(self, waiting: str = '') -> None:
-        """Sleep for ``POLL_S``; log the reason at intervals; raise if the node's process ended."""
+        """Sleep for ``POLL_S``. Log ``waiting``, the reason for the wait, at growing intervals.
+        Raise BringUpError if the node's process has ended.
+        """
         self._find_others()
         if self._process.return_code is not None:
             raise BringUpError(

@@ -17,20 +17,21 @@ from bevdepth_ros.bring_up.views import RvizCamera
 from bevdepth_ros.launching import PACKAGE
 
 END_WITH_LAUNCH = 'setpriv --pdeathsig TERM' if shutil.which('setpriv') else ''
-"""Command of util-linux before each command: the kernel ends the process when launch dies."""
+"""Prefix of the command of each process. The program setpriv of util-linux makes the kernel end
+the process when launch dies. The prefix is empty if setpriv is not installed."""
 
 
 def _program(package: str, executable: str) -> dict[str, Any]:
     """Return the arguments of ``Node`` that start a program of a package.
 
     The prefix is needed because ``ros2 launch`` ends its processes on SIGINT only. If SIGTERM or
-    SIGKILL ends the launch, its processes would continue.
+    SIGKILL ended the launch, its processes would continue without this prefix.
     """
     prefix = LaunchConfiguration('launch-prefix', default=END_WITH_LAUNCH)
     return {
         'package': package,
         'executable': executable,
-        'exec_name': executable,  # the log would show the first word of the prefix otherwise
+        'exec_name': executable,  # without it, the log shows the first word of the prefix
         'prefix': prefix,
         'output': 'screen',
     }
@@ -48,14 +49,16 @@ def _time_source(arguments: Arguments) -> dict[str, Any]:
 
 
 def _parameters(arguments: Arguments, overrides: dict[str, Any]) -> list:
-    """Return the parameters of a node: files first, then those that launch arguments set."""
+    """Return the parameters of a node: first the parameter files, then the parameters that launch
+    arguments set.
+    """
     last = _time_source(arguments) | overrides
     return [*arguments.params_files, *([last] if last else [])]
 
 
 def detector_node(arguments: Arguments, enclave: str) -> LifecycleNode:
-    """Return the detector, which stays unconfigured until it is brought up; ``enclave`` is that of
-    ``bring_up``.
+    """Return the detector, which stays unconfigured until it is brought up. ``bring_up`` must
+    receive the same ``enclave``.
     """
     overrides = {name: _text(value) for name, value in arguments.overrides.items()}
     return LifecycleNode(
@@ -68,7 +71,9 @@ def detector_node(arguments: Arguments, enclave: str) -> LifecycleNode:
 
 
 def player_node(arguments: Arguments, detector: ResolvedDetector) -> Node:
-    """Return the replay of the bag, without what an earlier run of ``detector`` published."""
+    """Return the player of the bag. It does not play the topics of ``detector``, which are in the
+    bag if the bag was recorded while the detector ran.
+    """
     options = {
         '--rate': arguments.rate,
         '--start-offset': arguments.start,
@@ -92,11 +97,10 @@ def player_node(arguments: Arguments, detector: ResolvedDetector) -> Node:
 
 
 def _own_topics(detector: ResolvedDetector) -> str:
-    """Return a pattern of what the detector and the visualizer publish.
+    """Return a regular expression that matches the topics of the detector and the visualizer.
 
-    A recording of all topics of a graph contains these messages. If they were replayed, two
-    sources would publish each result, and a recorded transition event would look like one of the
-    running node.
+    A recording of all topics contains these topics. If they were replayed, each result would have
+    two publishers, and a recorded transition event would look like an event of the running node.
     """
     namespace = detector.namespace.rstrip('/')
     patterns = [f'{re.escape(f"{namespace}/{name}/")}.*' for name in (DETECTOR, VISUALIZER)]
@@ -156,7 +160,9 @@ def rviz_node(arguments: Arguments, config: str) -> Node:
 
 
 def republisher_node(camera: RvizCamera) -> Node:
-    """Return a node that republishes images of a camera as raw images on a topic for RViz."""
+    """Return a node that republishes the images of a camera as raw images, on the topic that RViz
+    reads.
+    """
     source = 'in' if camera.transport == 'raw' else f'in/{camera.transport}'
     name = re.sub('[^0-9A-Za-z]', '_', camera.source.name)
     return Node(
@@ -169,7 +175,7 @@ def republisher_node(camera: RvizCamera) -> Node:
 
 
 def is_installed(package: str) -> bool:
-    """True if a ROS package is in the environment."""
+    """Return True if a ROS package is in the environment."""
     try:
         get_package_prefix(package)
     except PackageNotFoundError:

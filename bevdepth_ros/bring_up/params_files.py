@@ -12,8 +12,8 @@ import yaml
 HEADER = 'ros__parameters'
 REMEDY = f"begin the file with the lines '/**:' and '  {HEADER}:', and indent the parameters"
 PERHAPS_MEANT, SURELY_MEANT = 0.6, 0.8
-"""Similarity of two names, as of difflib, from which one is suggested in place of the other; the
-higher one in blocks that may contain parameters of other nodes."""
+"""Smallest similarity, as difflib computes it, at which a known name is suggested for an unknown
+name. SURELY_MEANT applies to blocks that may contain parameters of other nodes."""
 
 
 class ParametersError(RuntimeError):
@@ -21,11 +21,11 @@ class ParametersError(RuntimeError):
 
 
 def check_file(path: str) -> None:
-    """Check that ``path`` is a YAML file with all parameters in blocks of nodes, and no empty
-    value.
+    """Check that ``path`` is a YAML file in which all parameters are in blocks of nodes and have
+    values.
 
     Raises:
-        ParametersError: it is not.
+        ParametersError: the file is not valid.
     """
     document = _document(path)
     if HEADER in document:
@@ -48,32 +48,34 @@ def check_blocks(path: str, names: Sequence[str]) -> None:
 
     Args:
         path: a valid file.
-        names: fully qualified; the first is the node that the file is most likely written for.
+        names: fully qualified names. The first name is the node for which the file was most
+            likely written.
 
     Raises:
-        ParametersError: no block applies to any of them.
+        ParametersError: no block applies to any of the nodes.
     """
     patterns = [pattern for pattern, _ in _blocks(_document(path))]
     if patterns and not any(_matches(pattern, name) for pattern in patterns for name in names):
         raise ParametersError(
-            f'{path} has parameters of {", ".join(patterns)}, but none of {names[0]}: rename the '
-            'block to /**, or set namespace:= so that the names are equal'
+            f'{path} has parameters for {", ".join(patterns)}, but none for {names[0]}: rename '
+            'the block to /**, or set namespace:= so that the names are equal'
         )
 
 
 def check_names(path: str, node: str, known: Collection[str]) -> None:
-    """Check that the parameters for ``node`` in a file exist.
+    """Check that ``node`` has the parameters that a file sets for it.
 
-    A block with a wildcard may also contain parameters of other nodes. There, only a name that is
-    similar to a known one is an error.
+    A block with a wildcard may also contain parameters of other nodes. In such a block, an unknown
+    name is an error only if it is similar to a known name.
 
     Args:
         path: a valid file.
-        node: fully qualified.
-        known: names of its parameters; of those with dots, the part before the first dot.
+        node: fully qualified name of the node.
+        known: names of the parameters of the node; for a name with dots, only the part before the
+            first dot.
 
     Raises:
-        ParametersError: a name is unknown.
+        ParametersError: the file sets an unknown parameter.
     """
     problems = []
     for pattern, parameters in _blocks(_document(path)):
@@ -120,7 +122,9 @@ def _outside(block: dict) -> Iterator[str]:
 
 
 def _empty(block: dict) -> Iterator[str]:
-    """Yield the parameters without a value; a block of a node may be empty."""
+    """Yield the names of the parameters that have no value or an empty list. A block
+    ``ros__parameters`` may be empty.
+    """
     for key, value in block.items():
         if isinstance(value, dict):
             yield from _empty(value)
@@ -129,7 +133,9 @@ def _empty(block: dict) -> Iterator[str]:
 
 
 def _blocks(block: dict, prefix: str = '') -> Iterator[tuple[str, dict]]:
-    """Yield the names of nodes, with wildcards, and the parameters that a file has for them."""
+    """Yield, for each block ``ros__parameters``, the name of the node, which may contain
+    wildcards, and the parameters.
+    """
     for key, value in block.items():
         if key == HEADER:
             yield prefix, value if isinstance(value, dict) else {}
@@ -138,7 +144,9 @@ def _blocks(block: dict, prefix: str = '') -> Iterator[tuple[str, dict]]:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """True if rcl applies a block to a node: /* stands for one token, /** for any number."""
+    """Return True if rcl applies a block called ``pattern`` to the node ``name``. In a pattern,
+    /* stands for one token of the name, and /** for any number of tokens.
+    """
     tokens = {'/**': r'(/\w+)*', '/*': r'/\w+'}
     parts = re.split(r'(/\*\*|/\*)', pattern)
     return (

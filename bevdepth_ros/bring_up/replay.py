@@ -1,10 +1,12 @@
-"""Start and end of a replay: when the bag starts, and what happens when a process ends.
+"""Ends the launch after the replay of a bag.
+
+A replay passes through these states:
 
 | state | ends when | then |
 | --- | --- | --- |
-| bring-up | the detector is active, and a recorder subscribes to it | the bag is played |
+| bring-up | the detector is active, and with record:= its topic has a subscriber | the bag plays |
 | bring-up | the detector cannot become active | the launch fails |
-| playing | the player ends with 0 | the detector is deactivated |
+| playing | the player ends with exit status 0 | the detector is deactivated |
 | playing | the player fails, or the detector ends | the launch fails |
 | last sets | the detector is inactive, or LAST_SETS_S have passed | the replay is over |
 
@@ -34,7 +36,7 @@ _RUNNING = 'bevdepth_running_replays'
 
 
 def add_replay(context: LaunchContext, detector: LifecycleNode) -> None:
-    """Make the launch also wait for the end of the replay to ``detector``."""
+    """Add the replay to ``detector`` to the replays whose end the launch waits for."""
     context.extend_globals({_RUNNING: {*_running(context), detector}})
 
 
@@ -43,8 +45,8 @@ def _running(context: LaunchContext) -> set[LifecycleNode]:
 
 
 def end_of_replay(detector: LifecycleNode, player: Node) -> list[RegisterEventHandler]:
-    """Return actions that end the launch after ``player``, or fail it if ``detector`` ends
-    early.
+    """Return actions that end the launch after ``player`` has ended. If ``detector`` ends earlier,
+    the actions make the launch fail.
     """
 
     def bag_ended(event: Any, context: LaunchContext) -> list:
@@ -82,8 +84,8 @@ def end_of_replay(detector: LifecycleNode, player: Node) -> list[RegisterEventHa
 
 
 def _failure(reason: str, return_code: int) -> list[TimerAction]:
-    """Fail the launch because a process ended; if a signal ended it, return an action that fails
-    the launch unless it shuts down meanwhile.
+    """Make the launch fail because a process ended. If a signal may have ended the process, return
+    an action that makes the launch fail later, unless the launch shuts down before.
     """
 
     def fail(context: LaunchContext) -> None:

@@ -1,5 +1,5 @@
-"""Resolves names and parameters of the detector as its process will, including the namespace,
-remappings and parameters that enclosing launch files set.
+"""Finds the names and parameters that the process of the detector will have. They include the
+namespace, remappings and parameters that enclosing launch files set.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from bevdepth_ros.rig.settings import COMMON_PARAMETERS, CameraSource, RigSettin
 
 DETECTOR, VISUALIZER, VIEWER = 'bevdepth_detector', 'bevdepth_visualizer', 'bevdepth_viewer'
 OUTPUTS = ('detections', 'objects', 'markers', 'label_info', 'depth_points', 'latency', 'tracks')
-"""Topics of the detector, below its name, that the recorder and the views may subscribe to."""
+"""The recorder and the views may subscribe to these topics ``~/<name>`` of the detector."""
 VIEW_PARAMETERS = (
     'annotations_topic',
     'detector',
@@ -43,22 +43,24 @@ VIEW_PARAMETERS = (
     'rate_hz',
     'width',
 )
-"""Parameters that only the visualizer or the live view has."""
+"""Parameters of the visualizer and the live view that the detector does not have."""
 FIELDS = {field.name: field for field in dataclasses.fields(RigSettings)}
 
 
 @dataclasses.dataclass(frozen=True)
 class ResolvedDetector:
-    """Names and parameters of the detector as its process will have them, before it starts.
+    """Names and parameters that the process of the detector will have after its start.
 
     Attributes:
-        name: fully qualified.
-        namespace: the part of the name before the last slash, ``/`` for the root.
-        rig: parameters of cameras and frames.
-        given: the part of ``rig`` that parameter files or enclosing launch files set, by name.
+        name: fully qualified name of the node.
+        namespace: the part of the name before the last slash, or ``/`` for the root.
+        rig: parameters of cameras and tf frames.
+        given: values of the parameters in ``rig`` that parameter files or enclosing launch files
+            set, by name of the parameter.
         sources: the cameras, with resolved topics.
-        outputs: name of an output, such as ``detections`` -> resolved topic.
-        checkpoint: as given by parameter files or enclosing launch files; empty if it is not.
+        outputs: resolved topic of each output, by name, such as ``detections``.
+        checkpoint: value of the parameter checkpoint in parameter files or enclosing launch files;
+            empty if they do not set this parameter.
     """
 
     name: str
@@ -70,8 +72,8 @@ class ResolvedDetector:
     checkpoint: str
 
     def remappings_for_others(self) -> list[tuple[str, str]]:
-        """Return remappings with which other nodes receive outputs that are remapped with
-        ``~/``.
+        """Return remappings for nodes that subscribe to the default topics of the outputs. With
+        them, such a node also receives an output that is remapped to another topic.
         """
         return [
             (f'{self.name}/{output}', topic)
@@ -106,8 +108,8 @@ def resolve_detector(
 ) -> ResolvedDetector:
     """Return names and parameters of a detector in the current scope.
 
-    A short-lived node with the arguments of the detector provides them. So rclpy merges the
-    parameter files, including blocks with wildcards, and resolves the names.
+    They are read from a temporary node that has the arguments of the detector. So rclpy itself
+    merges the parameter files, including blocks with wildcards, and resolves the names.
 
     Raises:
         ParametersError: a file is malformed, has no block for a node of this launch, has a
@@ -130,10 +132,11 @@ def resolve_detector(
 
 
 def check_weights(detector: ResolvedDetector, required: bool) -> None:
-    """Check that the file or name of weights in the parameters of ``detector`` exists.
+    """Check that the parameter checkpoint of ``detector`` is an existing file or name of weights.
 
     Raises:
-        ParametersError: it does not, or there is none although it is ``required``.
+        ParametersError: the weights do not exist, or the parameter is empty although they are
+            ``required``.
     """
     if detector.checkpoint:
         try:
@@ -148,7 +151,7 @@ def check_weights(detector: ResolvedDetector, required: bool) -> None:
 
 
 def _scope_arguments(context: LaunchContext, namespace: str) -> list[str]:
-    """Return the arguments that launch_ros passes to every node of the scope, and the
+    """Return the ROS arguments that launch_ros passes to every node of the scope, including the
     namespace.
     """
     outer = context.launch_configurations.get('ros_namespace')
@@ -223,7 +226,7 @@ def _resolved_source(node: Node, source: CameraSource) -> CameraSource:
 
 
 def _resolved_topic(node: Node, parameter: str, topic: str) -> str:
-    """Return the name with its namespace and remappings; an empty name stays empty."""
+    """Return the absolute name of ``topic`` after remapping; an empty name stays empty."""
     try:
         return node.resolve_topic_name(topic) if topic else ''
     except Exception as error:  # rclpy raises RCLError, ValueError and others
@@ -231,12 +234,16 @@ def _resolved_topic(node: Node, parameter: str, topic: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return the message of an error of rclpy without the source line that it ends with."""
+    """Return the message of an error of rclpy, without the path of the source file at its end."""
     return str(error).split(', at /')[0]
 
 
 def _checked(name: str, value: Any) -> Any:
-    """Return ``value`` in the type of the parameter's default."""
+    """Return ``value``, converted to the type of the parameter's default.
+
+    Raises:
+        ValueError: the value has another type.
+    """
     default = FIELDS[name].default
     if isinstance(default, tuple):
         if not isinstance(value, (list, tuple)) or not all(

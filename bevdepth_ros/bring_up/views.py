@@ -20,10 +20,11 @@ from bevdepth_ros.bring_up.scope import DETECTOR, VISUALIZER, ResolvedDetector
 from bevdepth_ros.rig.settings import CameraSource, RigSettings
 
 INFO_NAME = 'camera_info'
-"""RViz reads the calibration of an image from the topic with this name in the same namespace."""
+"""RViz reads the calibration of a camera from the topic with this name in the namespace of the
+image topic."""
 DECODED_NAME = 'image_decoded'
 LIDAR_TOPIC = '/LIDAR_TOP'
-"""Topic of the lidar in nuScenes bags; the templates show it."""
+"""Topic of the lidar in nuScenes bags; the templates contain it."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class RvizCamera:
 
     Attributes:
         source: the camera.
-        topic: raw images that RViz can read.
-        has_calibration: CameraInfo is published in the namespace of ``topic``.
+        topic: topic with raw images that RViz can read.
+        has_calibration: True if CameraInfo is published in the namespace of ``topic``.
         transport: ``compressed`` or ``raw`` if images of ``source.image_topic`` must be
             republished on ``topic``; empty if RViz can read them directly.
     """
@@ -64,7 +65,7 @@ def rviz_config(template: str, detector: ResolvedDetector) -> str:
 
     Args:
         template: content of ``config/rviz/bevdepth.rviz``.
-        detector: whose cameras and topics it shows.
+        detector: the detector whose cameras and topics the configuration shows.
     """
     config = _renamed(yaml.safe_load(template), _names(detector))
     manager = config['Visualization Manager']
@@ -87,14 +88,16 @@ def _topic(display: dict) -> str:
 
 
 def _rviz_displays(displays: list[dict], cameras: list[RvizCamera]) -> Iterable[dict]:
-    """Yield the displays of the template; those of ``cameras`` replace its camera displays."""
+    """Yield the displays of the template, with its camera displays replaced by displays of
+    ``cameras``.
+    """
     prototype = next(display for display in displays if display['Class'].endswith('/Camera'))
     yield from (display for display in displays if not display['Class'].endswith('/Camera'))
     for camera in cameras:
         display = copy.deepcopy(prototype)
         display['Name'] = camera.source.name
         display['Topic']['Value'] = camera.topic
-        if not camera.has_calibration:  # boxes cannot be projected without it
+        if not camera.has_calibration:  # without it, boxes cannot be projected into the image
             display['Class'] = 'rviz_default_plugins/Image'
             del display['Visibility']
         yield display
@@ -105,7 +108,7 @@ def foxglove_layout(template: str, detector: ResolvedDetector) -> str:
 
     Args:
         template: content of ``config/foxglove/bevdepth.json``.
-        detector: whose cameras and topics it shows.
+        detector: the detector whose cameras and topics the layout shows.
     """
     layout = _renamed(json.loads(template), _names(detector))
     if not _has_lidar_of_nuscenes(detector):
@@ -145,7 +148,9 @@ def _grid(panels: list[str]) -> Any:
 
 
 def _split(direction: str, parts: list) -> Any:
-    """Return ``parts`` with equal sizes in one row or column; Foxglove nests pairs for that."""
+    """Return a Foxglove layout of ``parts`` with equal sizes, in one row or one column. Foxglove
+    describes more than two parts as nested pairs.
+    """
     if len(parts) == 1:
         return parts[0]
     return {
@@ -157,7 +162,7 @@ def _split(direction: str, parts: list) -> Any:
 
 
 def _names(detector: ResolvedDetector) -> dict[str, str]:
-    """Return names in the templates -> names in the launch."""
+    """Map the names in the templates to the names in the launch."""
     topics = {f'/{DETECTOR}/{name}': topic for name, topic in detector.outputs.items()}
     overview = f'/{VISUALIZER}/image/compressed'
     return {
@@ -168,7 +173,9 @@ def _names(detector: ResolvedDetector) -> dict[str, str]:
 
 
 def _renamed(value: Any, names: dict[str, str]) -> Any:
-    """Return ``value`` with every text and key of ``names`` replaced."""
+    """Return nested lists and dictionaries in which each string and key that ``names`` contains is
+    replaced.
+    """
     if isinstance(value, dict):
         return {names.get(key, key): _renamed(entry, names) for key, entry in value.items()}
     if isinstance(value, list):

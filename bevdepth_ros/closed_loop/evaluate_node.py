@@ -5,13 +5,14 @@ with the offline evaluation.
         --split synthetic_val --checkpoint small
 
 For each scene the tool writes a bag and replays it to ``ros2 launch bevdepth_ros
-detect.launch.py``. It matches the messages on ``~/detections`` and ``~/objects`` to the key frames
-by stamp, transforms them to the world with the ego pose of that stamp from tf, and scores them
-with the devkit's DetectionEval. The offline evaluation (training/evaluate.py) runs on the same
-checkpoint and split. Unless ``--real-time`` is given, the replay waits for the detector, so a slow
-machine has the same score. The folder ``--out`` contains results.json, report.md, report.json,
-the devkit's files and the launch logs. With ``--tracking`` the devkit's TrackingEval scores
-``~/tracks``; its files are in the folder ``tracking``.
+detect.launch.py``. It assigns the messages on ``~/detections`` and ``~/objects`` to the key frames
+by their stamps. It transforms the boxes to the world with the ego pose that tf has for the stamp,
+and scores them with the devkit's DetectionEval. The offline evaluation (training/evaluate.py) runs
+on the same checkpoint and split. Unless ``--real-time`` is given, the replay waits for the
+detector, so that the scores do not depend on the speed of the machine. The folder ``--out``
+contains results.json, report.md, report.json, the devkit's files and the launch logs. With
+``--tracking``, the devkit's TrackingEval scores ``~/tracks`` and writes its files to the folder
+``tracking``.
 """
 
 from __future__ import annotations
@@ -62,11 +63,11 @@ LOSSLESS = {'image_reliability': 'reliable', 'image_queue_size': 50, 'geometry_t
 
 
 def cameras_only(recording: SceneRecording, keep: Container[str] | None) -> SceneRecording:
-    """Return the recording without other sensors.
+    """Return a copy of a recording with camera images and ego poses only.
 
     Args:
         recording: recording of one scene.
-        keep: image files to keep; None keeps all. All ego poses are kept.
+        keep: image files to keep; None keeps all image files.
     """
     streams = []
     for stream in (stream for stream in recording.streams if stream.modality == CAMERA_MODALITY):
@@ -79,7 +80,7 @@ def cameras_only(recording: SceneRecording, keep: Container[str] | None) -> Scen
 
 
 def changed_parameters(params_file: Path, changes: dict[str, Any]) -> str:
-    """Return the content of a parameter file with other values of some parameters.
+    """Return the content of a parameter file after setting the parameters in ``changes``.
 
     Raises:
         ClosedLoopError: the file has no block for all nodes.
@@ -89,13 +90,14 @@ def changed_parameters(params_file: Path, changes: dict[str, Any]) -> str:
         values['/**']['ros__parameters'].update(changes)
     except (KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ClosedLoopError(
-            f"{params_file} contains no block '/**' with 'ros__parameters': rename its block"
+            f"{params_file} contains no block '/**' with 'ros__parameters': rename its block to "
+            "'/**'"
         ) from error
     return yaml.safe_dump(values)
 
 
 class ClosedLoop:
-    """One evaluation."""
+    """Runs and scores the node on all scenes of a split."""
 
     def __init__(self, options: argparse.Namespace):
         """Read the tables and check the options.
@@ -103,7 +105,7 @@ class ClosedLoop:
         Raises:
             CheckpointError: the checkpoint is invalid.
             ClosedLoopError: the parameter file has no block for all nodes.
-            ValueError: this machine does not have the device, the split is unknown, or the
+            ValueError: the device does not exist on this machine, the split is unknown, or the
                 dataset is incomplete.
         """
         self._options = options
@@ -157,8 +159,9 @@ class ClosedLoop:
         return write_bag(recording, Target(self._options.dataroot, folder))
 
     def _write_parameters(self) -> Path:
-        """Write the node's parameters: those of --params-file, changed to the offline evaluation's
-        score threshold and, unless ``--real-time`` is given, to ``LOSSLESS``.
+        """Write the parameter file of the node and return its path. The file contains the
+        parameters of --params-file, with the score threshold of the offline evaluation and, unless
+        ``--real-time`` is given, with the values of ``LOSSLESS``.
         """
         changes = {'score_threshold': self._threshold} | (
             {} if self._options.real_time else LOSSLESS
@@ -178,7 +181,7 @@ class ClosedLoop:
         return [f'{name}:={value}' for name, value in arguments.items()]
 
     def score(self, scenes: dict[str, SceneResults]) -> dict:
-        """Write the result file of the node and return its summary by the devkit."""
+        """Write the result file of the node and return the devkit's summary of its scores."""
         options = self._options
         found = {
             token: entries for scene in scenes.values() for token, entries in scene.entries.items()
@@ -196,7 +199,7 @@ class ClosedLoop:
         )
 
     def score_tracks(self, scenes: dict[str, SceneResults]) -> str:
-        """Write the tracking result of the node and return the table of the devkit's summary.
+        """Write the tracking result of the node and return the table of its scores by the devkit.
 
         Raises:
             ValueError: the node published no tracks.
@@ -213,10 +216,10 @@ class ClosedLoop:
         )
 
     def score_offline(self) -> dict:
-        """Run the offline evaluation and return its summary by the devkit.
+        """Run the offline evaluation and return the devkit's summary of its scores.
 
         Raises:
-            ClosedLoopError: it failed.
+            ClosedLoopError: the offline evaluation failed.
         """
         options = self._options
         values = {
@@ -248,11 +251,12 @@ class ClosedLoop:
 
 
 def run(options: argparse.Namespace) -> str:
-    """Evaluate the node and, if wanted, the network offline; write the report and return it.
+    """Evaluate the node and, unless ``--no-offline`` is given, the network offline. Write the
+    report and return it.
 
     Raises:
         ClosedLoopError, SceneError, LaunchError, ValueError, OSError: a step failed; the
-            message names it.
+            message names the step.
     """
     loop = ClosedLoop(options)
     offline = boxes = None
@@ -328,7 +332,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _add_dataset_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add('--dataroot', type=Path, required=True, help="the dataset's root")
+    add('--dataroot', type=Path, required=True, help='root folder of the dataset')
     add('--version', required=True, help='such as v1.0-mini or v1.0-synthetic')
     add('--split', required=True, help='such as mini_val or synthetic_val')
     add('--checkpoint', required=True, help='a checkpoint file, or a name of weights')
@@ -338,9 +342,12 @@ def _add_replay_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     text = 'replay the sweeps, too (12 Hz), not only the key frames (2 Hz)'
     add('--all-frames', action='store_true', help=text)
-    text = 'do not wait for the node: if it is too slow, image sets are lost'
+    text = 'do not let the replay wait for the node; image sets are lost if the node is too slow'
     add('--real-time', action='store_true', help=text)
-    text = 'speed of the replay while it does not wait (default %(default)s)'
+    text = (
+        'speed of the replay, relative to real time, while it does not wait for the node '
+        '(default %(default)s)'
+    )
     add('--rate', type=positive, default=1.0, metavar='R', help=text)
     add('--bags', type=Path, metavar='DIR', help='replay the bag DIR/<scene> if it exists')
 
@@ -353,7 +360,7 @@ def _add_evaluation_options(group: argparse._ArgumentGroup) -> None:
     add('--tracking', action='store_true', help=text)
     text = 'evaluate the node only'
     add('--no-offline', dest='offline', action='store_false', help=text)
-    text = 'folder for the cached index, as data.cache_dir of the offline evaluation'
+    text = 'folder for the cached index of the dataset, for node and offline evaluation'
     add('--cache-dir', type=Path, help=text)
 
 
@@ -368,7 +375,7 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Evaluate. On an error, exit with a message; after an interrupt, exit with status 130."""
+    """Run the command. On an error, exit with a message; after an interrupt, with status 130."""
     options = _options(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -39,7 +39,7 @@ class BoxComparison:
 def compare_boxes(
     offline: Mapping[str, list[dict]], node: Mapping[str, list[dict]]
 ) -> BoxComparison:
-    """Compare result entries per sample token."""
+    """Compare the boxes of two results. The arguments map sample tokens to result entries."""
     pairs = [
         pair
         for token, entries in offline.items()
@@ -148,12 +148,15 @@ def explanation(scenes: Mapping[str, SceneResults], boxes: BoxComparison | None)
         for name in ('missed', 'unfused')
     )
     sentences = [
-        f'{unfused} key frames were detected without a past frame: the node publishes no '
-        'velocities for them, and they count as 0 m/s, while the offline evaluation scores the '
-        'output of the network.'
+        f'For {unfused} key frames, the node published boxes without velocities, because it had '
+        'no past frame. The score of the node counts these velocities as 0 m/s. The score of the '
+        'offline evaluation uses the velocities that the network computes for these key frames.'
     ]
     if missed:
-        sentences.append(f'{missed} key frames have no result and count as frames without boxes.')
+        sentences.append(
+            f'For {missed} key frames, the node published no result; they count as key frames '
+            'without boxes.'
+        )
     if boxes is not None:
         sentences.append(
             f'{boxes.matching} boxes are in both results (offline: {boxes.offline}, node: '

@@ -36,15 +36,17 @@ from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 from bevdepth_ros.rig.transforms import TransformMissingError
 
 LATE_NS = 500_000_000
-"""A result is late if, in the time of the replay, it arrives more than this after its stamp: then
-the next key frame is due."""
+"""A result is late if it arrives more than this time after its stamp, in nanoseconds of the
+replay's clock. After this time, the next key frame is due."""
 POSE_CLAMP_S = 0.06
-"""A result this long before the first or after the last ego pose uses that pose; the default of
-the node's ``pose_clamp_s``."""
+"""A result whose stamp is at most this time, in seconds, before the first ego pose uses the first
+ego pose; after the last ego pose, it uses the last. The value is the default of the node's
+parameter ``pose_clamp_s``."""
 MAX_BOXES = 500
 """Largest number of boxes per sample that the devkit accepts."""
 FLOAT32_TOLERANCE = 1e-3
-"""Largest difference between the same box on both topics: one has float32, the other float64."""
+"""Largest difference between a number of a box on ``~/objects``, which has float32, and the same
+number on ``~/detections``, which has float64."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,12 @@ class SceneResults:
 
     Attributes:
         entries: entries of the result file by sample token; empty for samples without a result.
-        tracks: entries of the tracking result, likewise.
+        tracks: entries of the tracking result by sample token; empty for samples without tracks.
         missed: tokens of samples without a result.
         late: tokens of samples whose result arrived more than half a second of the replay after
             the images.
-        unfused: tokens of samples detected without a past frame; the node publishes no velocities
-            for them.
+        unfused: tokens of samples whose boxes have no velocities, because the node had no past
+            frame.
         diagnostics: last values of the node's diagnostics by area.
     """
 
@@ -71,13 +73,15 @@ class SceneResults:
 
 
 def mean_exposure_ns(record: SampleRecord) -> int:
-    """Return the stamp that the node gives the result of a key frame."""
+    """Return the mean exposure time of the cameras, which the node uses as the stamp of the result
+    for this key frame.
+    """
     return _mean_ns(np.array([camera.stamp_ns for camera in record.cameras]))
 
 
 def match(key_frames: Sequence[SampleRecord], stamps_ns: Sequence[int]) -> dict[str, int]:
-    """Return the stamp of each key frame's result by sample token; key frames without a result are
-    absent.
+    """Map the sample token of each key frame to the stamp of its result. Key frames without a
+    result are left out.
     """
     matched = {}
     for record in key_frames:
@@ -96,8 +100,8 @@ def scene_results(
     the stamp of each result.
 
     Raises:
-        ClosedLoopError: the two topics differ, or tf does not link the frame of a result to the
-            map.
+        ClosedLoopError: a message is invalid, ``~/detections`` and ``~/objects`` have different
+            boxes, or tf does not link the frame of a result to the map.
     """
     matched = match(key_frames, published.stamps_ns())
     entries: dict[str, list[dict]] = {record.token: [] for record in key_frames}
@@ -126,10 +130,10 @@ def scene_results(
 
 
 def detections_at(published: PublishedResults, stamp_ns: int) -> Detections3D:
-    """Return the result of one stamp; both topics must contain the same boxes.
+    """Return the detections with this stamp, after comparing ``~/detections`` and ``~/objects``.
 
     Raises:
-        ClosedLoopError: they do not.
+        ClosedLoopError: a message is invalid, or the two messages do not contain the same boxes.
     """
     try:
         found = detections_from_cloud(published.objects[stamp_ns], published.class_names)
@@ -182,8 +186,8 @@ def _pose(published: PublishedResults, stamp_ns: int, transforms: RecordedTransf
 
 
 def read_image_sets(bag: Path) -> list[ImageTimes]:
-    """Return the times of the image sets that the node forms from a bag of ``nuscenes_to_bag``, in
-    order.
+    """Return the times of the image sets that the node will form from a bag of
+    ``nuscenes_to_bag``, in order of time.
 
     Raises:
         ClosedLoopError: the bag contains no image set.
@@ -202,8 +206,8 @@ def read_image_sets(bag: Path) -> list[ImageTimes]:
     synchronizer.flush()
     if not sets:
         raise ClosedLoopError(
-            f'{bag} contains no image set: CameraInfo of all cameras is needed, on {topics[0]} '
-            'and so on; write the bag with nuscenes_to_bag'
+            f'{bag} contains no image set: it must contain CameraInfo of all cameras, for '
+            f'example on {topics[0]}; write the bag with nuscenes_to_bag'
         )
     return sets
 

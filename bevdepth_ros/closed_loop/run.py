@@ -1,5 +1,5 @@
-"""Launches the detector on a bag, lets the replay wait for it if wanted, and collects its
-results.
+"""Launches the detector with the replay of a bag, and collects the results. On request, the replay
+waits for the result of each image set.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from bevdepth_ros.rig.stamps import stamp_ns
 
 DETECTOR, PLAYER = '/bevdepth_detector', '/bag_player'
 MAX_SILENCE_S = 300.0
-"""A launch fails if for this time the clock does not advance and no result arrives."""
+"""A launch fails if /clock does not advance and no result arrives for this time, in seconds."""
 STEP_NS = 40_000_000
-"""Step of the player's service ``~/step``. Image sets are at least 50 ms apart, so a step
-publishes at most one. If it published two, an image that DDS sends again could complete both at
-once, and the node would drop the older one."""
+"""Nanoseconds of the bag that one call of the player's service ``~/step`` plays. Image sets are at
+least 50 ms apart, so a step publishes at most one image set. If a step published two image sets,
+an image that DDS sends again could complete both at once, and the node would drop the older set.
+"""
 SAME_STAMP_NS = 20_000_000
-"""A result belongs to the image set whose mean exposure time is at most this far from its stamp;
-image sets are at least 50 ms apart."""
+"""Largest difference, in nanoseconds, between the stamp of a result and the mean exposure time of
+its image set. Image sets are at least 50 ms apart."""
 IDLE_S = 10.0
-"""The replay continues without a result after waiting this long while the detector is idle. DDS
-sends a lost image again after 3 s, later on a busy machine."""
+"""If the detector has no image set in progress, the replay waits at most this time, in seconds,
+for a missing result. DDS sends a lost image again after 3 s, or later on a busy machine."""
 LINGER_S = 0.5
 """Time after the end of the launch in which messages are still received."""
 
@@ -47,7 +48,9 @@ class ClosedLoopError(Exception):
 
 @dataclass(frozen=True)
 class ImageTimes:
-    """Stamps of one image set: the mean, which is the stamp of the result, and the last."""
+    """Stamps of one image set: the mean stamp, which is the stamp of the result, and the last
+    stamp.
+    """
 
     mean_ns: int
     last_ns: int
@@ -58,11 +61,11 @@ class PublishedResults:
     """Messages that the detector published during one replay.
 
     Attributes:
-        detections: ``~/detections`` by stamp in nanoseconds.
-        objects: ``~/objects`` likewise.
-        tracks: ``~/tracks`` likewise; empty without ego poses.
-        arrival_ns: time of the replay at which the objects arrived, by stamp.
-        class_names: names of the labels in the objects.
+        detections: messages on ``~/detections`` by stamp in nanoseconds.
+        objects: messages on ``~/objects`` by stamp.
+        tracks: messages on ``~/tracks`` by stamp; empty if there are no ego poses.
+        arrival_ns: time on the replay's clock at which ``~/objects`` arrived, by stamp.
+        class_names: class names of the labels in ``~/objects``.
         diagnostics: newest values of ``/diagnostics`` by area.
     """
 
@@ -74,11 +77,13 @@ class PublishedResults:
     diagnostics: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def stamps_ns(self) -> list[int]:
-        """Return the stamps that were received on both topics, in order of time."""
+        """Return the stamps for which ``~/detections`` and ``~/objects`` were received, in order
+        of time.
+        """
         return sorted(self.detections.keys() & self.objects.keys())
 
     def sets_in_progress(self) -> int:
-        """Return how many image sets have no result yet, by the newest diagnostics."""
+        """Return how many image sets have no result yet, according to the newest diagnostics."""
         counts = self.diagnostics.get('sets', {})
         return (
             int(counts.get('received', 0))
@@ -88,17 +93,18 @@ class PublishedResults:
 
 
 class ReplayStepper:
-    """Advances a paused replay in steps; before each step, all complete image sets have results.
+    """Advances a paused replay in steps. Before each step, it waits until all complete image sets
+    have results.
 
-    The player pauses again after each step. A slow machine therefore changes when image sets are
-    published, but not how many of them wait in the detector.
+    The player pauses again after each step. On a slow machine, image sets are therefore published
+    later, but not more of them wait in the detector.
     """
 
     def __init__(self, node: Node, sets: Sequence[ImageTimes]):
-        """Create the client.
+        """Create the client of the player's service.
 
         Args:
-            node: its owner.
+            node: node that the client belongs to.
             sets: the image sets in the bag, in order of time.
         """
         self._step = node.create_client(Trigger, f'{PLAYER}/step')
@@ -108,21 +114,23 @@ class ReplayStepper:
         self._still_since = time.monotonic()
 
     def on_clock(self, now_ns: int) -> None:
-        """Store the time of the replay and take the next step if the replay need not wait."""
+        """Store the time of the replay, and request the next step unless a result is missing."""
         if now_ns != self._now_ns:
             self._still_since = time.monotonic()
         self._now_ns = now_ns
         self._step_if_allowed()
 
     def on_result(self, stamp_ns: int) -> None:
-        """Continue the replay past the image set of this result."""
+        """Stop waiting for this result, and request the next step unless a result is missing."""
         self._still_since = time.monotonic()
         while self._pending and self._pending[0].mean_ns <= stamp_ns + SAME_STAMP_NS:
             self._pending.popleft()
         self._step_if_allowed()
 
     def on_idle(self) -> None:
-        """Continue the replay if it has waited too long: the detector has no image set left."""
+        """Stop waiting for a result that is missing for longer than ``IDLE_S``. Called while the
+        detector has no image set in progress.
+        """
         if self._waits_for_result() and time.monotonic() - self._still_since > IDLE_S:
             self._pending.popleft()
             self._step_if_allowed()
@@ -142,7 +150,7 @@ class ReplayStepper:
 
 
 class ResultCollector:
-    """Stores results in ``published`` and passes events to the ``ReplayStepper``, if any."""
+    """Stores results in ``published``; passes events to the ``ReplayStepper`` if there is one."""
 
     def __init__(self, node: Node, stepper: ReplayStepper | None):
         """Subscribe on ``node``."""
@@ -206,8 +214,8 @@ def collect_results(
         arguments: arguments of the launch file, including ``bag:=``; ``start_paused:=`` and
             ``step:=`` are added.
         log_path: receives the output of the launch.
-        sets: image sets in the bag; the replay waits for the result of each. None: it does not
-            wait.
+        sets: image sets in the bag; the replay waits for the result of each set. If None, the
+            replay does not wait.
 
     Raises:
         ClosedLoopError: the launch failed or made no progress.

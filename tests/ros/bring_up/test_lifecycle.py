@@ -70,7 +70,7 @@ def generate_launch_description():
     return LaunchDescription([IncludeLaunchDescription(source), RegisterEventHandler(again)])
 """
 
-NAME_IS_TAKEN = 'another node in ROS domain {} is named /bevdepth_detector: end it'
+NAME_IS_TAKEN = 'another node in ROS domain {} is named /bevdepth_detector: end the other node'
 
 ENDED_DETECTOR = f"""
 from launch import LaunchDescription

@@ -93,7 +93,7 @@ def test_the_error_about_a_file_for_other_nodes_names_its_block_and_the_detector
     with pytest.raises(ParametersError) as caught:
         check_blocks(str(path), NAMES)
     assert str(caught.value) == (
-        f'{path} has parameters of {block}, but none of /robot/bevdepth_detector: rename the '
+        f'{path} has parameters for {block}, but none for /robot/bevdepth_detector: rename the '
         'block to /**, or set namespace:= so that the names are equal'
     )
 

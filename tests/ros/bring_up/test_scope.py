@@ -86,7 +86,7 @@ def test_parameter_files_are_merged_as_in_the_process_of_the_node(
 
 def test_a_file_for_a_node_outside_the_namespace_is_rejected(domain_id: int, tmp_path: Path):
     file = write(tmp_path / 'bare.yaml', {'bevdepth_detector': {'base_frame': 'bare'}})
-    with pytest.raises(ParametersError, match='has parameters of /bevdepth_detector, but none'):
+    with pytest.raises(ParametersError, match='has parameters for /bevdepth_detector, but none'):
         resolve(file, ns='robot')
 
 
