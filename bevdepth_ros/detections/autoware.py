@@ -34,13 +34,13 @@ LABELS = (
     'CAR', 'TRUCK', 'BUS', 'TRAILER', 'MOTORCYCLE', 'BICYCLE', 'PEDESTRIAN', 'ANIMAL', 'HAZARD',
     'OVER_DRIVABLE', 'UNDER_DRIVABLE',
 )  # fmt: skip
-"""Labels of Autoware. A class gets the label of the same name, in upper or lower case."""
+"""Labels of Autoware. A class whose name is equal to a label, ignoring case, has this label."""
 OTHER_LABELS = {'CONSTRUCTION_VEHICLE': 'TRUCK'}
-"""Labels of classes whose name differs; all other classes are UNKNOWN."""
+"""Labels of classes whose names are not labels. The label of all remaining classes is UNKNOWN."""
 
 
 def autoware_messages() -> ModuleType | None:
-    """Return the module of Autoware's perception messages, None if it is not installed."""
+    """Return the module of Autoware's perception messages, or None if it is not installed."""
     try:
         return importlib.import_module('autoware_perception_msgs.msg')
     except ImportError:
@@ -53,10 +53,10 @@ def detected_objects(
     """Return a DetectedObjects message.
 
     Args:
-        msg: what ``autoware_messages`` returned.
-        detections: the boxes; without a past frame they have no twist.
+        msg: module that ``autoware_messages`` returned.
+        detections: the boxes. If no past frame was used, the message contains no twist.
         covariance: covariance of the boxes.
-        frame_id: their frame.
+        frame_id: tf frame of the boxes.
     """
     result = msg.DetectedObjects(header=header(detections.stamp_ns, frame_id))
     has_twist = detections.past_stamp_ns is not None
@@ -86,11 +86,11 @@ def tracked_objects(msg: Any, tracks: Tracks3D, namespace: uuid.UUID, frame_id: 
     """Return a TrackedObjects message.
 
     Args:
-        msg: what ``autoware_messages`` returned.
-        tracks: the boxes.
-        namespace: namespace of the object ids; different for each tracker, because the ids of
-            every tracker begin with 1.
-        frame_id: frame of the tracks.
+        msg: module that ``autoware_messages`` returned.
+        tracks: the tracks.
+        namespace: namespace from which the UUIDs of the objects are computed. It must differ
+            between trackers, because the track ids of every tracker begin with 1.
+        frame_id: tf frame of the tracks.
     """
     result = msg.TrackedObjects(header=header(tracks.stamp_ns, frame_id))
     rows = _rows(msg, tracks, tracks.pose_covariance, tracks.velocity_covariance)
@@ -117,7 +117,9 @@ def tracked_objects(msg: Any, tracks: Tracks3D, namespace: uuid.UUID, frame_id: 
 def _rows(
     msg: Any, objects: Detections3D | Tracks3D, pose: np.ndarray, velocity: np.ndarray
 ) -> Iterator[tuple[float, Any, Any, PoseWithCovariance, TwistWithCovariance]]:
-    """Yield existence probability, classification, shape, pose and twist of each object."""
+    """Yield existence probability, classification, shape, pose and twist of each object. ``pose``
+    is (n, 4, 4), the covariances of x, y, z and yaw; ``velocity`` is (n, 2, 2).
+    """
     boxes, full = objects.boxes, pose_covariance(pose)
     twists = _twists(boxes, velocity)
     labels = [_label(msg, name) for name in objects.class_names]
@@ -151,8 +153,8 @@ def _pose(center: list[float], yaw: float, covariance: np.ndarray) -> PoseWithCo
 
 
 def _twists(boxes: Boxes3D, covariance: np.ndarray) -> Iterator[TwistWithCovariance]:
-    """Yield the velocity of each box over ground along the axes of the box, x forward, as
-    Autoware defines the twist of an object.
+    """Yield the twist of each box as Autoware defines it: the velocity over ground, expressed in
+    the axes of the box, x forward.
     """
     cos, sin = np.cos(boxes.yaw.astype(float)), np.sin(boxes.yaw.astype(float))
     box_from_frame = np.stack((cos, sin, -sin, cos), axis=-1).reshape(-1, 2, 2)

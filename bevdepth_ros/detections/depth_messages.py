@@ -20,14 +20,14 @@ _POINT = np.dtype([(name, '<u4' if name == 'rgb' else '<f4') for name in _FIELDS
 def depth_cloud(
     frame: Frame, distribution: torch.Tensor, config: ModelConfig, frame_id: str
 ) -> PointCloud2:
-    """Return one point per cell of the cameras' feature maps, at the most likely depth of the cell
-    and with its color in the image.
+    """Return a point cloud with one point per cell of the cameras' feature maps. The point is at
+    the most likely depth of the cell, and has the color of the image at this cell.
 
     Args:
-        frame: the images of the result.
-        distribution: (N, D, h, w) depth distribution of its cameras.
+        frame: the images of N cameras.
+        distribution: (N, D, h, w) depth distribution of the same cameras.
         config: config of the network.
-        frame_id: base frame, in which the poses of the cameras are.
+        frame_id: name of the base frame. The extrinsics of ``frame`` refer to this tf frame.
     """
     maps = DepthMaps(
         likely_depth(distribution, config.depth_bins), config.depth_bins, config.image
@@ -37,7 +37,7 @@ def depth_cloud(
     points['x'], points['y'], points['z'] = positions.T
     red, green, blue = colors.T.astype(np.uint32)
     points['rgb'] = red << 16 | green << 8 | blue
-    # "rgb" is three bytes in a field declared as float, as PCL, RViz and Foxglove read it.
+    # PCL, RViz and Foxglove expect the three color bytes in a field that is declared as float.
     fields = [
         PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
         for index, name in enumerate(_FIELDS)

@@ -25,28 +25,28 @@ from bevdepth_core.types import Detections3D
 from bevdepth_core.visualization import MIN_ARROW_MPS, class_color
 
 BOX_FIELDS = ('x', 'y', 'z', 'length', 'width', 'height', 'yaw', 'vx', 'vy', 'score', 'label')
-"""Fields of ``~/objects`` that ``readings`` needs; recordings of older versions have only these.
-"""
+"""Fields of ``~/objects`` that ``readings`` requires. Recordings of older versions contain no
+other fields."""
 TRACK_FIELDS = ('vx_variance', 'vx_vy_covariance', 'vy_variance', 'track_id')
 OBJECT_FIELDS = (*BOX_FIELDS, *TRACK_FIELDS)
-"""Fields of ``~/objects``, all float32 except ``label`` and ``track_id``, uint32."""
+"""Fields of ``~/objects``. ``label`` and ``track_id`` are uint32, all other fields float32."""
 
 _OBJECT = np.dtype(
     [(name, '<u4' if name in ('label', 'track_id') else '<f4') for name in OBJECT_FIELDS]
 )
 
 TRAIL_MIN_M = 1.0
-"""Tracks that moved less get no trail, meters."""
+"""A track has a trail only if it moved at least this distance, in meters."""
 
 
 def header(stamp_ns: int, frame_id: str) -> Header:
-    """Return a header of ``stamp_ns`` nanoseconds in ``frame_id``."""
+    """Return a header with the stamp ``stamp_ns``, nanoseconds, and the tf frame ``frame_id``."""
     return Header(stamp=Time(nanoseconds=stamp_ns).to_msg(), frame_id=frame_id)
 
 
 def label_info(class_names: tuple[str, ...], score_threshold: float, stamp: Header) -> LabelInfo:
-    """Return the table of labels: ``label`` of ``~/objects`` to ``class_id`` of
-    ``~/detections``.
+    """Return the table that maps each ``label`` in ``~/objects`` to the class name that
+    ``class_id`` in ``~/detections`` contains.
     """
     classes = [
         VisionClass(class_id=label, class_name=name) for label, name in enumerate(class_names)
@@ -62,10 +62,11 @@ def objects_cloud(
     """Return one point per box with ``OBJECT_FIELDS``.
 
     Args:
-        detections: the boxes; vx, vy and their covariance are NaN if no past frame was used;
-            ``track_id`` is 0 if they are not tracked.
-        frame_id: their frame.
-        velocity_covariance: (n, 2, 2) covariance of vx and vy, (m/s)^2; None: NaN is published.
+        detections: the boxes. If no past frame was used, vx, vy and their covariance are NaN. If
+            the boxes have no track ids, ``track_id`` is 0.
+        frame_id: tf frame of the boxes.
+        velocity_covariance: (n, 2, 2) covariance of vx and vy, (m/s)^2. If it is None, the fields
+            of the covariance are NaN.
     """
     points = np.zeros(len(detections), _OBJECT)
     boxes = detections.boxes
@@ -109,14 +110,14 @@ def marker_array(
     tracks: Tracks3D | None = None,
     trails: Sequence[np.ndarray] = (),
 ) -> MarkerArray:
-    """Return markers that replace all earlier ones: a cube and a label per box, an arrow per
+    """Return markers that replace all earlier markers: a cube and a label per box, an arrow per
     moving box if a past frame was used, and the trails of the tracks.
 
     Args:
-        detections: the boxes; a label ends with the id of the track of its box.
-        frame_id: their frame.
-        lifetime_s: how long RViz shows them, seconds.
-        tracks: tracks of the same frame.
+        detections: the boxes. If a box has a track id, its label ends with this id.
+        frame_id: tf frame of the boxes.
+        lifetime_s: how long RViz shows the markers, seconds.
+        tracks: tracks at the stamp of ``detections``.
         trails: (k, 3) past and present positions of each track in ``frame_id``, meters.
     """
     common = header(detections.stamp_ns, frame_id)
@@ -149,10 +150,9 @@ def latency_record(
     seconds: Mapping[str, float],
     frame_id: str,
 ) -> DiagnosticArray:
-    """Return the message of ``~/latency``: cameras used and excluded, age of the past frame in
-    seconds, and duration of each stage in milliseconds.
-
-    The header is that of the detections.
+    """Return the message for ``~/latency``. It contains the cameras that were used and those that
+    were left out, the age of the past frame in seconds, and the duration of each stage in
+    milliseconds. Its header is equal to the header of ``~/detections``.
     """
     past_ns = detections.past_stamp_ns
     values = {
@@ -212,7 +212,7 @@ def _text(center: Sequence[float], size: Sequence[float], text: str) -> Marker:
 
 
 def _arrow(center: Sequence[float], velocity: Sequence[float], name: str) -> Marker:
-    """Return an arrow from the center to the predicted center one second later."""
+    """Return an arrow from the center of a box to its predicted center one second later."""
     (x, y, z), (vx, vy) = center, velocity
     points = [Point(x=x, y=y, z=z), Point(x=x + vx, y=y + vy, z=z)]
     return Marker(
@@ -225,7 +225,7 @@ def _arrow(center: Sequence[float], velocity: Sequence[float], name: str) -> Mar
 
 
 def _trails(tracks: Tracks3D, trails: Sequence[np.ndarray]) -> Iterator[Marker]:
-    """Yield a line for every track that has moved; its id is that of the track."""
+    """Yield a line for every track that has moved. The id of the marker is the id of the track."""
     for track_id, label, trail in zip(
         tracks.ids.tolist(), tracks.labels.tolist(), trails, strict=True
     ):

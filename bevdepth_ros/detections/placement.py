@@ -13,20 +13,22 @@ from bevdepth_core.uncertainty import BoxCovariance
 
 
 class FarBoxes3D(Boxes3D):
-    """Boxes that may be far from the origin, as in a map: centers are float64."""
+    """Boxes that may be far from the origin of their frame, for example in a map. Their centers
+    are float64.
+    """
 
     CENTER_TYPE = np.float64
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The frame of the outputs.
+    """The tf frame of the outputs.
 
     Attributes:
-        frame_id: its name.
-        from_base: (4, 4) float64, rigid, frame_from_base at the stamp of the detections; None if
-            the frame is the base frame. Boxes stay upright: a tilt of the frame changes only the
-            centers of the boxes.
+        frame_id: name of the output frame.
+        from_base: (4, 4) float64, rigid transform output_from_base at the stamp of the detections;
+            None if the output frame is the base frame. Boxes stay upright: a tilt of the output
+            frame changes the centers of the boxes, but does not tilt the boxes.
     """
 
     frame_id: str

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 MAX_WAIT_PERIODS = 2
-"""If a stamp is more than this many periods too early, time went back, as in a bag that starts
-again."""
+"""If a stamp is more than this many periods before the next due time, time went back, for example
+because a replay started again."""
 
 
 class RateLimit:
-    """Selects results by their stamps, so that a slow replay publishes as many as a fast one."""
+    """Selects the results to publish by their stamps, so that the number of published results does
+    not depend on the speed of a replay.
+    """
 
     def __init__(self) -> None:
         self._due_ns: int | None = None
 
     def allows(self, stamp_ns: int, max_rate_hz: float) -> bool:
-        """Return whether to publish the result with this stamp, and count it if so.
+        """Return True if the result with this stamp is to be published. In this case, also set the
+        time at which the next result is due.
 
-        A late result does not delay the next ones, so the mean rate reaches the limit if enough
-        results arrive.
+        A late result does not delay the following results, so that the mean rate reaches the limit
+        if enough results arrive.
 
         Args:
-            stamp_ns: stamp of the result.
-            max_rate_hz: 0 for no limit.
+            stamp_ns: stamp of the result, nanoseconds.
+            max_rate_hz: largest mean rate; 0 means no limit.
         """
         if not max_rate_hz:
             self._due_ns = None

@@ -15,20 +15,21 @@ from bevdepth_ros.rig.stamps import stamp_ns
 
 
 def class_names(message: LabelInfo) -> tuple[str, ...]:
-    """Return the class names of the labels 0, 1, ..."""
+    """Return the class names in the order of the labels 0, 1, ..."""
     return tuple(
         entry.class_name for entry in sorted(message.class_map, key=lambda entry: entry.class_id)
     )
 
 
 def detections_from_cloud(message: PointCloud2, names: Sequence[str]) -> Detections3D:
-    """Return the detections in ``~/objects``; recordings of older versions have no ``track_ids``.
+    """Return the detections in a message of ``~/objects``.
 
-    Unknown velocities become zero, and ``past_stamp_ns`` is None then. Otherwise it is the stamp
-    of the message, which does not contain the stamp of the past frame.
+    If velocities are NaN, they become zero, and ``past_stamp_ns`` is None. Otherwise
+    ``past_stamp_ns`` is the stamp of the message, because the message does not contain the stamp
+    of the past frame. In recordings of older versions, the detections have no ``track_ids``.
 
     Raises:
-        ValueError: a field is missing, or its values are not boxes.
+        ValueError: a field is missing, or the values are not valid boxes.
     """
     table = read_points(message)
     missing = set(BOX_FIELDS) - set(table.dtype.names or ())
@@ -64,11 +65,11 @@ def detections_from_cloud(message: PointCloud2, names: Sequence[str]) -> Detecti
 def boxes_from_array(
     message: Detection3DArray,
 ) -> tuple[Boxes3D, list[str], np.ndarray, list[str]]:
-    """Return the boxes of a Detection3DArray (their velocity is 0), their class names, (n,) scores
-    and ids.
+    """Return the boxes in a Detection3DArray, their class names, (n,) scores, and ids. The
+    velocity of the boxes is 0, because the message does not contain it.
 
     Raises:
-        ValueError: an entry has no class or is not a box.
+        ValueError: a detection has no class, or its values are not a valid box.
     """
     if not all(entry.results for entry in message.detections):
         raise ValueError('a detection has no class')

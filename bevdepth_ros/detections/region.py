@@ -11,10 +11,11 @@ EXAMPLE = '[[-10, -20], [60, -20], [60, 20], [-10, 20]]'
 
 
 def parse_region(text: str) -> np.ndarray | None:
-    """Return the (k, 2) corners of a polygon in the format of ``EXAMPLE``; None for an empty text.
+    """Return the (k, 2) corners of a polygon from a text like ``EXAMPLE``, meters. Return None if
+    the text is empty.
 
     Raises:
-        ValueError: it is not a polygon; the message says why.
+        ValueError: the text is not a valid polygon; the message gives the reason.
     """
     if not text.strip():
         return None
@@ -34,12 +35,14 @@ def parse_region(text: str) -> np.ndarray | None:
 
 
 def inside(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Return a (n,) mask of the (n, 2) points inside the polygon of the (k, 2) corners."""
+    """Return a (n,) mask that is True for those of the (n, 2) ``points`` that are inside the
+    polygon with the (k, 2) ``corners``.
+    """
     x, y = points[:, :1], points[:, 1:]
     (x1, y1), (x2, y2) = corners.T, np.roll(corners, -1, axis=0).T
     # From a point inside, a ray along +x crosses an odd number of edges.
     spans = (y1 > y) != (y2 > y)
-    height = np.where(y1 == y2, 1.0, y2 - y1)  # no ray crosses a horizontal edge
+    height = np.where(y1 == y2, 1.0, y2 - y1)  # avoids a division by 0
     crosses = spans & (x < x1 + (y - y1) / height * (x2 - x1))
     return crosses.sum(axis=1) % 2 == 1
 
@@ -58,11 +61,11 @@ def _fault(corners: np.ndarray) -> str | None:
 
 
 def _edges_cross(start: np.ndarray, end: np.ndarray) -> bool:
-    """Return True if two edges that are not adjacent cross."""
+    """Return True if two edges cross at a point that is not a corner."""
     edge = end - start
 
     def side(points: np.ndarray) -> np.ndarray:
-        """Return a (k, k) sign: the side of edge i on which point j lies."""
+        """Return (k, k) signs. Entry (i, j) is the side of edge i on which point j lies."""
         return np.sign(_cross(edge[:, None], points[None] - start[:, None]))
 
     splits = side(start) * side(end) < 0

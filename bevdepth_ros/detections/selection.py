@@ -15,16 +15,17 @@ from bevdepth_ros.detections.region import inside
 
 @dataclass(frozen=True)
 class Selection:
-    """The filters of the outputs; all topics use the same ones.
+    """The filters of the outputs. All topics use the same filters.
 
     Attributes:
         names: the published name of each class of the detector.
-        thresholds: (classes,) an object is published if its score is higher than the threshold of
-            its class, which is infinite for classes that are not published.
-        max_range_m: largest horizontal distance of a center from the base frame; 0 for no limit.
-        region: (k, 2) corners of a polygon in the base frame that contains the centers, meters;
-            None for no limit.
-        min_age_s: a track is published when its first detection is this long ago.
+        thresholds: (classes,) score thresholds. An object is published if its score is higher than
+            the threshold of its class. The threshold of a class that is not published is infinite.
+        max_range_m: an object is published if the horizontal distance of its center from the
+            origin of the base frame is at most this; 0 means no limit.
+        region: (k, 2) corners of a polygon in the base frame, meters. An object is published if
+            its center is inside this polygon. None means no limit.
+        min_age_s: a track is published if its first detection is at least this long ago.
     """
 
     names: tuple[str, ...]
@@ -34,8 +35,8 @@ class Selection:
     min_age_s: float = 0.0
 
     def keeps(self, objects: Detections3D | Tracks3D) -> np.ndarray:
-        """Return a (n,) mask of the objects, in the base frame, that pass the filters of class,
-        score and position.
+        """Return a (n,) mask that is True for the objects that pass the filters of class, score
+        and position. The boxes must be in the base frame.
         """
         center = objects.boxes.center[:, :2]
         keep = objects.scores > self.thresholds[objects.labels]
@@ -46,19 +47,20 @@ class Selection:
         return keep
 
     def detections(self, detections: Detections3D, keep: np.ndarray) -> Detections3D:
-        """Return the detections of the mask ``keep`` (see ``keeps``) with published class
-        names.
+        """Return the detections for which the mask ``keep`` (see ``keeps``) is True, with their
+        published class names.
         """
         kept = detections if keep.all() else detections[keep]
         return kept if kept.class_names == self.names else replace(kept, class_names=self.names)
 
     def tracks(self, tracks: Tracks3D, kept_detections: np.ndarray) -> Tracks3D:
-        """Return the published tracks; their indices of detections count published detections
-        only.
+        """Return the tracks to publish. The indices of their detections refer to the published
+        detections.
 
         Args:
-            tracks: in the base frame.
-            kept_detections: mask of the detections of the same frame that are published.
+            tracks: all tracks, in the base frame.
+            kept_detections: mask, over the detections of the same image set, that is True for the
+                published detections.
         """
         tracks = tracks[self.keeps(tracks) & (tracks.age_s >= self.min_age_s)]
         # The last row is for tracks without a detection, whose index is -1.
@@ -76,9 +78,9 @@ def class_thresholds(
 
     Args:
         class_names: classes of the detector.
-        score_threshold: for the classes that ``class_values`` does not contain.
+        score_threshold: threshold of the classes that ``class_values`` does not contain.
         class_values: thresholds by class.
-        published: the published classes; empty: all.
+        published: the published classes; if empty, all classes are published.
     """
     return np.array(
         [
@@ -93,10 +95,10 @@ def class_thresholds(
 def parse_thresholds(
     entries: Sequence[str], class_names: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """Return the thresholds by class of entries such as ``pedestrian=0.2``.
+    """Parse entries such as ``pedestrian=0.2``, and return the thresholds by class.
 
     Raises:
-        ValueError: an entry is invalid; the message names it and the remedy.
+        ValueError: an entry is invalid; the message names the entry and the remedy.
     """
     name = 'class_score_thresholds'
     thresholds = {}
@@ -115,10 +117,10 @@ def parse_thresholds(
 def parse_name_map(
     entries: Sequence[str], class_names: Sequence[str] | None = None
 ) -> dict[str, str]:
-    """Return the published names by class of entries such as ``car=CAR``.
+    """Parse entries such as ``car=CAR``, and return the published names by class.
 
     Raises:
-        ValueError: as for ``parse_thresholds``.
+        ValueError: an entry is invalid; the message names the entry and the remedy.
     """
     return dict(_pairs('class_name_map', entries, class_names, 'car=CAR'))
 
@@ -126,10 +128,11 @@ def parse_name_map(
 def parse_classes(
     entries: Sequence[str], class_names: Sequence[str] | None = None
 ) -> tuple[str, ...]:
-    """Return the classes in ``entries``; none, which selects all, for a single empty entry.
+    """Return the classes in ``entries``. A single empty entry gives an empty tuple, which selects
+    all classes.
 
     Raises:
-        ValueError: as for ``parse_thresholds``.
+        ValueError: a class is unknown; the message names the class and the known classes.
     """
     return tuple(_known('classes', entry.strip(), class_names) for entry in _filled(entries))
 
@@ -149,7 +152,9 @@ def _pairs(
 
 
 def _filled(entries: Sequence[str]) -> Sequence[str]:
-    """Return ``entries``; [''] means an empty list, because ROS has no empty lists of strings."""
+    """Return ``entries``, or an empty tuple for ['']. In parameters, [''] stands for an empty
+    list, because ROS cannot represent an empty list of strings.
+    """
     return () if list(entries) == [''] else entries
 
 
