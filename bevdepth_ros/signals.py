@@ -98,8 +98,10 @@ def end_with_ros2_run() -> None:
 
 @contextmanager
 def exit_on_signal() -> Iterator[None]:
-    """Exit without a message if SIGINT or SIGTERM arrives in the body; record later signals. See
-    also ``end_with_ros2_run``.
+    """Exit without a message if SIGINT or SIGTERM arrives in the body. After the body, record
+    signals.
+
+    ``end_with_ros2_run`` is called, too.
 
     The body must not hold resources that need to be released.
     """

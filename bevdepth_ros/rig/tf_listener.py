@@ -26,10 +26,10 @@ CONFLICT_S = 1.0
 """Duration of a conflict of a tf frame, seconds. A conflict is present if, within this time,
 transforms with two different parents arrived, or the stamps jumped back and forward again."""
 MAX_PARENTS = 4
-"""Number of parents that are stored per frame. Of more parents, the newest are stored."""
+"""Largest number of parents that are stored per frame; older parents are removed."""
 FARTHEST_M = 1e9
-"""Larger translations are invalid, because no map needs them. From about 1e14 m on, the resolution
-of float64 is coarser than a centimeter."""
+"""Largest valid translation of a transform, meters. No map needs a larger translation, and from
+about 1e14 m on, the resolution of float64 is coarser than a centimeter."""
 MAX_FRAMES = 2000
 """Largest number of tf frames. Further frames are rejected, because tf2 stores a history of each
 frame and never removes a frame."""
@@ -301,7 +301,7 @@ class CheckedTransformListener(TransformListener):
         return child in self._needed and monotonic() - since > CONFLICT_S
 
     def _stamps_alternate(self, child: str, at_ns: int) -> bool:
-        """Return True if the stamps of ``child`` went back and soon after jumped ahead again.
+        """Return True if the stamps of ``child`` went back and jumped forward again soon after.
 
         Two publishers with different times cause this; a replay that starts again does not.
         """

@@ -28,8 +28,8 @@ LATEST = Time()
 SHOWN_FRAMES = 20
 """Largest number of existing frames that a message about a missing frame lists."""
 MAX_EARLY = 64
-"""Number of poses that were looked up early and are stored until they are used. It is enough for
-several image sets."""
+"""Largest number of poses that are looked up early and stored until they are used. It is enough
+for several image sets."""
 ODOMETRY_QUEUE = 100
 """Depth of the queue of the odometry subscription; tf2 uses the same depth for /tf."""
 
@@ -61,7 +61,7 @@ class Transforms:
         """Subscribe to /tf and /tf_static on ``node`` and store ``buffer_s`` seconds.
 
         Args:
-            node: its executor receives the messages.
+            node: node that subscribes; its executor receives the messages.
             buffer_s: length of the buffer, seconds.
             on_fault: called with a kind and a message. The kind is ``bad_tf`` if a transform is
                 invalid or rejected, ``tf_jump`` if the time of tf went back, or ``odometry_frame``

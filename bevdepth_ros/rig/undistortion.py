@@ -113,9 +113,9 @@ class Undistorter:
     ) -> np.ndarray | torch.Tensor:
         """Return the (H, W, 3) uint8 ``image`` of ``camera`` without lens distortion.
 
-        The result is the image of a pinhole camera with the same ``matrix``. Pixels without a
-        position in ``image`` are black. If ``image`` is a tensor, the result is a tensor on the
-        same device.
+        The result is the image of a pinhole camera with the same ``matrix``. Pixels whose
+        position lies outside ``image`` are black. If ``image`` is a tensor, the result is a tensor
+        on the same device.
 
         Raises:
             ValueError: less than ``MIN_SHARE`` of the result would be valid. The message has no

@@ -74,7 +74,7 @@ class Access:
             reason = self.reason_to_reject(request)
             if reason is not None:
                 return connection.respond(http.HTTPStatus.FORBIDDEN, f'Rejected: {reason}\n')
-            if 'Accept-Encoding' in request.headers:  # the title is in the uncompressed page
+            if 'Accept-Encoding' in request.headers:  # _set_title needs an uncompressed page
                 del request.headers['Accept-Encoding']
             response = serve_page(connection, request)
             if response is not None:

@@ -1,5 +1,5 @@
-"""The viewer's page: boxes around the vehicle in 3D, camera images on a wall in front of it,
-and controls.
+"""The viewer's page. It shows boxes around the vehicle in 3D, the camera images on a wall in front
+of the vehicle, and controls.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ _FACES = np.array(
 """The four corners of each face of a box, as indices into ``Boxes3D.corners``. Seen from outside
 the box, the corners of a face are in counter-clockwise order."""
 SENDING_S = 0.3
-"""Time that ``Page.close`` waits while the thread of the server sends the last content."""
+"""Time that ``Page.close`` waits while the thread of the server sends the last content,
+seconds."""
 _ENDED = (
     '<div style="padding:0.8em 1em">The live view has ended, because its launch has ended. '
     'Start the launch again; with loop:=true, the launch repeats a bag until you end the launch.'

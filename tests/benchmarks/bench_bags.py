@@ -1,5 +1,5 @@
-"""Measures how late the bag player publishes six cameras at 12 Hz, and how long the conversion of
-a scene to a bag takes compared with copying its files.
+"""Measures how late the bag player publishes the images of six cameras at 12 Hz, and how long the
+conversion of a scene to a bag takes compared with copying its files.
 
     python -m tests.benchmarks.bench_bags [--seconds S]
         [--dataroot DIR --version VERSION --scene NAME]

@@ -64,7 +64,7 @@ def main() -> None:
         torch.manual_seed(0)
         checkpoint = Path(folder) / 'weights.safetensors'
         save_checkpoint(BEVDepth(model_config(options.preset)), checkpoint)
-        if options.kind == 'raw':  # the publisher inherits it, too
+        if options.kind == 'raw':  # the publisher inherits the variable, too
             os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(PROFILE)
         process = subprocess.Popen(node_command(options, checkpoint))
         try:

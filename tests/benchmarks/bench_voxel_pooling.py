@@ -276,9 +276,8 @@ def extra_memory_share(case: Case) -> float:
     peak = torch.cuda.max_memory_allocated() - before
     depth.grad = context.grad = None
     case.depth.requires_grad_(False), case.context.requires_grad_(False)
-    return (
-        peak - array_bytes
-    ) / array_bytes  # the pass allocates map and gradients, which are as large as inputs and map
+    # Map and gradients are as large as inputs and map.
+    return (peak - array_bytes) / array_bytes
 
 
 def microseconds(call: Callable, device: str, replayed: bool = True) -> float:

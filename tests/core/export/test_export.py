@@ -196,8 +196,8 @@ def test_with_an_export_and_past_frames_the_detector_gives_the_boxes_of_the_netw
         frame = make_frame(stamp, make_rig(cameras), seed=int(2 * stamp))
         boxes, found = expected(frame), detector(frame)
         assert found.past_stamp_ns == boxes.past_stamp_ns
-        # Rounding can change the order of boxes with nearly equal scores, and with it the boxes of
-        # a task that are left out as the worst.
+        # Rounding can change the order of boxes with nearly equal scores. A task returns only its
+        # best boxes, so that rounding can also change which boxes are returned.
         one, other = matched_boxes(boxes, found).T
         assert len(one) >= MATCHED_SHARE['fp32'] * len(boxes.scores)
         for name in ('center', 'velocity'):
@@ -346,9 +346,8 @@ def test_a_group_of_columns_has_at_most_as_many_points_as_tensorrt_can_sort(
     expected = VolumePooling(view)(*inputs)
     monkeypatch.setattr(volume_pooling, 'MOST_SORTED', 4 * len(view.frustum_d) - 1)
     pooling = VolumePooling(view)
-    assert (
-        pooling.group == 3
-    )  # the largest divisor of the six columns with at most MOST_SORTED points
+    # A group has 3 columns: of the divisors of 6, this is the largest one below the limit.
+    assert pooling.group == 3
     found = pooling(*inputs)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 

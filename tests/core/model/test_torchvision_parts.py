@@ -1,5 +1,5 @@
-"""The network can be used without an import of the compiler of PyTorch, which takes seconds. The
-compiler works when it is used later.
+"""The network is imported without the compiler of PyTorch, which would double the start-up time of
+the node. The compiler works when it is used later.
 """
 
 from __future__ import annotations
