@@ -1,11 +1,11 @@
 """Data types that the parts of the library exchange; they validate their content when created.
 
-A transform is always named ``target_from_source``: it takes homogeneous points of the source frame
-to the target frame.
+A transform is always named ``target_from_source``: it transforms homogeneous points from the
+source frame to the target frame.
 
 Frames: ``world`` is any fixed frame (nuScenes ``global``, ROS ``map`` or ``odom``); ``ego`` is the
 vehicle frame on the ground below the rear axle, x forward, y left, z up (ROS ``base_link``);
-``camera`` is optical, z forward, x right, y down.
+``camera`` is the optical frame, z forward, x right, y down.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from bevdepth_core.geometry import require_rigid
 def _checked(
     name: str, value: ArrayLike, shape: tuple[int | None, ...], dtype: type
 ) -> np.ndarray:
-    """Return ``value`` as an array of ``dtype``; raise an error that contains ``name`` if its
-    shape or content is wrong.
+    """Return ``value`` as an array of ``dtype``; raise an error that contains ``name`` if
+    the shape or the content of ``value`` is wrong.
     """
     array = np.asarray(value)
     if array.ndim != len(shape) or any(
@@ -135,7 +135,7 @@ class Frame:
 
     @cached_property
     def stamp_ns(self) -> int:
-        """Mean exposure time: the time that the detections are valid at."""
+        """Mean exposure time, at which the detections are valid."""
         first = int(self.stamps_ns[0])
         return first + round(float((self.stamps_ns - first).mean()))
 
@@ -144,18 +144,18 @@ class Frame:
 class CameraMatrices:
     """Poses and projections of cameras, and the augmentation of images and ego frame.
 
-    The leading dimensions ``...`` are (S, N) for one sample of S frames (0 = key frame, then
-    earlier ones) of N cameras, (B, S, N) for a batch of samples, and (B, N) for one frame of a
-    batch; ``bev_aug`` has only the dimensions of samples.
+    The leading dimensions ``...`` are (S, N) for one sample of S frames of N cameras, (B, S, N)
+    for a batch of samples, and (B, N) for one frame of a batch. Frame 0 is the key frame; earlier
+    frames follow. ``bev_aug`` has neither S nor N.
 
     Attributes:
-        key_ego_from_camera: (..., 4, 4) float32, meters: the cameras of all frames in the ego
-            frame of the key frame.
+        key_ego_from_camera: (..., 4, 4) float32, meters, poses of the cameras of all frames in the
+            ego frame of the key frame.
         intrinsics: (..., 4, 4) float32, pixels of the source image, see ``geometry.to_4x4``.
-        image_aug: (..., 4, 4) float32, network-input pixel from source-image pixel on (u, v,
-            depth, 1) ("ida" in the official code).
-        bev_aug: (4, 4) or (B, 4, 4) float32, augmented ego from ego ("bda" in the official code),
-            identity when not training.
+        image_aug: (..., 4, 4) float32, transform of vectors (u, v, depth, 1) from pixels of the
+            source image to pixels of the network input ("ida" in the official code).
+        bev_aug: (4, 4) or (B, 4, 4) float32, transform from the ego frame to the augmented ego
+            frame ("bda" in the official code); identity except in training.
     """
 
     key_ego_from_camera: torch.Tensor
@@ -194,7 +194,7 @@ class CameraMatrices:
         )
 
     def to(self, device: torch.device | str) -> CameraMatrices:
-        """Return a copy on ``device``; from page-locked memory, it is copied asynchronously."""
+        """Return a copy on ``device``; copies from page-locked memory are asynchronous."""
         return CameraMatrices(
             *(tensor.to(device, non_blocking=True) for tensor in self._tensors())
         )
@@ -209,7 +209,8 @@ class CameraMatrices:
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """Input of the network: B samples of S frames (0 = key frame, then earlier ones) of N cameras.
+    """Input of the network: B samples of S frames of N cameras. Frame 0 is the key frame; earlier
+    frames follow.
 
     Attributes:
         images: (B, S, N, 3, H, W) float, normalized, channels B G R.
@@ -241,20 +242,20 @@ class ModelInputs:
 
 
 BOX_MAPS = {'reg': 2, 'height': 1, 'dim': 3, 'rot': 2, 'vel': 2}
-"""The order of the ten box values: the box maps of ``TaskMaps`` and their numbers of channels.
+"""The box maps of ``TaskMaps`` and their numbers of channels, in the order of the ten box values.
 The head, the training targets and the decoder use this order."""
 BOX_VALUES = sum(BOX_MAPS.values())
 
 
 def join_box_values(maps: Mapping[str, torch.Tensor], dim: int) -> torch.Tensor:
-    """Return the box maps of ``maps``, which has them by name, concatenated to BOX_VALUES channels
-    along ``dim``.
+    """Concatenate the box maps, which ``maps`` contains by name, along ``dim`` to BOX_VALUES
+    channels.
     """
     return torch.cat([maps[name] for name in BOX_MAPS], dim=dim)
 
 
 def split_box_values(values: torch.Tensor, dim: int) -> dict[str, torch.Tensor]:
-    """Return the box maps in BOX_VALUES channels by name; the inverse of ``join_box_values``."""
+    """Split BOX_VALUES channels into the box maps, by name; the inverse of ``join_box_values``."""
     parts = values.split(list(BOX_MAPS.values()), dim=dim)
     return dict(zip(BOX_MAPS, parts, strict=True))
 
@@ -280,7 +281,7 @@ class TaskMaps:
     heatmap: torch.Tensor
 
     def box_values(self) -> torch.Tensor:
-        """Return (B, BOX_VALUES, Y, X), all maps but the heatmap."""
+        """Return all maps except the heatmap, concatenated to (B, BOX_VALUES, Y, X)."""
         return join_box_values(vars(self), dim=1)
 
 
@@ -290,8 +291,8 @@ class ModelOutputs:
 
     Attributes:
         tasks: one TaskMaps per head task.
-        depth: (B, N, D, h, w) depth distribution of the key frame on the feature map, sums to 1
-            over D.
+        depth: (B, N, D, h, w) depth distribution of each feature pixel of the key frame; the sum
+            over D is 1.
     """
 
     tasks: tuple[TaskMaps, ...]
@@ -338,8 +339,8 @@ class Boxes3D:
         )
 
     def corners(self) -> np.ndarray:
-        """Return (n, 8, 3) corners: first the four of the front face, then of the rear, each
-        around the face.
+        """Return (n, 8, 3) corners: first the four corners of the front face, then the four
+        corners of the rear face, each in order around the face.
         """
         signs = (
             np.array(
@@ -362,13 +363,15 @@ class Detections3D:
         boxes: n boxes.
         scores: (n,) float32 in [0, 1].
         labels: (n,) int64, index into ``class_names``.
-        class_names: the detector's classes.
+        class_names: classes of the detector.
         stamp_ns: mean exposure time of the images.
         past_stamp_ns: mean stamp of the past frame that was fused. If it is None, the current
             frame was used as past frame, or the model has one key frame; the velocities are then
             not valid.
-        stage_seconds: seconds per stage of this call, in order; on a GPU measured by CUDA events.
-        track_ids: (n,) int64, the track of each box, 0 without one; None if they are not tracked.
+        stage_seconds: duration of each stage of the detector in seconds, in order of the stages;
+            on a GPU, CUDA events measure it.
+        track_ids: (n,) int64, id of the track of each box, 0 for a box without a track; None if
+            the boxes are not tracked.
     """
 
     boxes: Boxes3D
@@ -406,5 +409,5 @@ class Detections3D:
         )
 
     def above(self, score: float) -> Detections3D:
-        """Return the detections that score at least ``score``."""
+        """Return the detections with a score of at least ``score``."""
         return self[self.scores >= score]

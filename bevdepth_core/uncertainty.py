@@ -15,17 +15,18 @@ import numpy as np
 from bevdepth_core.types import Detections3D
 
 ALONG_M, ALONG_PER_M = 0.3, 0.035
-"""Default standard deviation along the line of sight, as a constant plus a share of the range. The
-next values are the standard deviations across the line of sight, of the height, of the yaw and of
-the velocity."""
+"""Default standard deviation of the position along the line of sight: a constant in meters, and an
+increase per meter of range. The constants below have the same meaning for the position across the
+line of sight and for the height. Yaw and velocity do not depend on the range."""
 ACROSS_M, ACROSS_PER_M = 0.2, 0.010
 HEIGHT_M, HEIGHT_PER_M = 0.15, 0.006
 YAW_RAD = 0.3
 VELOCITY_MPS = 1.5
 NEAREST_M = 1.0
-"""Smaller ranges are treated as this range, so that the line of sight is defined, meters."""
+"""Smallest range for the default standard deviations, meters; a smaller range counts as this
+range."""
 METADATA_KEY = 'uncertainty'
-"""Entry of a checkpoint's metadata that contains a fitted model."""
+"""Key of the fitted uncertainty model in the metadata of a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,12 @@ def default_covariance(detections: Detections3D) -> BoxCovariance:
 
 
 def oriented_covariance(angle: np.ndarray, along: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """Return (n, 2, 2) covariances with standard deviation ``along`` the direction ``angle``.
+    """Return (n, 2, 2) covariances with a principal axis in the direction ``angle``.
 
     Args:
         angle: (n,) direction of the first axis, radians about +z, 0 along +x.
-        along: (n,) standard deviation along this direction.
-        across: (n,) standard deviation across this direction.
+        along: (n,) standard deviation along the first axis.
+        across: (n,) standard deviation across the first axis.
     """
     cos, sin = np.cos(angle), np.sin(angle)
     first, second = along**2, across**2
@@ -87,14 +88,14 @@ class UncertaintyModel:
     the nearest range.
 
     Attributes:
-        class_names: the classes of the rows.
-        ranges: (r,) meters, increasing.
+        class_names: class of each row of the arrays.
+        ranges: (ranges,) range of each column of the arrays, meters, increasing.
         along: standard deviation of the position along the line of sight, meters.
         across: standard deviation of the position across the line of sight, meters.
         height: standard deviation of z, meters.
         yaw: standard deviation of the heading, radians.
         velocity: standard deviation of each component of the velocity, m/s.
-        score: (classes,) score at which the values are valid.
+        score: (classes,) score of the boxes for which the values are valid.
         score_slope: (classes,) the values of a box are multiplied by
             exp(score_slope * (score - score of the box)).
     """
@@ -125,10 +126,10 @@ class UncertaintyModel:
     def from_metadata(
         cls, metadata: Mapping[str, str], class_names: tuple[str, ...]
     ) -> UncertaintyModel | None:
-        """Return the model in the metadata of a checkpoint, None if it has none.
+        """Return the model in the metadata of a checkpoint; None if there is no model.
 
         Raises:
-            ValueError: the entry is damaged or is for other classes.
+            ValueError: the model is damaged, or was fitted for other classes.
         """
         if METADATA_KEY not in metadata:
             return None
@@ -152,7 +153,7 @@ class UncertaintyModel:
         return {METADATA_KEY: json.dumps({'class_names': self.class_names, **values})}
 
     def covariance(self, detections: Detections3D) -> BoxCovariance:
-        """Return the covariance of ``detections``, which must be of the classes of this model."""
+        """Return the covariance of ``detections``, whose classes must be those of the model."""
         center = detections.boxes.center.astype(np.float64)
         spread = self.spreads(detections)
         pose = np.zeros((len(detections), 4, 4))
@@ -174,7 +175,7 @@ class UncertaintyModel:
 
 
 def covariance_of(detections: Detections3D, model: UncertaintyModel | None) -> BoxCovariance:
-    """Return the covariance of ``detections`` by ``model``, or the default without one."""
+    """Return the covariance of ``detections`` by ``model``; None: the default covariance."""
     return default_covariance(detections) if model is None else model.covariance(detections)
 
 

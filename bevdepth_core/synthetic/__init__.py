@@ -2,7 +2,7 @@
 
 ``make_scene`` generates the world, ``nuscenes_like_rig`` and ``ego_from_lidar`` return the
 calibration of the sensors, ``render_frame`` renders the six images, ``scan`` returns one lidar
-scan, and ``visible_fractions`` returns how much of each actor the cameras see.
+scan, and ``visible_fractions`` returns the fraction of each actor that is visible in the images.
 """
 
 from bevdepth_core.synthetic.sensors.lidar import LidarScan, scan

@@ -19,16 +19,17 @@ from bevdepth_core.synthetic.sensors.rig_file import read_rig
 
 _EPILOG = f"""
 The dataset has version {VERSION} and the splits {' and '.join(SPLITS)}.
-The program writes to ROOT.part and renames the folder when the dataset is complete; an interrupted
-run leaves no dataset. It keeps an existing dataset unless --force is given, which replaces it.
-The same options give the same files, whatever the number of jobs.
+The program writes to ROOT.part and renames the folder when the dataset is complete. An interrupted
+run leaves no dataset. If ROOT contains a dataset, the program stops with an error. With --force,
+it replaces the dataset. The same options always give the same files; --jobs does not change the
+files.
 """
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Write the dataset that the command line describes."""
     options = _parser().parse_args(arguments)
-    os.environ.setdefault('OMP_NUM_THREADS', '1')  # for the processes, which use one CPU each
+    os.environ.setdefault('OMP_NUM_THREADS', '1')  # each worker process uses one CPU
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         sensors = _sensors(options)
@@ -52,7 +53,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _sensors(options: argparse.Namespace) -> Sensors:
-    """Return the rig of the options; raises ValueError if its file is invalid."""
+    """Return the sensors that the options describe; raises ValueError if the rig file is
+    invalid.
+    """
     rig = read_rig(options.rig) if options.rig else NUSCENES_RIG
     width, height = options.image_size or rig.image_size
     return Sensors(
@@ -97,17 +100,17 @@ def _add_scene_options(add: Callable) -> None:
 
 
 def _add_sensor_options(add: Callable) -> None:
-    text = 'width and height of the images in pixels (default: those of the rig)'
+    text = 'width and height of the images in pixels (default: the size in the rig)'
     add('--image-size', type=_size, metavar='WxH', help=text)
-    text = 'YAML file with cameras and lidar, such as config/rigs/a.yaml (default: nuScenes)'
+    text = 'YAML file with cameras and lidar, such as config/rigs/a.yaml (default: as in nuScenes)'
     add('--rig', metavar='FILE', help=text)
     text = (
-        'write images with lens distortion, for nuscenes_to_bag; training needs images without it'
+        'write images with lens distortion, for nuscenes_to_bag; training needs undistorted images'
     )
     add('--distorted', action='store_true', help=text)
-    text = 'number of lidar beams (default: that of the rig)'
+    text = 'number of lidar beams (default: the number in the rig)'
     add('--lidar-beams', type=int, help=text)
-    text = 'record only key frames, about a seventh of the data'
+    text = 'record only key frames, which are about a seventh of the data'
     add('--no-sweeps', dest='sweeps', action='store_false', help=text)
 
 

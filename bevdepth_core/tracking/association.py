@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 CLASS_SHIFT_M = 1e6
-"""Shift per class along x; much larger than the extent of the detections of one frame."""
+"""Shift per class along x, meters; much larger than the extent of the detections of one frame."""
 
 
 def pairs_within(
@@ -15,7 +15,7 @@ def pairs_within(
     detection_labels: np.ndarray,
     radius: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of all (track, detection) pairs of one class that are close.
+    """Return the indices of all pairs of a track and a detection with equal class that are close.
 
     Args:
         tracks: (2, n) predicted positions, meters.
@@ -45,15 +45,17 @@ def pairs_within(
 def match_greedily(
     track: np.ndarray, detection: np.ndarray, cost: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the matched tracks and detections, best pair first, each used at most once.
+    """Return the indices of the matched tracks and of their detections. Each track and each
+    detection is matched at most once.
 
-    Greedy matching follows CenterPoint's tracker. It always keeps the best pair. An optimal
-    assignment may separate the best pair to improve the total cost of other pairs.
+    As in CenterPoint's tracker, the matching is greedy: it always keeps the pair with the lowest
+    cost. An optimal assignment may separate this pair to lower the total cost of all pairs.
 
     Args:
         track: (p,) index of the track of each candidate pair.
-        detection: (p,) index of its detection.
-        cost: (p,) cost; ties keep the order of the pairs, so that results are deterministic.
+        detection: (p,) index of the detection of each candidate pair.
+        cost: (p,) cost of each pair; among pairs of equal cost, the first is preferred, so that
+            results are deterministic.
     """
     is_alone = (np.bincount(track)[track] == 1) & (np.bincount(detection)[detection] == 1)
     rest = np.nonzero(~is_alone)[0]
@@ -85,7 +87,7 @@ def without_duplicates(
         labels: (m,) classes.
         separation: (m,) distance within which two detections of a class are one object, meters.
         taken: (2, k) positions of the detections that continue a track, meters.
-        taken_labels: (k,) their classes.
+        taken_labels: (k,) classes of the detections in ``taken``.
     """
     keep = np.ones(len(labels), bool)
     keep[pairs_within(positions, labels, taken, taken_labels, separation)[0]] = False

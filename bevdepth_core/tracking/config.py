@@ -11,11 +11,11 @@ class ClassMotion:
     """Motion of the objects of one class.
 
     Attributes:
-        acceleration: standard deviation of the acceleration, m/s^2; the process noise.
+        acceleration: standard deviation of the acceleration, m/s^2; gives the process noise.
         speed: standard deviation of the speed of a new track without measured velocity, m/s.
         gate_m: largest distance between a prediction and its detection, meters.
-        separation_m: a detection closer than this to a better one of its class is a duplicate and
-            starts no track, meters.
+        separation_m: a detection that is closer than this to a better detection of the same class
+            is a duplicate and starts no track, meters.
     """
 
     acceleration: float
@@ -35,26 +35,27 @@ MOTION = {
     'pedestrian': PEDESTRIAN,
     **dict.fromkeys(('barrier', 'traffic_cone'), STATIC),
 }
-"""Motion of the nuScenes classes; a class with another name moves as ``VEHICLE``."""
+"""Motion of the nuScenes classes; for a class with another name, ``VEHICLE`` is used."""
 
 
 @dataclass(frozen=True)
 class TrackerConfig:
-    """Numbers of the tracker.
+    """Settings of the tracker.
 
     Attributes:
         birth_score: a detection needs this score to start a track; detections with a lower score
             only continue tracks.
-        min_hits: detections after which a track is confirmed.
+        min_hits: number of detections that confirms a track.
         instant_score: a detection with this score confirms its track at once.
-        coast_s: how long a confirmed track is published without a detection, seconds.
-        keep_s: how long a confirmed track waits unpublished for its object to reappear, for
-            example from behind a truck, seconds. At least ``coast_s``.
-        tentative_s: time after which a tentative track without a detection ends, seconds.
+        coast_s: a confirmed track is published until this time after its last detection, seconds.
+        keep_s: a confirmed track ends this time after its last detection, seconds; at least
+            ``coast_s``. Between ``coast_s`` and ``keep_s``, it is not published, but its object
+            may be detected again, for example when a truck no longer hides it.
+        tentative_s: a tentative track ends this time after its last detection, seconds.
         gap_s: a longer time between two updates ends all tracks, seconds.
-        gate: largest squared Mahalanobis distance of a match. Much larger than the 99.9 % quantile
-            of chi-square with 4 degrees of freedom (18.5), because errors of detections have
-            heavier tails than a normal distribution and are similar in successive frames.
+        gate: largest squared Mahalanobis distance of a match. It is much larger than the 99.9 %
+            quantile of chi-square with 4 degrees of freedom (18.5), because errors of detections
+            have heavier tails than a normal distribution and are similar in successive frames.
         motion: motion by class name.
     """
 

@@ -1,8 +1,9 @@
 """Kalman filters with constant velocity in the plane, for many objects at once.
 
 A state is (x, y, vx, vy) in meters and m/s. ``mean`` is (4, n) and ``covariance`` (4, 4, n), both
-float64. Objects are the last axis of all arrays. numpy then computes each number of all objects in
-one pass. For 200 objects, this is several times faster than many products of small matrices.
+float64. The last axis of every array is the object, so that numpy computes one number of all
+objects in one pass. For 200 objects, this is several times faster than many products of small
+matrices.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ def update(
         covariance: (4, 4, n).
         part: the two measured components of the state.
         measured: (2, n) measurements.
-        noise: (2, 2, n) their covariances.
-        is_measured: (n,) mask of the objects with a measurement; the others keep their state.
+        noise: (2, 2, n) covariances of the measurements.
+        is_measured: (n,) mask of the objects with a measurement; the state of all other objects
+            does not change.
     """
     first, second = covariance[part]  # (4, n) each, the covariance is symmetric
     (a, b), (_, d) = covariance[part, part] + noise
@@ -62,8 +64,9 @@ def update(
 def transformed(covariance: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Return (k, k, n) ``matrix @ covariance @ matrix.T`` for one (k, k) ``matrix``.
 
-    A Kronecker product acts on the covariances as columns of k * k numbers. This is one large
-    product, which numpy computes faster than n small ones.
+    The covariances are reshaped to columns of k * k numbers, and multiplied by the Kronecker
+    product of ``matrix`` with itself. numpy computes this one product faster than n small
+    products.
     """
     size = len(matrix)
     twice = (matrix[:, None, :, None] * matrix[None, :, None, :]).reshape(size**2, size**2)

@@ -6,16 +6,16 @@ A track is in one of these states:
   detection matches no track and has a score of at least `birth_score`. It is confirmed by
   `min_hits` detections, or by one detection with a score of at least `instant_score`. It ends
   after `tentative_s` without a detection.
-* confirmed: it is published with the pose of this frame. If a frame has no detection for it, it
-  becomes coasting.
-* coasting: it is published with its predicted pose. A match confirms it. After `coast_s` without a
-  detection, it becomes kept.
-* kept: it is predicted and not published. A match confirms it. It ends after `keep_s` without a
-  detection.
-* ended: it is deleted, and its id is never used again. A backward stamp, a gap of more than
-  `gap_s` and `reset` end every track.
+* confirmed: it has a detection in the current frame and is published. If the next frame has no
+  detection for it, it becomes coasting.
+* coasting: it is published with its predicted pose. If a detection matches it, it becomes
+  confirmed. After `coast_s` without a detection, it becomes kept.
+* kept: it is predicted, but not published. If a detection matches it, it becomes confirmed. After
+  `keep_s` without a detection, it ends.
+* ended: it is deleted, and its id is never used again. A stamp before the last stamp, a gap
+  of more than `gap_s` between two stamps, other class names, and `reset` end all tracks.
 
-A track in any state ends after some time without detections, whatever the other tracks do.
+The time without detections after which a track ends does not depend on other tracks.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ SCORE_MEMORY_S = 0.5
 detections, so that the score does not depend on the rate."""
 COMMON_ERROR = 0.4
 """Share of the variance of a position that successive detections have in common. The filter treats
-the errors of detections as independent, so that its covariance does not contain this share. It is
-added to the published covariance."""
+the errors of detections as independent, so that its covariance does not contain this share. The
+tracker adds the share to the published covariance."""
 YAW_DRIFT = 0.3
 """Increase of the standard deviation of a heading in one second, radians."""
 LEAST_SCORE = 1e-3
@@ -102,7 +102,9 @@ class _Measured:
     def filtered(
         self, mean: np.ndarray, covariance: np.ndarray, is_seen: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the states after these measurements of the objects that ``is_seen`` marks."""
+        """Return the mean and the covariance of all objects after these measurements. Objects that
+        are not marked in ``is_seen`` keep their values.
+        """
         mean, covariance = kalman.update(
             mean, covariance, POSITION, self.position, self.position_covariance, is_seen
         )
@@ -114,10 +116,11 @@ class _Measured:
 
 
 class Tracker:
-    """Follow detections from frame to frame; deterministic, for one thread.
+    """Tracks detections from frame to frame. Its results are deterministic. Only one thread may
+    use it.
 
     Args:
-        config: all numbers.
+        config: settings; None: the defaults.
     """
 
     def __init__(self, config: TrackerConfig | None = None) -> None:
@@ -133,10 +136,11 @@ class Tracker:
         self._tracks = None
 
     def move(self, new_world_from_world: np.ndarray) -> None:
-        """Move all tracks after the localization jumped.
+        """Move all tracks to a new world frame, after the localization jumped.
 
         Args:
-            new_world_from_world: (4, 4) rigid transform between the world before and after.
+            new_world_from_world: (4, 4) rigid transform from the world frame before the jump to
+                the world frame after it.
         """
         if self._tracks is None:
             return
@@ -156,7 +160,7 @@ class Tracker:
         world_from_ego: np.ndarray,
         covariance: BoxCovariance | None = None,
     ) -> Tracks3D:
-        """Return the confirmed and coasting tracks after ``detections``.
+        """Update the tracks by ``detections``, and return the confirmed and coasting tracks.
 
         Args:
             detections: boxes in the ego frame, best score first.
@@ -180,7 +184,9 @@ class Tracker:
         return self._published(tracks, world_from_ego)
 
     def _predict(self, detections: Detections3D) -> None:
-        """Move the tracks to the stamp of ``detections``; end all after a jump of time."""
+        """Predict the tracks at the stamp of ``detections``. End all tracks after a jump of time
+        or if the class names changed.
+        """
         last_ns, self._stamp_ns = self._stamp_ns, detections.stamp_ns
         names, self._class_names = self._class_names, detections.class_names
         self._motion = _motion_table(self.config, self._class_names)
@@ -228,7 +234,7 @@ class Tracker:
     def _correct(
         self, tracks: _Table, own: np.ndarray, measured: _Measured, found: np.ndarray
     ) -> None:
-        """Correct the matched tracks by their detections; the others keep their values."""
+        """Correct the matched tracks by their detections; all other tracks keep their values."""
         if not len(own):
             return
         is_matched, rows = np.zeros(len(tracks.id), bool), np.zeros(len(tracks.id), np.int64)
@@ -304,7 +310,7 @@ class Tracker:
         return self._stamp_ns - tracks.seen_ns
 
     def _published(self, tracks: _Table, world_from_ego: np.ndarray) -> Tracks3D:
-        """Return the confirmed tracks that were seen within ``coast_s``, in the ego frame."""
+        """Return the confirmed tracks with a detection within ``coast_s``, in the ego frame."""
         is_recent = self._coasted_ns(tracks) <= round(self.config.coast_s * 1e9)
         tracks = tracks.select(np.flatnonzero(tracks.is_confirmed & is_recent))
         turn = world_from_ego[:3, :3]
@@ -338,7 +344,7 @@ class Tracker:
 
 @lru_cache(maxsize=8)
 def _motion_table(config: TrackerConfig, class_names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Return every number of ``ClassMotion`` by name, each (classes,)."""
+    """Return each number of ``ClassMotion`` as a (classes,) array, by its name."""
     motions = [config.motion_of(name) for name in class_names]
     return {
         column.name: np.array([getattr(motion, column.name) for motion in motions], np.float64)
@@ -368,11 +374,11 @@ def _in_world(
 
 
 def _correct_yaw(tracks: _Table, seen: _Measured, is_matched: np.ndarray) -> None:
-    """Correct headings; single detections that confuse front and rear do not turn a track around.
+    """Correct headings. A single detection with front and rear confused does not reverse a track.
 
-    ``facing`` says how well the directions of recent detections agree with that of the track,
-    from -1 to 1. The track turns by half a circle only if most recent detections point
-    backward.
+    ``facing`` measures from -1 to 1 how well the headings of recent detections agree with the
+    heading of the track. The heading of the track is reversed only if most recent detections
+    point backward.
     """
     difference = _wrapped(seen.yaw - tracks.yaw)
     is_reversed = np.abs(difference) > np.pi / 2

@@ -22,7 +22,7 @@ class Tracks3D:
         velocity_covariance: (n, 2, 2) float64 covariance of the velocity, (m/s)^2.
         age_s: (n,) float64, time since the first detection, seconds.
         coasted_s: (n,) float64, time since the last detection, seconds; 0 if this frame has one.
-        detections: (n,) int64, index of the matched detection of this frame, -1 without one.
+        detections: (n,) int64, index of the matched detection of this frame, -1 if there is none.
         class_names: the detector's classes.
         stamp_ns: stamp of the detections.
     """
@@ -47,13 +47,13 @@ class Tracks3D:
         return replace(self, **{name: getattr(self, name)[index] for name in PER_TRACK})
 
     def as_detections(self) -> Detections3D:
-        """Return the boxes with scores and classes; their velocities are known."""
+        """Return the tracks as detections with known velocities."""
         return Detections3D(
             self.boxes, self.scores, self.labels, self.class_names, self.stamp_ns, self.stamp_ns
         )
 
     def detection_ids(self, count: int) -> np.ndarray:
-        """Return (count,) int64: the track of each detection of this frame, 0 without one."""
+        """Return the (count,) int64 track id of each detection of this frame, 0 for no track."""
         result = np.zeros(count, np.int64)
         is_seen = self.detections >= 0
         result[self.detections[is_seen]] = self.ids[is_seen]

@@ -35,7 +35,7 @@ class AveragingSettings:
             raise ValueError(f'trainer.averaging.decay must be below 1, got {self.decay:g}')
 
     def at(self, update: int | Tensor) -> float:
-        """Return the decay of an update, counted from 1.
+        """Return the decay in update number ``update``; the first update has number 1.
 
         Without a ramp, ``update`` is not read, because reading a tensor would wait for the GPU.
         """
@@ -81,7 +81,9 @@ class ExponentialAverage(WeightAveraging):
             self._averaged_model().n_averaged.fill_(1)
 
     def _update(self, average: list[Tensor], current: list[Tensor], update: Tensor) -> None:
-        """Update tensors of one type; integers, the counters of batch norms, are copied."""
+        """Update the average of tensors of one type. Integers, which are the counters of batch
+        norms, are copied.
+        """
         if average[0].is_floating_point():
             torch._foreach_lerp_(average, current, 1 - self.settings.at(update))
         else:

@@ -26,7 +26,7 @@ class Batch:
         images: (B, S, N, H, W, 3) uint8, RGB.
         matrices: matrices of the B samples, S frames and N cameras.
         tasks: targets of each head task.
-        depth_bins: (B, N, h, w) int64, one per feature pixel.
+        depth_bins: (B, N, h, w) int64, index of the depth bin of each feature pixel.
     """
 
     names: tuple[str, ...]
@@ -39,7 +39,7 @@ class Batch:
         return len(self.names)
 
     def inputs(self, spec: ImageSpec) -> ModelInputs:
-        """Return the input of the network, images normalized."""
+        """Return the input of the network, with normalized images."""
         return ModelInputs(normalize(self.images, spec), self.matrices)
 
     def to(self, device: torch.device) -> Batch:
@@ -66,8 +66,8 @@ class Batch:
 def collate(samples: Sequence[Sample], config: ModelConfig) -> Batch:
     """Return samples of one size as a batch.
 
-    The ``camera_count`` of the first sample is that of the batch, because the images of a batch
-    have one shape. Boxes that no remaining camera sees are excluded.
+    All samples are reduced to the ``camera_count`` of the first sample, because the images of a
+    batch must have one shape. Boxes that are in no image of a remaining camera are excluded.
     """
     count = samples[0].camera_count
     if count < samples[0].images.shape[1]:
@@ -92,8 +92,8 @@ def collate(samples: Sequence[Sample], config: ModelConfig) -> Batch:
 
 
 def with_cameras(sample: Sample, count: int) -> Sample:
-    """Return a sample with the first ``count`` cameras, and with the boxes whose center is in
-    one of their images.
+    """Return a sample with the first ``count`` cameras, and with the boxes whose center is in an
+    image of these cameras.
     """
     all_cameras = sample.matrices
     matrices = CameraMatrices(
@@ -121,7 +121,7 @@ def seen_by_cameras(
 
     Args:
         centers: (n, 3) in the augmented ego frame, meters.
-        matrices: (S, N) of one sample.
+        matrices: matrices of one sample, S frames and N cameras.
         size: height and width of the network image, pixels.
     """
     points = F.pad(centers, (0, 1), value=1.0).to(torch.float64)

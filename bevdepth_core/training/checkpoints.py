@@ -2,8 +2,8 @@
 
     python training/export_weights.py IN.ckpt OUT.safetensors
 
-This command exports the weights of a checkpoint of ``train.py``. They are averaged if the run
-averages weights.
+This command exports the weights of a checkpoint of ``train.py``. The exported weights are averaged
+if the run averages weights.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ _LOG = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside the earlier one, which it then replaces. Lightning instead writes
-    to ``$TMPDIR``, and copies the file over the earlier one if that is another file system.
+    """Writes a checkpoint to a new file in the same folder, then replaces the earlier checkpoint
+    by this file. Lightning instead writes to ``$TMPDIR``. If that folder is on another file
+    system, Lightning copies the new file over the earlier checkpoint.
     """
 
     def save_checkpoint(
@@ -45,7 +46,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write ``checkpoint``.
 
         Raises:
-            OSError: the file cannot be written; the earlier one is then unchanged.
+            OSError: the file cannot be written; the earlier checkpoint is then unchanged.
         """
         content = io.BytesIO()
         torch.save(checkpoint, content)
@@ -86,7 +87,8 @@ class ResumeCheckpoint(Checkpoint):
             self.write(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # A run that is resumed with a higher max_steps continues an epoch that max_steps ended.
+        # If max_steps ends the run within an epoch, the end of the epoch is not saved, so that a
+        # run that is resumed with a higher max_steps continues this epoch.
         if trainer.is_last_batch:
             self.write(trainer)
 
@@ -98,11 +100,11 @@ class ResumeCheckpoint(Checkpoint):
 
 
 class WeightsExport(Callback):
-    """Writes weights for the detector at the end of each epoch; they are averaged if the run
-    averages weights.
+    """Writes weights for the detector at the end of each epoch; the weights are averaged if the
+    run averages weights.
 
     Args:
-        folder: receives ``epoch_NNN.safetensors`` after NNN complete epochs, and
+        folder: folder of the files: ``epoch_NNN.safetensors`` after NNN complete epochs, and
             ``step_NNNNNN.safetensors`` if ``max_steps`` ends the run within an epoch.
     """
 
@@ -127,7 +129,7 @@ class WeightsExport(Callback):
 
 
 def weights_metadata(description: dict, step: int, averaged: bool) -> dict[str, str]:
-    """Return the metadata of weights, which describe their run."""
+    """Return the metadata of a weights file; the metadata describe the training run."""
     return {
         'training': json.dumps(description),
         'training_steps': str(step),
@@ -188,7 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
         'training/export_weights.py', description='Export the weights of a training checkpoint.'
     )
     parser.add_argument('source', metavar='IN', type=Path, help='last.ckpt of a training run')
-    parser.add_argument('target', metavar='OUT', type=Path, help='.safetensors to write')
+    parser.add_argument('target', metavar='OUT', type=Path, help='.safetensors file to write')
     options = parser.parse_args(arguments)
     try:
         model, metadata = read_training_checkpoint(options.source)

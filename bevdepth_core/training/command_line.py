@@ -57,7 +57,7 @@ def run_program(
     work: Callable[[ConfigT], object],
     arguments: list[str] | None,
 ) -> None:
-    """Run ``work`` with the configuration of the command line and print its result.
+    """Run ``work`` with the configuration of the command line, and print the result of ``work``.
 
     The exit status is 1 after an error, which is printed, and 130 after Ctrl-C.
 
@@ -65,8 +65,8 @@ def run_program(
         program: path of the program, such as ``training/evaluate.py``.
         manual: text of ``--help``.
         config_type: dataclass whose fields are the options.
-        work: receives the configuration.
-        arguments: command line; None for that of this process.
+        work: function that is called with the configuration.
+        arguments: command line; None: the command line of this process.
     """
     logging.basicConfig(format='%(message)s')
     logging.getLogger('bevdepth_core').setLevel(logging.INFO)
@@ -84,12 +84,12 @@ def run_program(
 
 
 def require_at_least(section: str, settings: object, **lowest: float) -> None:
-    """Raise ValueError for a number of ``settings`` that is not finite or too low.
+    """Raise ValueError if a number in ``settings`` is too low or not finite.
 
     Args:
         section: name of the section in the configuration.
-        settings: a dataclass.
-        lowest: the lowest valid value of each field.
+        settings: dataclass with the numbers.
+        lowest: lowest valid value of each number, by field name.
     """
     for name, low in lowest.items():
         value = getattr(settings, name)
@@ -102,7 +102,7 @@ def require_writable(folder: Path, option: str = '--output') -> None:
 
     Args:
         folder: the folder.
-        option: the option that selects it, for messages.
+        option: command-line option that selects the folder, for messages.
 
     Raises:
         OSError: the folder cannot be created, or no file can be written to it.
@@ -123,8 +123,9 @@ def parse(
 
     Args:
         parser: the parser.
-        arguments: the command line; None means that of the process.
-        required: defaults whose sections must not be null, if they are not those of the parser.
+        arguments: the command line; None: the command line of this process.
+        required: default values; a section that is a mapping here must not be null on the command
+            line. None: the defaults of the parser.
 
     Raises:
         InvalidRunError: the command line has an unknown key or an invalid value; the message
@@ -154,7 +155,7 @@ def _given_sections(
         key, text = option.removeprefix('--'), joined if is_joined else following
         is_section = key == 'config' or isinstance(defaults.get(key), Namespace)
         if option.startswith('--') and text.startswith('{'):
-            with suppress(yaml.YAMLError):  # jsonargparse reports it
+            with suppress(yaml.YAMLError):  # jsonargparse reports the error
                 yield key, yaml.safe_load(text)
         elif option.startswith('--') and is_section and Path(text).is_file():
             yield key, _mapping(Path(text))
@@ -163,7 +164,7 @@ def _given_sections(
 
 
 def _similar_preset(text: str) -> str:
-    """Return a question that names the preset with the most similar name, or where presets are."""
+    """Return a question with the most similar preset, or a hint to the folder of the presets."""
     presets = {path.stem: path for path in Path('config/training').glob('*.yaml')}
     nearest = difflib.get_close_matches(Path(text).stem, presets, 1)
     if nearest:
@@ -202,8 +203,8 @@ def instantiate(parser: ArgumentParser, values: Namespace) -> Namespace:
 
 
 def _check_empty(section: dict, keys: list[str], defaults: Namespace, parent: str = '') -> None:
-    """Raise InvalidRunError for an unknown key without values, or for a section that is null:
-    jsonargparse drops both.
+    """Raise InvalidRunError for an unknown key with an empty mapping, or for a section that is
+    null. jsonargparse would ignore both without an error.
     """
     for name, value in section.items():
         key = f'{parent}{name}'

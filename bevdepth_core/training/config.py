@@ -32,20 +32,20 @@ class TrainerSettings:
 
     Attributes:
         accelerator: ``auto``, ``gpu`` or ``cpu``.
-        devices: GPUs (or processes) per machine, or ``auto`` for all.
-        nodes: machines.
+        devices: number of GPUs (on a CPU: of processes) per machine; ``auto``: all GPUs.
+        nodes: number of machines.
         precision: precision of the image branch; geometry, BEV head and losses always use 32 bits.
-        max_epochs: epochs to train.
-        max_steps: optimizer steps to train at most; -1 for no limit.
+        max_epochs: number of epochs to train.
+        max_steps: largest number of optimizer steps to train; -1 for no limit.
         gradient_clip_norm: gradients of a larger norm are scaled to this norm; 0 disables it.
-        accumulate_grad_batches: batches per optimizer step.
+        accumulate_grad_batches: number of batches per optimizer step.
         sync_batchnorm: batch norms use the samples of all GPUs.
         averaging: settings of the exponential moving average of the weights, which is then
             exported; null: no average.
         log_every_n_steps: steps between two points of a curve.
         checkpoint_every_n_steps: steps between two checkpoints to resume from.
-        validate_every_n_epochs: epochs between two validations; used with ``data.val_split``.
-        logger: receives curves in addition to ``csv/``: ``tensorboard``, ``wandb`` or ``mlflow``.
+        validate_every_n_epochs: epochs between two validations; used only with ``data.val_split``.
+        logger: logs the curves in addition to ``csv/``: ``tensorboard``, ``wandb`` or ``mlflow``.
     """
 
     accelerator: Literal['auto', 'gpu', 'cpu'] = 'auto'
@@ -93,7 +93,7 @@ class TrainingConfig:
 
 
 def build_parser(manual: str = '') -> ArgumentParser:
-    """Return a parser of presets and of single values; ``read_arguments`` uses it."""
+    """Return the parser for ``read_arguments``, which accepts presets and single values."""
     parser = manual_parser('training/train.py', manual)
     parser.add_argument(
         '--config',
@@ -111,8 +111,7 @@ def read_arguments(
 ) -> tuple[TrainingConfig, Namespace]:
     """Return the configuration of a command line, and all parsed values.
 
-    With ``model.init``, values of ``model.network`` that are not given are those of the
-    checkpoint.
+    If ``model.init`` is given, its checkpoint contains the default values of ``model.network``.
 
     Raises:
         InvalidRunError: an unknown key, an invalid value or an unreadable checkpoint.
@@ -133,8 +132,8 @@ def read_arguments(
 
 
 def _flat(prefix: str, values: dict, keys: list[str]) -> dict:
-    """Return nested values as one level of dotted keys; a section that is one of ``keys``, as an
-    optional section is, stays a dictionary.
+    """Return nested values as one dictionary with dotted keys. A section whose key is in ``keys``
+    stays a dictionary; optional sections have such a key.
     """
     flat: dict[str, Any] = {}
     for name, value in values.items():

@@ -25,9 +25,9 @@ class Losses:
     """Weighted losses of a batch.
 
     Attributes:
-        heatmap: (tasks,) float32.
-        box: (tasks,) float32.
-        depth: scalar float32.
+        heatmap: (tasks,) float32, heatmap loss of each head task.
+        box: (tasks,) float32, box loss of each head task.
+        depth: scalar float32, depth loss.
     """
 
     heatmap: Tensor
@@ -43,7 +43,7 @@ class Losses:
         return self.detection + self.depth
 
     def named(self) -> dict[str, Tensor]:
-        """Return the losses to log, detached scalars."""
+        """Return the losses by name as detached scalars, for the log."""
         parts = {
             'total': self.total,
             'heatmap': self.heatmap.sum(),
@@ -64,14 +64,14 @@ def criterion(
     Boxes are weighted by their score. The heatmap loss is divided by the number of cells with a
     box, the box loss by the number of boxes (both weighted by score), and the depth loss by the
     number of pixels with depth. These counts are averaged over all GPUs, so that several GPUs
-    compute the same gradient as a single GPU with all samples; the official code does not
-    average the count of depth.
+    compute the same gradient as a single GPU with all samples. The official code does not
+    average the number of pixels with depth.
 
     Args:
         outputs: outputs of the network.
         tasks: targets of each head task.
         depth_bins: (B, N, h, w) int64 of the key frame, ``NO_DEPTH`` where unknown.
-        code_weights: ten weights of the numbers in ``TaskTargets.box``.
+        code_weights: weight of each of the ten numbers in ``TaskTargets.box``.
     """
     with torch.autocast(outputs.depth.device.type, enabled=False):
         weights = [targets.center_weights() for targets in tasks]
@@ -129,7 +129,7 @@ def heatmap_loss(logits: Tensor, target: Tensor, center_weights: Tensor) -> Tens
 
 
 def box_loss(maps: TaskMaps, targets: TaskTargets, code_weights: Sequence[float]) -> Tensor:
-    """Return the L1 distance, weighted by score, summed over boxes and their ten numbers."""
+    """Return the L1 distance, weighted by score, summed over all boxes and the ten box numbers."""
     values = maps.box_values().float()
     predicted = values[targets.sample, :, targets.cell[:, 1], targets.cell[:, 0]]  # (P, 10)
     distance = (predicted - targets.box).abs()
@@ -138,8 +138,8 @@ def box_loss(maps: TaskMaps, targets: TaskTargets, code_weights: Sequence[float]
 
 
 def depth_loss(depth: Tensor, bins: Tensor) -> Tensor:
-    """Return the binary cross entropy between distribution and bin, summed over bins and pixels
-    whose depth is known.
+    """Return the binary cross entropy between the depth distributions and the true bins, summed
+    over all bins of the pixels whose depth is known.
 
     Args:
         depth: (B, N, D, h, w) in [0, 1].

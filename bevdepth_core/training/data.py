@@ -1,4 +1,4 @@
-"""Opens the training and validation data of a run, and creates its loaders."""
+"""Opens the training and validation data of a run, and creates the data loaders."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class DataSettings(DatasetSettings):
         val_samples: number of validation samples, which are spread over the split; 0 for all
             samples of the split.
         class_balanced: repeat samples of rare classes (CBGS).
-        batch_size: samples per GPU and step.
-        workers: loader processes per GPU.
+        batch_size: number of samples per GPU and batch.
+        workers: number of loader processes per GPU.
         augmentation: ranges of random changes.
     """
 
@@ -64,13 +64,13 @@ def open_nuscenes(
 
     Args:
         settings: the dataset.
-        network: its class list, BEV grid, image size and key frames.
-        needs_boxes: reject a dataset without usable boxes.
+        network: network, whose class list, BEV grid, image size and key frames are used.
+        needs_boxes: True to reject a dataset without usable boxes; False to reject a dataset
+            without lidar.
 
     Raises:
-        ValueError: as ``load_index``; or no box is usable, there is no lidar although
-            ``needs_boxes`` is False, batches have a single image, or the augmentation does not
-            suit the size of the images.
+        ValueError: ``load_index`` raises it, the dataset is rejected (see ``needs_boxes``), a
+            batch may have a single image, or the augmentation does not fit the size of the images.
     """
     index = settings.load(network)
     if not needs_boxes and index.channels.lidar is None:
@@ -86,8 +86,8 @@ def open_nuscenes(
 
 
 def _require_several_images(settings: DataSettings, cameras: int) -> None:
-    """Raise ValueError if a batch may have a single image: the batch norm after the global pooling
-    of the depth network needs two.
+    """Raise ValueError if a batch may have a single image. The batch norm after the global pooling
+    of the depth network needs at least two images.
     """
     rig = settings.augmentation.rig
     fewest = min(cameras, rig.min_cameras or cameras) if rig else cameras
@@ -99,8 +99,8 @@ def _require_several_images(settings: DataSettings, cameras: int) -> None:
 
 
 def _require_suitable_scale(settings: DataSettings, index: SampleIndex, spec: ImageSpec) -> None:
-    """Raise ValueError if training never uses the scale of inference. Training would then see
-    black borders, or only small parts of the images.
+    """Raise ValueError if training never uses the scale of inference. The training images would
+    then have black borders, or contain only small parts of the camera images.
     """
     image = settings.augmentation.image
     low, high = image.scale
@@ -146,7 +146,7 @@ def _balanced_positions(index: SampleIndex) -> np.ndarray:
 
 def _start_worker(worker: int) -> None:
     """Limit a loader process to one core, and ignore Ctrl-C and SIGTERM, which the training
-    process handles; a terminal and a scheduler send them to all processes of a run.
+    process handles. A terminal and a scheduler send these signals to all processes of a run.
     """
     cv2.setNumThreads(1)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -158,13 +158,13 @@ class TrainingData(LightningDataModule):
     dropped.
 
     Args:
-        open_source: returns the dataset. One process of each machine calls it first, so that it
-            can fill a cache.
+        open_source: function that returns the dataset. One process of each machine calls it before
+            the other processes, so that this call can fill a cache.
         network: configuration of the model for which the targets are computed.
-        batch_size: samples per process and batch.
-        workers: loader processes per training process.
+        batch_size: number of samples per process and batch.
+        workers: number of loader processes per training process.
         seed: seed of order and augmentation.
-        open_validation: returns the samples to validate on; None for no validation.
+        open_validation: function that returns the samples to validate on; None: no validation.
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class TrainingData(LightningDataModule):
         return self.trainer
 
     def batches(self, processes: int) -> int:
-        """Return the batches of an epoch per process.
+        """Return the number of batches per epoch and process.
 
         Raises:
             ValueError: there are fewer samples than one batch for each process.
@@ -226,7 +226,7 @@ class TrainingData(LightningDataModule):
         return batches
 
     def order(self, processes: int) -> dict[str, int]:
-        """Return all values that the order of the training samples depends on."""
+        """Return all values on which the order of the training samples depends."""
         return {
             'samples': len(self.source),
             'seed': self._seed,
@@ -236,12 +236,12 @@ class TrainingData(LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of an epoch; raises as ``batches``."""
+        """Number of optimizer steps per epoch; raises the error of ``batches``."""
         running = self._running
         return math.ceil(self.batches(running.world_size) / running.accumulate_grad_batches)
 
     def train_dataloader(self) -> ResumableLoader:
-        """Return the loader; in a resumed run it starts where the checkpoint was written."""
+        """Return the loader; in a resumed run, it skips the samples before the checkpoint."""
         trainer = self._running
         epoch, step = divmod(trainer.global_step, self.steps_per_epoch)
         skip = step * trainer.accumulate_grad_batches * self.batch_size

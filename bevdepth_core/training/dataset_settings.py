@@ -19,15 +19,16 @@ class DatasetSettings:
 
     Attributes:
         root: folder of the dataset.
-        version: its table folder, such as ``v1.0-trainval``.
-        split: scenes to use: a split of the devkit or of ``splits.json``.
+        version: name of the folder of tables, such as ``v1.0-trainval``.
+        split: name of the split whose scenes are used; a split of the devkit or of
+            ``splits.json``.
         cache_dir: folder of the cached index; ``~/.cache/bevdepth`` if null.
-        categories: file that maps further categories to classes, lines such as ``van: car``;
-            categories of nuScenes, and categories with the name of a class, need no entry.
+        categories: file with lines such as ``van: car``, which map further categories to classes.
+            Categories of nuScenes, and categories with the name of a class, need no line.
         cameras: channels to use, in this order; null for all cameras of the dataset.
-        lidar: channel of the lidar; null for ``LIDAR_TOP``, or the only lidar.
-        min_points: boxes with fewer lidar and radar points are excluded; 0 uses all. Boxes whose
-            point count is unknown are used.
+        lidar: channel of the lidar; null: ``LIDAR_TOP``, or the only lidar of the dataset.
+        min_points: boxes with fewer lidar and radar points than this are excluded; 0: all boxes
+            are used. Boxes whose point count is unknown are always used.
     """
 
     root: str = 'data/nuscenes'
@@ -40,7 +41,11 @@ class DatasetSettings:
     min_points: int = 1
 
     def load(self, network: ModelConfig) -> SampleIndex:
-        """Return the samples with labels of the network's class list; raises as ``load_index``."""
+        """Return the samples, with labels for the class list of ``network``.
+
+        Raises:
+            ValueError: the dataset or a setting is invalid; see ``load_index``.
+        """
         selection = Selection(
             ClassMap(network.class_names, read_categories(self.categories)),
             None if self.cameras is None else tuple(self.cameras),
@@ -57,10 +62,10 @@ class DatasetSettings:
 def report_boxes(
     index: SampleIndex, settings: DatasetSettings, network: ModelConfig, needs_boxes: bool
 ) -> None:
-    """Log how many boxes of a dataset are used, and why others are excluded.
+    """Log how many boxes of a dataset are used, and why other boxes are excluded.
 
     Raises:
-        ValueError: no box is used although ``needs_boxes``.
+        ValueError: no box is used, and ``needs_boxes`` is True.
     """
     name = settings.description()
     counts = count_boxes(index, network.grid)
@@ -71,4 +76,4 @@ def report_boxes(
     if needs_boxes and absent:
         _LOG.warning('%s has no boxes of the classes %s', name, ', '.join(absent))
     if index.channels.lidar is None:
-        _LOG.warning('%s has no lidar: training with it has no depth loss', name)
+        _LOG.warning('%s has no lidar: training with this dataset has no depth loss', name)

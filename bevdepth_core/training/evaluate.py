@@ -7,24 +7,25 @@ Run from the repository root after `. ./env.sh`:
 
 The checkpoint is a .safetensors file of this project, an official .pth or .ckpt file, or a name
 such as small. The detector processes the key frames of the split as on a vehicle: scene by scene,
-each frame is encoded once and is the past frame of the next one. It writes to `output`
-(out/evaluation):
+each frame is encoded once, and is the past frame for the next key frame. The program writes to
+`output` (out/evaluation):
 
     results.json                                 boxes of every sample, nuScenes result format
     metrics_summary.json, metrics_details.json   metrics of the devkit's DetectionEval
     table.md                                     the printed table: mAP, NDS, errors, per class
-    tracking/                                    with `--tracking true`: the same for the tracks,
-                                                 by the devkit's TrackingEval (AMOTA, IDS, ...)
+    tracking/                                    with `--tracking true`: tracks of every sample,
+                                                 and metrics of the devkit's TrackingEval
 
 On nuScenes val the table of a published network also shows the published scores. The official
-evaluation does not support other class lists, lidars or point limits; for these, the same metrics
-are computed from the annotations. For a split without annotations (v1.0-test), only results.json
-is written, ready for the evaluation server.
+evaluation needs the classes of nuScenes, LIDAR_TOP, data.min_points 1, and cameras in whose images
+all boxes are visible. Otherwise this program computes the same metrics from the annotations,
+except those of `--tracking true`. For a split without annotations (v1.0-test), it only writes
+results.json, which the evaluation server of nuScenes accepts.
 
-All GPUs are used; each one has a process, which processes some of the scenes. `--device cuda:1`
-uses one GPU, `--device cuda:0,cuda:2` two, `--device cpu` none, `--device cpu,cpu` two processes
-on the CPU. `<version>/splits.json` may define more splits: it maps names of splits to lists of
-scene names.
+By default, all GPUs are used. Each GPU has one process, which processes some of the scenes.
+`--device cuda:1` uses one GPU, `--device cuda:0,cuda:2` uses two GPUs, `--device cpu` uses the
+CPU, and `--device cpu,cpu` uses two processes on the CPU. `<version>/splits.json` may define more
+splits: it maps names of splits to lists of scene names.
 """
 
 from __future__ import annotations
@@ -65,9 +66,9 @@ from bevdepth_core.types import Detections3D, Frame
 from bevdepth_core.uncertainty import UncertaintyModel
 
 PUBLISHED_ON = ('v1.0-trainval', 'val')
-"""Version and split that the published scores refer to."""
+"""Version and split for which scores are published."""
 POLL_SECONDS = 1.0
-"""Period of the check for failed processes, while waiting for a result."""
+"""Seconds between two checks for failed processes, during the wait for a result."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class EvaluationData(DatasetSettings):
     """Data for scoring.
 
     Attributes:
-        workers: processes that read images, per device; 0: this process reads them.
+        workers: number of processes per device that read images; 0: the process that runs the
+            network also reads the images.
     """
 
     split: str = 'val'
@@ -117,13 +119,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def score(config: EvaluationConfig) -> str:
-    """Detect on a split, write results and scores, and return the text to print.
+    """Detect objects in a split, write results and scores, and return the text to print.
 
     Raises:
         ValueError: a device is absent, the checkpoint is invalid, the split is unknown or the
             dataset is incomplete.
         OSError: an image cannot be read, or the output folder cannot be written.
-        ProcessRaisedException: the same, in one of several processes.
+        ProcessRaisedException: one of these errors occurred in one of several processes.
     """
     devices = chosen_devices(config.device, config.precision)
     model = _load(config.checkpoint)
@@ -154,7 +156,9 @@ def _score_table(index: SampleIndex, model: BEVDepth, data: EvaluationData, outp
     text = table(summary, published_score(model.config, averaged, data), index.class_names)
     if index.is_official:
         return text
-    return text + '\n\nNot comparable with nuScenes: other classes, sensors or point limits.'
+    return text + (
+        '\n\nNot comparable with scores on nuScenes: classes, sensors or the point limit differ.'
+    )
 
 
 def _tracking_table(
@@ -166,8 +170,8 @@ def _tracking_table(
 ) -> str:
     if not index.is_official:
         return (
-            'Tracking: the official evaluation supports only the classes of nuScenes, LIDAR_TOP '
-            'and boxes that a camera sees.'
+            'Tracking: not scored. The official evaluation needs the classes of nuScenes, '
+            'LIDAR_TOP, data.min_points 1, and cameras in whose images all boxes are visible.'
         )
     folder = output / 'tracking'
     folder.mkdir(exist_ok=True)
@@ -197,12 +201,12 @@ def _load(path: str) -> BEVDepth:
 def published_score(
     network: ModelConfig, averaged: bool, data: EvaluationData
 ) -> PublishedScore | None:
-    """Return the published scores of a network, or of its averaged weights; None if it is not
-    published.
+    """Return the published scores of a network, with averaged weights if ``averaged`` is True.
+    Return None if no scores are published for this network or these data.
     """
     if (data.version, data.split) != PUBLISHED_ON:
         return None
-    if network.stereo is not None:  # published with and without clamp
+    if network.stereo is not None:  # scores are published with and without clamp_mean
         network = replace(network, stereo=replace(network.stereo, clamp_mean=False))
     rows = _published_networks()
     names = [name + '_ema' * averaged for name, published in rows.items() if published == network]
@@ -210,8 +214,8 @@ def published_score(
 
 
 def _published_networks() -> dict[str, ModelConfig]:
-    """Return the networks of ``PUBLISHED``; keys are names of its rows without the ending ``_ema``
-    of averaged weights.
+    """Return the networks of ``PUBLISHED``. The keys are the names in ``PUBLISHED``, without the
+    ending ``_ema`` that marks averaged weights.
     """
     plain = ModelConfig()
     stereo = replace(
@@ -227,7 +231,7 @@ def _published_networks() -> dict[str, ModelConfig]:
 
 
 def detect(config: EvaluationConfig, index: SampleIndex) -> dict[str, list[dict]]:
-    """Return result entries per sample token, in the order of the index."""
+    """Return the result entries of each sample by its token, in the order of the index."""
     devices = chosen_devices(config.device, config.precision)
     shares = [index.scenes()[first :: len(devices)] for first in range(len(devices))]
     entries = (
@@ -240,10 +244,11 @@ def detect(config: EvaluationConfig, index: SampleIndex) -> dict[str, list[dict]
 
 
 def chosen_devices(device: str, precision: str = 'fp32') -> list[str]:
-    """Return one device per process, see ``EvaluationConfig.device``.
+    """Return the device of each process; see ``EvaluationConfig.device``.
 
     Raises:
-        ValueError: this machine does not have a device, or it does not support the precision.
+        ValueError: this machine does not have one of the devices, or the device does not support
+            the precision.
     """
     gpus = [f'cuda:{number}' for number in range(torch.cuda.device_count())]
     devices = (gpus or ['cpu']) if device == 'auto' else [x.strip() for x in device.split(',')]
@@ -261,7 +266,7 @@ def chosen_devices(device: str, precision: str = 'fp32') -> list[str]:
 def _entries_of_scenes(
     config: EvaluationConfig, index: SampleIndex, device: str, scenes: Sequence[range]
 ) -> Iterator[tuple[str, list[dict]]]:
-    """Yield token and result entries of each sample of some scenes."""
+    """Yield the token and the result entries of each sample of some scenes."""
     detector = Detector.from_checkpoint(
         config.checkpoint, device, config.precision, onnx_folder=config.onnx_folder or None
     )
@@ -273,8 +278,8 @@ def _entries_of_scenes(
 def stream(
     detector: Detector, index: SampleIndex, scenes: Sequence[range], data: EvaluationData
 ) -> Iterator[tuple[int, Detections3D]]:
-    """Yield position and detections of each key frame; the past frame is the previous key frame
-    of the scene.
+    """Yield the position in the index and the detections of each key frame. The past frame is the
+    previous key frame of the scene.
     """
     positions = [position for scene in scenes for position in scene]
     starts = {scene.start for scene in scenes}
@@ -291,7 +296,7 @@ def stream(
 
 
 def _at_two_hertz(frame: Frame, position: int) -> Frame:
-    """Return the frame with stamps as if the rate of key frames were exactly 2 Hz.
+    """Return the frame with the stamps that it would have if key frames came at exactly 2 Hz.
 
     The official pipeline always uses the previous key frame as past frame; the detector chooses
     past frames by their age.
@@ -302,7 +307,7 @@ def _at_two_hertz(frame: Frame, position: int) -> Frame:
 
 
 class _KeyFrames(Dataset[Frame]):
-    """The frames of some positions, for a data loader."""
+    """Dataset of the frames at some positions of an index, for a data loader."""
 
     def __init__(self, index: SampleIndex, dataroot: str, positions: Sequence[int]) -> None:
         self._index, self._dataroot, self._positions = index, dataroot, positions
@@ -342,7 +347,7 @@ def _next(outputs: Queue, processes: ProcessContext) -> tuple[str, list[dict]]:
         try:
             return outputs.get(timeout=POLL_SECONDS)
         except queue.Empty:
-            processes.join(timeout=0)  # if one has failed, ends all and raises its error
+            processes.join(timeout=0)  # if a process failed, ends all and raises the error
 
 
 def _detect_share(

@@ -22,12 +22,12 @@ _NO_WEIGHTS = (
 
 
 def load_initial(model: BEVDepth, path: str) -> None:
-    """Copy the weights of a checkpoint, and log which heads were copied and which are random.
+    """Copy the weights of a checkpoint. Log which heads were copied and which have random weights.
 
     A head is copied if the checkpoint has a task with the same classes in the same order.
 
     Args:
-        model: receives the weights.
+        model: network to which the weights are copied.
         path: checkpoint file, or the name of bundled or downloaded weights.
 
     Raises:

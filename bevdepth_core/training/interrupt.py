@@ -29,15 +29,14 @@ from bevdepth_core.training.checkpoints import ResumeCheckpoint
 SYNC_BATCHES = 10
 """Number of batches between two checks whether any process was interrupted."""
 _NAMES: dict[int, str] = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}
-"""What the signals do to a run."""
+"""Effect of each signal on a run, for messages."""
 
 
 class RunInterruptedError(Exception):
     """A signal stopped the run; the message says what was saved.
 
     Attributes:
-        status: exit status of the program, as that of a shell: 130 after Ctrl-C, 143 after
-            SIGTERM.
+        status: exit status of the program, as in a shell: 130 after Ctrl-C, 143 after SIGTERM.
     """
 
     def __init__(self, message: str, number: int) -> None:
@@ -49,7 +48,7 @@ class StopOnInterrupt(Checkpoint):
     """Callback that stops a run after Ctrl-C or SIGTERM; see the table of states above.
 
     Args:
-        checkpoint: writes the checkpoint; this callback runs earlier.
+        checkpoint: callback that writes the checkpoint; it runs before this callback.
     """
 
     def __init__(self, checkpoint: ResumeCheckpoint) -> None:
@@ -59,8 +58,8 @@ class StopOnInterrupt(Checkpoint):
 
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
-        """Handle SIGINT and SIGTERM while the ``with`` block runs. Python allows that in the main
-        thread only; in other threads, this does nothing.
+        """Handle SIGINT and SIGTERM while the ``with`` block runs. Python allows this in the main
+        thread only. In other threads, no signal is handled.
         """
         if not _is_main_thread():
             yield
@@ -122,8 +121,8 @@ class StopOnInterrupt(Checkpoint):
             )
 
     def _received_by_any(self, trainer: Trainer, batch_idx: int) -> int:
-        """Return the number of a signal that any process received, or 0; all processes return the
-        same.
+        """Return the number of a signal that any process received, or 0. All processes return the
+        same number.
         """
         if trainer.world_size == 1:
             return self._received

@@ -35,7 +35,8 @@ them."""
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The network and its optimization. The defaults are those of the paper with two key frames.
+    """The network and its optimization. The defaults are the values of the paper for two key
+    frames.
 
     Attributes:
         network: configuration of the network. With ``init``, missing values are taken from the
@@ -46,13 +47,13 @@ class ModelSettings:
         objective: ``detection`` trains the whole network with all losses. ``depth`` trains the
             depth branch with lidar depth, which needs no annotations; all other weights and
             their batch norm statistics stay fixed.
-        pretrained: initial weights of the image backbone without ``init``: torchvision's name such
-            as ``IMAGENET1K_V1``, a file with a torchvision state dict, or ``none`` for random
+        pretrained: initial weights of the image backbone if ``init`` is null: a torchvision name
+            such as ``IMAGENET1K_V1``, a file with a torchvision state dict, or ``none`` for random
             weights.
         heatmap_bias: initial bias of new heatmaps, such as -2.19 for an initial score of 0.1;
             null: a random bias near 0 as in the official code.
-        freeze_stem: keep the backbone's first convolution and its batch norm fixed; for
-            pretrained weights only.
+        freeze_stem: keep the first convolution of the backbone and its batch norm fixed; only
+            suitable for pretrained weights.
         code_weights: weights of the ten box numbers in the loss: x, y, z, three sizes, sine,
             cosine, velocity x and y.
         learning_rate: learning rate for ``learning_rate_batch`` samples per step. With another
@@ -63,7 +64,7 @@ class ModelSettings:
         warmup_steps: steps of a linear increase of the learning rate at the start.
         schedule: ``steps`` multiplies the learning rate by 0.1 at each milestone, ``cosine``
             decreases it to 0.
-        milestones: epochs of ``steps``.
+        milestones: epochs at which the schedule ``steps`` multiplies the learning rate by 0.1.
     """
 
     network: ModelConfig = field(default_factory=ModelConfig)
@@ -89,7 +90,7 @@ class ModelSettings:
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss became NaN or infinite; the message names batch and losses."""
+    """The loss became NaN or infinite; the message names the batch and the losses."""
 
 
 class BEVDepthModule(LightningModule):
@@ -99,7 +100,7 @@ class BEVDepthModule(LightningModule):
     resumed run uses the random numbers of an uninterrupted run.
 
     Args:
-        settings: network and recipe.
+        settings: network and optimization.
         seed: seed of the initial weights and of every step.
         description: plain values to store in checkpoints, such as the configuration of the run.
 
@@ -146,8 +147,8 @@ class BEVDepthModule(LightningModule):
             load_pretrained(self.model.image_encoder.backbone, settings.pretrained, depth)
 
     def _frozen(self) -> tuple[nn.Module, ...]:
-        """Return the modules to freeze. They may contain the depth branch, which is trained
-        anyway.
+        """Return the modules to freeze. The layers of ``_depth_branch`` are trained even if one of
+        these modules contains them.
         """
         if self.settings.objective == 'depth':
             return (self.model,)
@@ -166,7 +167,7 @@ class BEVDepthModule(LightningModule):
         return tuple(self.model.get_submodule(name) for name in (*_DEPTH_LAYERS, *heads))
 
     def train(self, mode: bool = True) -> BEVDepthModule:
-        """Switch to training or evaluation; frozen parts stay in evaluation."""
+        """Switch to training or evaluation mode; frozen modules stay in evaluation mode."""
         super().train(mode)
         for part in self._frozen():
             part.eval()
@@ -197,7 +198,9 @@ class BEVDepthModule(LightningModule):
         return losses.total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, ModelOutputs | None]:
-        """Log the losses of a batch, and return its ``outputs``; None for the depth objective."""
+        """Log the losses of a batch, and return the network's ``outputs``, None for objective
+        depth.
+        """
         losses, outputs = self._losses(batch)
         named = {f'val/loss/{name}': value for name, value in losses.named().items()}
         self.log_dict(named, on_epoch=True, sync_dist=True, batch_size=len(batch))

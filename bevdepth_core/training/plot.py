@@ -2,8 +2,8 @@
 
     python training/plot.py out/training/small curves.png
 
-A run that was interrupted and resumed has one part per start. Each part has its own color, and
-repeated steps are plotted twice.
+A run has one part for its start, and one part for each time that it was resumed. Each part has its
+own color. Steps that were repeated after an interruption are plotted twice.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 LOSSES = {'total': 'total', 'heatmap': 'heatmaps', 'box': 'boxes', 'depth': 'depth'}
-"""Logged name of each loss -> title of its plot."""
+"""Maps the logged name of each loss to the title of its plot."""
 
 
 def read_parts(run: str | Path) -> list[dict[str, np.ndarray]]:
-    """Return the curves of each part of a run that logged a loss, in order: optimizer ``step``
-    counted from 0 and losses, all (n,) float64.
+    """Return the curves of each part of a run, in order of time. Parts that logged no loss are
+    left out. The curves of a part are the optimizer ``step``, counted from 0, and each loss, all
+    (n,) float64.
 
     Raises:
-        FileNotFoundError: ``run`` is no folder of a run, or no loss was logged.
+        FileNotFoundError: ``run`` is not the output folder of a run, or no loss was logged.
     """
     paths = sorted(
         Path(run).glob('csv/version_*/metrics.csv'),
@@ -71,7 +72,7 @@ def repeated_steps(parts: list[dict[str, np.ndarray]]) -> tuple[int, float]:
 
 
 def plot(run: str | Path, figure_path: str | Path) -> None:
-    """Write the curves of ``run`` to ``figure_path``; raises as ``read_parts``."""
+    """Write the curves of ``run`` to ``figure_path``; raises the errors of ``read_parts``."""
     parts = read_parts(run)
     figure, panels = plt.subplots(2, 2, figsize=(11, 7), sharex=True, layout='constrained')
     for (name, title), panel in zip(LOSSES.items(), panels.flat, strict=True):
@@ -104,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = ArgumentParser('training/plot.py', description='Plot the losses of a run.')
     parser.add_argument('run', metavar='RUN', type=Path, help='output folder of training/train.py')
-    parser.add_argument('figure', metavar='PNG', type=Path, help='figure to write')
+    parser.add_argument('figure', metavar='PNG', type=Path, help='image file to write')
     options = parser.parse_args(arguments)
     try:
         plot(options.run, options.figure)

@@ -15,8 +15,8 @@ bar."""
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's progress bar of an epoch. It moves from the first step on, and also shows the
-    expected remaining time of the whole run.
+    """Lightning's progress bar of an epoch. It is updated from the first step on, and also shows
+    the expected remaining time of the whole run.
     """
 
     def __init__(self) -> None:

@@ -3,11 +3,11 @@ r"""Writes the boxes of a teacher network as pseudo labels of a dataset.
     python training/pseudo_label.py --checkpoint r50_512x1408_2key --data.root data/own \
         --data.version v1.0-own --data.split own_train
 
-The detector processes the key frames of the split, as in evaluation. The folder `new_version`
-(v1.0-pseudo), beside the tables of the dataset, receives a copy of these tables with the boxes
-of the teacher as annotations. Both versions use the same sensor files. Each box has the velocity
-and the score of the teacher; the score is its weight in training with
-config/training/distill.yaml.
+The detector processes the key frames of the split, as in evaluation. The program copies the tables
+of the dataset to the new folder `new_version` (v1.0-pseudo), with the boxes of the teacher as
+annotations. Both versions use the same sensor files. Each box has the velocity and the score that
+the teacher predicted. In training with config/training/distill.yaml, a box is weighted by its
+score.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from bevdepth_core.training.evaluate import (
 )
 
 REPLACED = ('category', 'attribute', 'instance', 'sample_annotation')
-"""Tables with new content; the others are copied."""
+"""Tables with new content; all other tables are copied."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -46,7 +46,7 @@ class PseudoLabelConfig:
         data: dataset to label.
         new_version: name of the new folder of tables.
         min_score: boxes with a lower score are excluded.
-        device: as in evaluation.
+        device: see ``EvaluationConfig.device``.
         precision: precision of the network: fp32, fp16 or bf16.
     """
 
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def write_pseudo_labels(config: PseudoLabelConfig) -> Path:
-    """Detect, write the tables, and return their folder.
+    """Detect objects, write the new tables, and return the folder of these tables.
 
     Raises:
         ValueError: the dataset or the checkpoint is invalid, the new tables exist, or no box
@@ -106,7 +106,7 @@ def pseudo_rows(results: Mapping[str, Sequence[dict]], min_score: float) -> Rows
     """Return the rows of the replaced tables.
 
     Args:
-        results: entries of ``result_boxes`` per sample token.
+        results: entries of ``result_boxes`` by sample token.
         min_score: boxes with a lower score are excluded.
     """
     boxes = [

@@ -24,29 +24,29 @@ CHANGEABLE = frozenset(
         'output',
     )
 )  # fmt: skip
-"""Settings that may differ from those of the start; docs/TRAINING.md explains them. The number of
-processes, which devices and nodes give, may not."""
+"""Settings that may be changed when a run is resumed; docs/TRAINING.md explains them. The number
+of processes, which follows from devices and nodes, must not change."""
 _SHOWN = 5
 """Number of changed settings that a message shows."""
 
 
 class SettingsChangedError(ValueError):
-    """A run cannot be resumed, because its settings differ from those of its start."""
+    """A run cannot be resumed, because settings have changed since its start."""
 
 
 def require_resumable(path: Path, settings: Mapping[str, Any], order: Mapping[str, int]) -> None:
     """Raise an error unless a run can be resumed.
 
     Args:
-        path: its checkpoint.
-        settings: the configuration as plain values.
-        order: all values that the order of samples depends on.
+        path: checkpoint of the run.
+        settings: current configuration as plain values.
+        order: all values on which the order of the samples depends.
 
     Raises:
         CheckpointError: the file is truncated or damaged.
-        SettingsChangedError: a setting differs from that of the start. Settings that an earlier
-            version did not store are not compared.
-        OrderChangedError: the samples would have another order.
+        SettingsChangedError: a setting has changed since the start of the run. Settings that are
+            not in the checkpoint, because an earlier version wrote it, are not compared.
+        OrderChangedError: the order of the samples would change.
     """
     content = _read(path)
     changed = list(_changes(_normalized(content.get('description') or {}), settings))
@@ -73,7 +73,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _normalized(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings with the network as this version describes it."""
+    """Return settings in which the network is described in the format of this version."""
     model = settings.get('model', {})
     with suppress(KeyError, ValueError):
         network = model_config_to_dict(model_config_from_dict(model['network']))
@@ -84,7 +84,7 @@ def _normalized(settings: dict[str, Any]) -> dict[str, Any]:
 def _changes(
     stored: Mapping[str, Any], settings: Mapping[str, Any], section: str = ''
 ) -> Iterator[str]:
-    """Yield a text for each setting that differs."""
+    """Yield a text for each setting that has changed."""
     for name, value in settings.items():
         key = f'{section}{name}'
         if name not in stored or key in CHANGEABLE:

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from bevdepth_core.training.command_line import InvalidRunError
 
 LOCK = '.lock'
-"""Name of the file that a run locks; it stays in the folder."""
+"""Name of the file that a run locks; the file stays in the folder after the run."""
 
 
 @contextmanager

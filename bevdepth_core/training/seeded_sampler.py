@@ -1,4 +1,4 @@
-"""Determines order and augmentation of the samples by seed and epoch only, so that runs can be
+"""Computes order and augmentation of the samples from seed and epoch only, so that runs can be
 resumed.
 """
 
@@ -31,18 +31,18 @@ class SampleRequest(NamedTuple):
 
 class SeededSampler(Sampler[SampleRequest]):
     """Yields the requests of one process. Every epoch has one permutation of all samples, and each
-    process has a different part of it.
+    process loads a different part of this permutation.
 
-    A request depends on seed, epoch and position in the permutation, not on workers or earlier
-    epochs.
+    A request depends only on the seed, the epoch and the position in the permutation, and not on
+    loader processes or earlier epochs.
 
     Args:
-        count: samples of the dataset.
+        count: number of samples in the dataset.
         seed: seed of permutations and augmentation.
         process: number of this process.
         processes: number of processes.
         epoch: epoch of the first iteration.
-        skip: requests of this process to skip in that epoch.
+        skip: number of requests of this process to skip in the first iteration.
     """
 
     def __init__(
@@ -86,14 +86,14 @@ class SeededDataset(Dataset[Sample]):
 
 
 class OrderChangedError(ValueError):
-    """A run cannot be resumed, because its samples would have another order."""
+    """A run cannot be resumed, because the order of its samples would change."""
 
 
 class ResumableLoader(DataLoader):
-    """A loader that resumes a run only with the order of samples that it was started with.
+    """A loader that refuses to resume a run if the order of the samples would change.
 
     Args:
-        order: all values that the order depends on.
+        order: all values on which the order of the samples depends.
         options: arguments of ``DataLoader``.
     """
 
@@ -106,12 +106,12 @@ class ResumableLoader(DataLoader):
         return dict(self._order)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Raise OrderChangedError if the stored run had another order of samples."""
+        """Raise OrderChangedError if the order of the samples would change."""
         require_same_order(state, self._order)
 
 
 def require_same_order(stored: Mapping[str, int], order: Mapping[str, int]) -> None:
-    """Raise OrderChangedError if the values that the order depends on have changed."""
+    """Raise OrderChangedError if a value on which the order depends has changed."""
     changed = [
         f'{name} was {stored.get(name)} and is {value}'
         for name, value in order.items()

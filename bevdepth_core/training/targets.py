@@ -21,15 +21,15 @@ _MIN_RADIUS = 2
 
 @dataclass(frozen=True)
 class TaskTargets:
-    """Targets of one head task for B samples, which have P boxes of this task together.
+    """Targets of one head task for B samples. Together, the samples have P boxes of this task.
 
     Attributes:
         heatmap: (B, classes, ny, nx) float32 in [0, 1], 1 at the cell of each box center.
-        sample: (P,) int64, which sample a box belongs to.
-        cell: (P, 2) int64, x and y index of the cell of its center.
+        sample: (P,) int64, index of the sample of each box.
+        cell: (P, 2) int64, x and y index of the cell that contains the center of each box.
         box: (P, 10) float32: offset of the center from the cell's lower corner in cells (x, y), z,
-            logarithm of length, width, height, sine and cosine of yaw, velocity x and y. The order
-            of ``TaskMaps``.
+            logarithm of length, width, height, sine and cosine of yaw, velocity x and y. This
+            is the order of ``BOX_MAPS``.
         label: (P,) int64, class of each box within the task.
         score: (P,) float32 in (0, 1], weight of each box in the loss.
     """
@@ -43,7 +43,7 @@ class TaskTargets:
 
     def center_weights(self) -> Tensor:
         """Return the weight of each cell, with the shape of ``heatmap``: the highest score of
-        the boxes centered in the cell, 0 in other cells.
+        the boxes whose center is in the cell, 0 for a cell without a box center.
         """
         _, classes, ny, nx = self.heatmap.shape
         place = ((self.sample * classes + self.label) * ny + self.cell[:, 1]) * nx
@@ -76,18 +76,18 @@ def center_targets(
             excluded.
         labels: (n,) int64, index into ``config.class_names``.
         config: grid and tasks.
-        scores: (n,) float32, weight of each box in the loss; 1 for all when None.
+        scores: (n,) float32, weight of each box in the loss; None: 1 for all boxes.
 
-    Source: CenterPoint's targets as the official code sets them up.
+    Source: the targets of CenterPoint, with the settings of the official code.
     """
     scores = torch.ones(len(boxes)) if scores is None else scores
     targets, first_label = [], 0
     for task in config.head.tasks:
-        # The order, class by class, decides which boxes are the first MAX_BOXES_PER_TASK.
-        of_task = [
+        # Only the first MAX_BOXES_PER_TASK boxes are used; the order is class by class.
+        rows_by_class = [
             (labels == first_label + index).nonzero()[:, 0] for index in range(len(task.classes))
         ]
-        chosen = torch.cat(of_task)[:MAX_BOXES_PER_TASK]
+        chosen = torch.cat(rows_by_class)[:MAX_BOXES_PER_TASK]
         targets.append(
             _task_targets(
                 boxes[chosen], labels[chosen] - first_label, scores[chosen], task, config.grid
@@ -129,13 +129,13 @@ def _task_targets(
 
 
 def gaussian_radius(size: Tensor) -> Tensor:
-    """Return (n,) int64, the radius of each box's peak in cells, at least 2.
+    """Return (n,) int64, the radius of the heatmap peak of each box in cells, at least 2.
 
     Args:
         size: (n, 2) float32, length and width in cells.
 
-    Source: the three cases of CornerNet with the solutions of MMDetection3D, which divide by 2
-        instead of 2a.
+    Source: the three cases of CornerNet. As in MMDetection3D, the solutions of the quadratic
+        equations are divided by 2 instead of 2a.
     """
     total, area, overlap = size.sum(dim=1), size.prod(dim=1), _GAUSSIAN_OVERLAP
     cases = (
@@ -148,8 +148,8 @@ def gaussian_radius(size: Tensor) -> Tensor:
 
 
 def _gaussian_peaks(cell: Tensor, radius: Tensor, nx: int, ny: int) -> Tensor:
-    """Return (n, ny, nx): a Gaussian of height 1 around each cell, zero outside the square of its
-    radius.
+    """Return (n, ny, nx): for each cell, a Gaussian of height 1 around it; the values are 0 where
+    the distance from the cell in x or y is larger than the radius.
     """
     across, along = (_profile(cell[:, axis], radius, count) for axis, count in ((0, nx), (1, ny)))
     return along[:, :, None] * across[:, None, :]
@@ -165,10 +165,12 @@ def depth_targets(depth: Tensor, bins: DepthBins, stride: int = 16) -> Tensor:
     """Return the depth bin of each feature pixel, (..., h, w) int64, or ``NO_DEPTH``.
 
     Args:
-        depth: (..., H, W) float32, meters at the pixels that a lidar point falls on, 0 elsewhere.
-        bins: depths from ``start`` up to ``start + count * step`` have a bin, others none.
-        stride: pixels per feature pixel. The depth of a feature pixel is that of its nearest
-            point.
+        depth: (..., H, W) float32, depth in meters of pixels with a lidar point, 0 for all other
+            pixels.
+        bins: depth bins; depths below ``start``, and from ``start + count * step`` on, have no
+            bin.
+        stride: width and height of a feature pixel, pixels. The nearest lidar point in a feature
+            pixel gives its depth.
     """
     # (..., h, stride, w, stride)
     blocks = depth.unflatten(-1, (-1, stride)).unflatten(-3, (-1, stride))
@@ -178,7 +180,7 @@ def depth_targets(depth: Tensor, bins: DepthBins, stride: int = 16) -> Tensor:
 
 
 def join(samples: list[tuple[TaskTargets, ...]]) -> tuple[TaskTargets, ...]:
-    """Return the targets of several samples as one batch; the arguments have B = 1 each."""
+    """Return the targets of several samples (each with B = 1) as one batch."""
     return tuple(_join_task(task) for task in zip(*samples, strict=True))
 
 

@@ -10,29 +10,31 @@ Every value of a preset can be changed on the command line, for example with `--
 `output`, which is out/training/<preset> in the presets:
 
     config.yaml                       the complete configuration of the run; usable as a preset
-    last.ckpt                         everything that resuming needs, written every
-                                      trainer.checkpoint_every_n_steps
-    best.ckpt                         the best validation, with data.val_split
-    weights/epoch_001.safetensors     weights for the detector after each epoch, averaged with
-                                      trainer.averaging; step_000500.safetensors if max_steps ends
-                                      the run within an epoch
-    csv/, tensorboard/                curves, one version per start
+    last.ckpt                         state from which the run is resumed, written every
+                                      trainer.checkpoint_every_n_steps steps
+    best.ckpt                         state with the best validation score, if data.val_split is
+                                      given
+    weights/epoch_001.safetensors     weights for the detector after each epoch, averaged if
+                                      trainer.averaging is given; step_000500.safetensors if
+                                      max_steps ends the run within an epoch
+    csv/, tensorboard/                curves, with one folder version_N per start of the run
 
-Ctrl-C or SIGTERM finishes the step, writes last.ckpt and prints the command that resumes the run;
-a second Ctrl-C stops at once. `--resume true` resumes a run, also in the middle of an epoch. It
-starts a new run if there is no last.ckpt, so that a job scheduler can always use it. A resumed run
-must have the settings of its start, except for those that docs/TRAINING.md lists.
+After Ctrl-C or SIGTERM, the run finishes the step, writes last.ckpt and prints the command that
+resumes the run. A second Ctrl-C stops the run at once. `--resume true` resumes a run, also in the
+middle of an epoch. If there is no last.ckpt, `--resume true` starts a new run, so that a job
+scheduler can always use the same command. A run must be resumed with the settings of its start,
+except for the settings that docs/TRAINING.md lists.
 
 `--data.val_split val` validates after every `trainer.validate_every_n_epochs` epochs, and logs
 losses, mAP and NDS.
 
 To start from trained weights, use `--model.init FILE`, or the presets fine_tune.yaml (for
-annotated data) and adapt_depth.yaml (for data with lidar and without annotations). The network is
-then that of the checkpoint.
+annotated data) and adapt_depth.yaml (for data with lidar and without annotations). The run
+then uses the network of the checkpoint.
 
-All GPUs of the machine are used; `--trainer.devices 2` uses two GPUs. The learning rate is
-proportional to the number of samples per step. On several machines with 8 GPUs each, run this
-command on every machine:
+By default, all GPUs of the machine are used; `--trainer.devices 2` uses two GPUs. The learning
+rate is proportional to the number of samples per step. On several machines with 8 GPUs each, run
+this command on every machine:
 
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \
         training/train.py --config PRESET --trainer.nodes 2
@@ -46,7 +48,7 @@ Without a GPU, set `--trainer.precision 32-true`. Without an internet connection
 `--model.pretrained FILE` (a file of torchvision's ResNet-50) or `--model.pretrained none
 --model.freeze_stem false`. If a loss is not finite, the run ends with a message that names the
 samples.
-`training/export_weights.py` exports the weights of a .ckpt.
+`training/export_weights.py` exports the weights of a .ckpt file.
 """
 
 from __future__ import annotations
@@ -96,14 +98,14 @@ from bevdepth_core.training.validation import ValidationScore
 _LOG = logging.getLogger(__name__)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, as that of a shell."""
+"""Exit status after Ctrl-C, as in a shell."""
 EXPERIMENT = 'bevdepth'
-"""Project of W&B, experiment of MLflow."""
+"""Name of the project in W&B, and of the experiment in MLflow."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; the exit status is 1 after an error, which is printed, 130 after
-    Ctrl-C, and 143 after SIGTERM.
+    """Run the command line. The exit status is 1 after an error, 130 after Ctrl-C, and 143 after
+    SIGTERM. Errors are printed.
     """
     logging.basicConfig(format='%(message)s')
     logging.getLogger('bevdepth_core').setLevel(logging.INFO)
@@ -161,13 +163,13 @@ def train(config: TrainingConfig, resume: bool = False, watchers: Sequence[Callb
     """Train on a nuScenes-format dataset.
 
     Args:
-        config: the run.
-        resume: resume from ``last.ckpt`` in the output folder, if it exists.
-        watchers: more callbacks.
+        config: settings of the run.
+        resume: resume from ``last.ckpt`` in the output folder, if this file exists.
+        watchers: additional callbacks.
 
     Raises:
-        InvalidRunError: settings, data or the checkpoint are invalid.
-        FileExistsError: the output folder contains another run and ``resume`` is not set.
+        InvalidRunError: the settings, the data or the checkpoint are invalid.
+        FileExistsError: the output folder contains an earlier run, and ``resume`` is False.
         NonFiniteLossError: the loss became NaN or infinite.
         OSError: a file cannot be read or written.
         RunInterruptedError: Ctrl-C or SIGTERM stopped the run.
@@ -187,7 +189,7 @@ def train(config: TrainingConfig, resume: bool = False, watchers: Sequence[Callb
 
 @rank_zero_only
 def _open(data: TrainingData, processes: int) -> None:
-    """Open the datasets before Lightning does, so that an error in them is the only message."""
+    """Open the datasets before Lightning does, so that an error prints only its message."""
     try:
         data.prepare_data()
         data.batches(processes)
@@ -201,9 +203,9 @@ def fit(
     resume: bool = False,
     watchers: Sequence[Callback] = (),
 ) -> BEVDepthModule:
-    """Train on ``data`` with more callbacks ``watchers``; see ``train``.
+    """Train on ``data`` with additional callbacks ``watchers``; see ``train``.
 
-    Devices, output folder and initial weights are checked before the data is read, which can take
+    Devices, output folder and initial weights are checked first, because reading the data can take
     minutes.
 
     Returns:
@@ -223,7 +225,7 @@ def fit(
                 _require_resumable(checkpoint, config, data, trainer.world_size)
             write_config(config)
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-        except OrderChangedError as error:  # in a process that does not write files
+        except OrderChangedError as error:  # raised in a process that is not the first
             raise InvalidRunError(str(error)) from error
         except OSError as error:
             if error.errno not in _NO_SPACE:
@@ -265,10 +267,10 @@ def _module(config: TrainingConfig) -> BEVDepthModule:
 
 
 def last_checkpoint(config: TrainingConfig, resume: bool) -> Path | None:
-    """Return the checkpoint to resume from, None for a new run.
+    """Return the checkpoint from which the run is resumed; None for a new run.
 
     Raises:
-        FileExistsError: the folder contains a checkpoint, and ``resume`` is not set.
+        FileExistsError: the folder contains a checkpoint, and ``resume`` is False.
     """
     path = checkpoint_path(config)
     if path.exists() and not resume:
@@ -280,12 +282,12 @@ def last_checkpoint(config: TrainingConfig, resume: bool) -> Path | None:
 
 
 def checkpoint_path(config: TrainingConfig) -> Path:
-    """Return the file that the run is resumed from."""
+    """Return the path of the checkpoint from which the run can be resumed."""
     return Path(config.output) / 'last.ckpt'
 
 
 def build_trainer(config: TrainingConfig, watchers: Sequence[Callback] = ()) -> Trainer:
-    """Return the trainer with the run's own callbacks, then ``watchers``, and its loggers.
+    """Return the trainer with the callbacks and the loggers of the run, and with ``watchers``.
 
     Raises:
         InvalidRunError: the devices do not exist, or do not support the precision; or there are
@@ -321,7 +323,7 @@ def build_trainer(config: TrainingConfig, watchers: Sequence[Callback] = ()) -> 
         ) from error
     if trainer.strategy.root_device.type == 'cpu' and settings.precision != '32-true':
         raise InvalidRunError(
-            f'trainer.precision {settings.precision} needs a GPU: without one train with '
+            f'trainer.precision {settings.precision} needs a GPU: without a GPU, train with '
             '--trainer.precision 32-true'
         )
     _check_processes(trainer)
@@ -332,8 +334,8 @@ def _check_processes(trainer: Trainer) -> None:
     """Log a warning if several processes use the CPU.
 
     Raises:
-        InvalidRunError: no program has started this process on each machine. It would then wait
-            for the others forever.
+        InvalidRunError: there are several machines, and neither torchrun nor SLURM has started
+            this process. It would wait forever for the processes on the other machines.
     """
     environment = getattr(trainer.strategy, 'cluster_environment', None)
     if (
@@ -349,15 +351,15 @@ def _check_processes(trainer: Trainer) -> None:
     if trainer.strategy.root_device.type == 'cpu' and trainer.num_devices > 1:
         rank_zero_only(_LOG.warning)(
             'trainer.devices %d without a GPU: %d training processes share the CPU of this '
-            'machine; --trainer.devices 1 starts a single one',
+            'machine; --trainer.devices 1 starts a single process',
             trainer.num_devices,
             trainer.num_devices,
         )
 
 
 def callbacks(config: TrainingConfig) -> list[Callback]:
-    """Return the callbacks of the run in order. The average comes before the files that contain
-    the average.
+    """Return the callbacks of the run in order. The callback that averages the weights comes
+    before the callbacks that write averaged weights to files.
     """
     average = [ExponentialAverage(config.trainer.averaging)] if config.trainer.averaging else []
     return [
@@ -370,7 +372,7 @@ def callbacks(config: TrainingConfig) -> list[Callback]:
 
 
 def _validation_callbacks(config: TrainingConfig) -> list[Callback]:
-    """Return the score of each validation, and the checkpoint of the best one."""
+    """Return the callbacks that compute the validation score and save the best checkpoint."""
     scored = config.model.objective == 'detection'
     best = ModelCheckpoint(
         dirpath=config.output,
@@ -384,7 +386,7 @@ def _validation_callbacks(config: TrainingConfig) -> list[Callback]:
 
 
 def loggers(config: TrainingConfig) -> list[Logger]:
-    """Return the loggers of a run: the selected one, and the one that writes ``csv/``.
+    """Return the loggers of a run: the selected logger, and the logger that writes ``csv/``.
 
     Raises:
         InvalidRunError: the package of the logger is not installed.
@@ -406,7 +408,7 @@ def loggers(config: TrainingConfig) -> list[Logger]:
 
 @rank_zero_only
 def write_config(config: TrainingConfig) -> None:
-    """Write the complete configuration beside the results."""
+    """Write the complete configuration to ``config.yaml`` in the output folder."""
     path = Path(config.output) / 'config.yaml'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(

@@ -6,12 +6,15 @@ checkpoint.
     python training/fit_uncertainty.py model.safetensors out/calibration/results.json \
         --root data/nuscenes --split calibration
 
-Do not use the split on which scores are reported. Detections are matched to annotations of their
-class that have lidar or radar points. The detection with the best score is matched first. The
+Do not use the split on which scores are reported. A detection is matched only to annotations of
+its class that have lidar or radar points. The detection with the best score is matched first. The
 largest distance of a match is 4 m for cars, trucks, buses, trailers and construction vehicles, and
-2 m for other classes. For each class and range, the standard deviations are scaled so that the 95
-% ellipse contains 95 % of the position errors. `--check` prints how many
-errors of a results file lie in the 95 % ellipses of the checkpoint, and changes nothing.
+2 m for all other classes. For each class and range, the standard deviations are scaled so that the
+95 % ellipse contains 95 % of the position errors.
+
+`--check` does not change the checkpoint. It prints which percentage of the position errors in a
+results file is inside the 95 % ellipses of the covariance in the checkpoint, or of the default
+covariance if the checkpoint has none.
 """
 
 from __future__ import annotations
@@ -41,25 +44,26 @@ from bevdepth_core.uncertainty import (
 
 RANGES_M = (2.5, 7.5, 12.5, 17.5, 22.5, 27.5, 32.5, 37.5, 42.5, 47.5, 52.5)
 FIT_BIN_M = 5.0
-"""Width of the fitted range bins, meters; ``RANGES_M`` are their centers."""
+"""Width of the fitted range bins, meters; ``RANGES_M`` contains the centers of these bins."""
 TABLE_BIN_M = 10.0
 """Width of the range bins in the coverage table, meters."""
 FEWEST_SHOWN = 200
-"""Smallest number of errors of a bin in the coverage table."""
+"""The coverage table contains only bins with at least this number of errors."""
 CHI2_1, CHI2_2 = 3.841, 5.991
 """95 % quantiles of chi-square with 1 and 2 degrees of freedom."""
 COVERED = 0.95
 FEWEST = 60
-"""Smallest number of errors of a fit. A bin with fewer errors uses the errors of its class at all
-ranges. If these are too few, it uses the errors of all classes at its range, and then all
-errors."""
+"""Smallest number of errors to which standard deviations are fitted. If a class has fewer errors
+in a range bin, its errors at all ranges are used. If these are still too few, the errors of all
+classes in the range bin are used. If these are too few as well, all errors are used."""
 GATE_M = dict.fromkeys(('car', 'truck', 'bus', 'trailer', 'construction_vehicle'), 4.0)
 SMALL_GATE_M = 2.0
 ORIGIN_KEY = 'uncertainty_origin'
-"""Entry of a checkpoint's metadata that says what its model was fitted to."""
+"""Key of the entry in a checkpoint's metadata that describes the data to which the uncertainty
+model was fitted."""
 MAX_SLOPE = 3.0
-"""Largest slope of the logarithm of the error with the score. It means a factor of 20 between
-scores of 0 and 1."""
+"""Largest decrease of the logarithm of the position error when the score increases by 1. With this
+value, errors at score 0 are 20 times as large as errors at score 1."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Errors:
         height: error of z, meters.
         yaw: error of the heading in radians, in [-pi, pi).
         vx: error of the velocity along x, m/s; NaN where the annotation has no velocity.
-        vy: error of the velocity along y, m/s; NaN like ``vx``.
+        vy: error of the velocity along y, m/s; NaN where ``vx`` is NaN.
     """
 
     label: np.ndarray
@@ -98,8 +102,9 @@ class Errors:
 def matched(
     results: Mapping[str, list[dict]], index: SampleIndex
 ) -> tuple[Detections3D, Boxes3D, np.ndarray]:
-    """Return the matched detections of all samples and their annotations, both in the ego frame of
-    their sample, and (n,) positions of their samples in ``index``.
+    """Return the matched detections of all samples, the annotation of each detection, and the (n,)
+    position in ``index`` of the sample of each detection. Detections and annotations are in the
+    ego frame of their sample.
     """
     pairs = [_pairs(results[record.token], index, place) for place, record in enumerate(index)]
     entries = [entry for entry, _ in pairs]
@@ -121,7 +126,7 @@ def matched(
 
 
 def _pairs(entries: list[dict], index: SampleIndex, place: int) -> tuple[Detections3D, Boxes3D]:
-    """Return the matched detections of a sample and their annotations."""
+    """Return the matched detections of a sample, and the annotation of each detection."""
     record, names = index[place], index.class_names
     pose = record.world_from_ego()
     found = detections_of_entries(entries, pose, names, 0, 0)
@@ -188,7 +193,8 @@ def fit(errors: Errors, class_names: tuple[str, ...]) -> UncertaintyModel:
     """
     if len(errors) < FEWEST:
         raise ValueError(
-            f'{len(errors)} matched detections are too few, at least {FEWEST} are needed'
+            f'{len(errors)} matched detections are too few, at least {FEWEST} are needed: use a '
+            'split with more annotated samples'
         )
     count = len(class_names)
     score, slope = np.full(count, errors.score.mean()), np.full(count, _slope(errors))
@@ -210,8 +216,8 @@ def fit(errors: Errors, class_names: tuple[str, ...]) -> UncertaintyModel:
 
 
 def _slope(errors: Errors) -> float:
-    """Return how fast the logarithm of the position error, relative to the range, decreases with
-    the score; from 0 to ``MAX_SLOPE``.
+    """Return by how much log(position error / range) decreases when the score increases by 1. The
+    value comes from a linear fit, and is limited to values between 0 and ``MAX_SLOPE``.
     """
     size = np.log(np.hypot(errors.along, errors.across) + 1e-3) - np.log(errors.distance + 5.0)
     centered = errors.score - errors.score.mean()
@@ -236,7 +242,9 @@ def _spreads(errors: Errors, factor: np.ndarray) -> dict[str, float]:
 
 
 def _robust(values: np.ndarray) -> float:
-    """Return the standard deviation of a normal distribution with the same median of |values|."""
+    """Return the standard deviation of a normal distribution with the same median of |values| as
+    ``values``. Outliers have little effect on it.
+    """
     return max(float(np.median(np.abs(values))) / 0.6745, 0.02)
 
 
@@ -245,24 +253,26 @@ def _scaled(values: np.ndarray) -> float:
 
 
 def _bound(values: np.ndarray) -> float:
-    """Return the value below which a new value lies with probability ``COVERED``.
+    """Return an estimate of the value below which a new value lies with probability ``COVERED``.
 
-    On average, the quantile of n values is below this value: the quantile of 60 values that covers
-    95 % of them covers 93.5 % of new values.
+    The plain 95 % quantile of ``values`` would be too low. For example, on average only 93.5 % of
+    new values are below the 95 % quantile of 60 values. This function therefore uses a slightly
+    higher quantile.
     """
     return float(np.quantile(values, min(1.0, COVERED * (len(values) + 1) / len(values))))
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How the covariance fits the errors of one class and range, or all errors.
+    """How well the covariance fits the errors of one class and range, or all errors.
 
     Attributes:
         name: class; ``all``: all classes.
         distance: range, such as ``0 to 10 m``; ``all``: all ranges.
         boxes: number of errors.
         inside: share of the position errors inside the 95 % ellipse, percent.
-        nees: mean NEES of the position; 2 if the covariance is correct.
+        nees: mean normalized estimation error squared (NEES) of the position; 2 if the covariance
+            is correct.
     """
 
     name: str
@@ -273,7 +283,7 @@ class Coverage:
 
 
 def coverage(errors: Errors, found: Detections3D, covariance: BoxCovariance) -> Iterator[Coverage]:
-    """Yield the coverage of each class and 10 m bin with at least 200 boxes, then of all."""
+    """Yield the coverage of each class and 10 m bin with at least 200 errors, then of all."""
     angle = np.arctan2(found.boxes.center[:, 1], found.boxes.center[:, 0])
     cos, sin = np.cos(angle), np.sin(angle)
     error = np.stack(
@@ -281,7 +291,7 @@ def coverage(errors: Errors, found: Detections3D, covariance: BoxCovariance) -> 
     )
     nees = np.einsum('ni,nij,nj->n', error, np.linalg.inv(covariance.pose[:, :2, :2]), error)
 
-    def of(name: str, distance: str, values: np.ndarray) -> Coverage:
+    def row(name: str, distance: str, values: np.ndarray) -> Coverage:
         inside = 100 * float(np.mean(values <= CHI2_2))
         return Coverage(name, distance, len(values), inside, float(values.mean()))
 
@@ -290,8 +300,8 @@ def coverage(errors: Errors, found: Detections3D, covariance: BoxCovariance) -> 
         for place in range(6):
             values = nees[(errors.label == label) & (bins == place)]
             if len(values) >= FEWEST_SHOWN:
-                yield of(name, f'{place * 10} to {place * 10 + 10} m', values)
-    yield of('all', 'all', nees)
+                yield row(name, f'{place * 10} to {place * 10 + 10} m', values)
+    yield row('all', 'all', nees)
 
 
 def coverage_table(errors: Errors, found: Detections3D, covariance: BoxCovariance) -> str:
@@ -308,8 +318,8 @@ def coverage_table(errors: Errors, found: Detections3D, covariance: BoxCovarianc
 
 
 def store(path: Path, model: UncertaintyModel, origin: str) -> None:
-    """Add the model and its origin to the metadata of a ``.safetensors`` file; the weights do not
-    change.
+    """Add ``model`` to the metadata of a ``.safetensors`` file, and ``origin``, a text that
+    describes the data to which the model was fitted. The weights do not change.
     """
     with safe_open(path, 'numpy') as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -327,7 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(options: argparse.Namespace) -> str:
-    """Fit or check; return the text to print.
+    """Fit the covariance, or check it with ``--check``, and return the text to print.
 
     Raises:
         ValueError: checkpoint, results or dataset are invalid, or there are too few matched
@@ -335,7 +345,9 @@ def run(options: argparse.Namespace) -> str:
     """
     path = options.checkpoint
     if path.suffix != '.safetensors':
-        raise ValueError(f'{path} has no metadata: convert it to .safetensors first')
+        raise ValueError(
+            f'{path} has no metadata, in which the fit is stored: convert it to .safetensors first'
+        )
     network = load_checkpoint(path)
     index = load_index(options.root, options.version, options.split, options.cache_dir)
     results = json.loads(options.results.read_text())['results']
@@ -358,16 +370,20 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        'checkpoint', type=Path, help='weights, .safetensors; the fit changes its metadata'
+        'checkpoint',
+        type=Path,
+        help='.safetensors file, whose metadata the fit changes',
     )
     parser.add_argument('results', type=Path, help='results.json of training/evaluate.py')
-    parser.add_argument('--root', type=Path, required=True, help="the dataset's root")
-    parser.add_argument('--version', default='v1.0-trainval', help='default %(default)s')
+    parser.add_argument('--root', type=Path, required=True, help='folder of the dataset')
+    parser.add_argument(
+        '--version', default='v1.0-trainval', help='folder of the tables (default %(default)s)'
+    )
     parser.add_argument(
         '--split', required=True, help='split on which the results were computed, such as val'
     )
     parser.add_argument('--cache-dir', type=Path, help='folder of the cached index')
-    parser.add_argument('--check', action='store_true', help='print the coverage, change nothing')
+    parser.add_argument('--check', action='store_true', help='print the coverage without a fit')
     return parser.parse_args(arguments)
 
 

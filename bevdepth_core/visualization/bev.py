@@ -24,7 +24,7 @@ from bevdepth_core.visualization.drawing import (
 EGO_OUTLINE = ((3.8, 0.95), (3.8, -0.95), (-1.0, -0.95), (-1.0, 0.95))
 """Outline of the ego vehicle relative to the point below its rear axle, meters."""
 MIN_ARROW_MPS = 0.3
-"""Slower boxes have no velocity arrow."""
+"""Boxes with a smaller speed have no velocity arrow, m/s."""
 _RING_STEP_M = 10
 _RING_LABEL_DIRECTION = (0.72, -0.72)
 
@@ -39,17 +39,20 @@ def draw_bev(
     reach_m: float = 52.0,
     track_ids: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return a bird's-eye view with forward upwards: boxes with heading, range rings, and velocity
-    arrows whose length is the distance in one second.
+    """Return a bird's-eye view in which the ego vehicle faces upwards. It contains range rings,
+    and boxes with heading and velocity arrow. The length of an arrow is the distance that the
+    object moves in one second.
 
     Args:
         size: width and height, pixels.
         boxes: n boxes in the ego frame.
         labels: (n,) index into ``class_names``.
-        class_names: names behind the labels.
-        ground_truth: boxes and labels, drawn as dashed outlines below the others.
-        reach_m: meters from the ego vehicle to the nearer border.
-        track_ids: (n,) written beside the boxes and below all of them; 0 and None are not written.
+        class_names: class names to which the labels refer.
+        ground_truth: annotated boxes and their labels, drawn as dashed outlines; ``boxes`` are
+            drawn over them.
+        reach_m: distance from the ego vehicle to the nearest border of the view, meters.
+        track_ids: (n,) ids that are written beside the boxes; all boxes are drawn over the ids. An
+            id of 0 is not written. None: no ids.
     """
     width, height = size
     scale = min(width, height) / 2 / reach_m
@@ -65,7 +68,7 @@ def draw_bev(
     if ground_truth is not None:
         _draw_truth(canvas, ground_truth[0], scale)
     outlines, noses, tips, speeds = _bev_parts(boxes)
-    if track_ids is not None:  # before all boxes, so that a text covers none of them
+    if track_ids is not None:  # before all boxes, so that no text covers a box
         for outline, track_id in zip(outlines, track_ids, strict=True):
             if track_id:
                 place = _bev_pixels(outline, size, scale).max(axis=0) + 1

@@ -34,12 +34,12 @@ BOX_EDGES = np.array(
         (3, 7),
     )
 )
-"""Pairs of corner indices in the order of ``Boxes3D.corners``."""
+"""Edges of a box: pairs of indices into ``Boxes3D.corners``."""
 _NEAR = 0.2
 _CLIP_MARGIN_PX = 8.0
 _SMALL_BOX_PX = 20.0
-"""Height of a small box in the image, pixels. Its lines are thin, and an annotated box becomes a
-rectangle, because twelve thick edges would cover the object."""
+"""A box with a smaller height in the image is small, pixels. A small box is drawn with thin lines,
+and a small annotated box as a rectangle, because twelve thick edges would cover the object."""
 
 
 def draw_boxes_on_image(
@@ -62,12 +62,12 @@ def draw_boxes_on_image(
         boxes: n boxes in the ego frame.
         labels: (n,) index into ``class_names``.
         intrinsics: (3, 3) for pixels of ``image``.
-        camera_from_ego: (4, 4) rigid.
-        class_names: names behind the labels.
-        ground_truth: draw thin dashed white lines instead; a small box becomes a rectangle.
+        camera_from_ego: (4, 4) rigid transform.
+        class_names: class names to which the labels refer.
+        ground_truth: True: draw thin dashed white lines instead, and a small box as a rectangle.
         thickness: line width, pixels.
-        track_ids: (n,) written above boxes that are not small, and below all lines; 0 and None
-            are not written.
+        track_ids: (n,) ids that are written above boxes that are not small; all boxes are drawn
+            over the ids. An id of 0 is not written. None: no ids.
     """
     canvas = image.copy()
     corners = boxes.corners() @ camera_from_ego[:3, :3].T + camera_from_ego[:3, 3]
@@ -77,7 +77,7 @@ def draw_boxes_on_image(
         for index in order
         if corners[index, :, 2].max() > _NEAR
     }
-    if track_ids is not None:  # before all boxes, so that a text covers none of them
+    if track_ids is not None:  # before all boxes, so that no text covers a box
         _draw_ids(canvas, {track_ids[index]: segments for index, segments in edges.items()})
     for index, segments in edges.items():
         small = _is_small(segments)
@@ -96,7 +96,7 @@ def _is_small(segments: np.ndarray) -> bool:
 
 
 def _draw_ids(canvas: np.ndarray, edges: dict[int, np.ndarray]) -> None:
-    """Write track ids (id -> edges of its box in the image) above boxes that are not small."""
+    """Write track ids above boxes that are not small; ``edges`` maps an id to its box's edges."""
     for track_id, segments in edges.items():
         if track_id and len(segments) and not _is_small(segments):
             above = segments.min(axis=(0, 1)) - (0, TRACK_ID_PX + 4)
@@ -104,8 +104,8 @@ def _draw_ids(canvas: np.ndarray, edges: dict[int, np.ndarray]) -> None:
 
 
 def camera_from_mean_ego(frame: Frame, index: int) -> np.ndarray:
-    """Return the (4, 4) transform from the frame of the detections (the mean of all ego poses)
-    to the camera at its exposure time.
+    """Return the (4, 4) transform from the frame of the detections, which is the mean of all ego
+    poses, to the frame of the camera at its exposure time.
     """
     camera_from_ego = invert_rigid(frame.rig.ego_from_camera[index])
     if frame.world_from_ego is None:
@@ -131,8 +131,8 @@ def _project(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
 def _edges_in_image(
     corners: np.ndarray, intrinsics: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Return the visible edges of a box as (m, 2, 2) segments, pixels: clipped at the near plane
-    and a little outside of the image.
+    """Return the visible edges of a box as (m, 2, 2) segments, pixels. They are clipped at the
+    near plane and slightly outside of the image.
     """
     start, stop = corners[BOX_EDGES[:, 0]], corners[BOX_EDGES[:, 1]]
     rise = np.where(stop[:, 2] == start[:, 2], 1, stop[:, 2] - start[:, 2])

@@ -40,9 +40,10 @@ def class_color(name: str) -> tuple[int, int, int]:
 
 
 def depth_colors(depth: np.ndarray, nearest_m: float, farthest_m: float) -> np.ndarray:
-    """Return (..., 3) uint8 RGB, near red, far blue.
+    """Return (..., 3) uint8 RGB, from red for near depths to blue for far depths.
 
-    The scale is logarithmic: most colors are for near depths, where errors matter.
+    The scale is logarithmic: most colors are for near depths, because errors at near depths
+    matter most.
 
     Args:
         depth: (...) meters, more than 0.

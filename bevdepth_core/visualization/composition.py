@@ -26,7 +26,8 @@ CAMERA_GRID = (
     ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT'),
     ('CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT'),
 )
-"""Places of the nuScenes cameras in ``compose``; other cameras fill the grid in their order."""
+"""Places of the nuScenes cameras in ``compose``. Cameras with other names fill the grid in
+order."""
 
 GroundTruth = tuple[Boxes3D, np.ndarray]
 """Boxes in the ego frame and their labels (n,)."""
@@ -45,23 +46,23 @@ def compose(
     width: int = 1920,
 ) -> np.ndarray:
     """Return one image: camera images in rows of at most three, the bird's-eye view beside them,
-    legend and caption below.
+    and the legend and the caption below.
 
-    In each camera image, boxes are where they were at its exposure time. The height is even, as
-    video encoders require.
+    Each camera image shows the boxes at their positions at its exposure time. The height of the
+    result is even, because video encoders require this.
 
     Args:
-        frame: the camera images; nuScenes cameras have fixed places, others fill the grid in
-            order.
-        detections: detections of this frame; None if there are none.
-        ground_truth: boxes in the detections' frame, drawn dashed.
-        depth: drawn over the camera images.
+        frame: frame with the camera images. If all cameras are nuScenes cameras and there are more
+            than three, each has a fixed place; otherwise they fill the grid in order.
+        detections: detections of this frame; None: no detections are drawn.
+        ground_truth: annotated boxes in the frame of the detections, drawn with dashed lines.
+        depth: depth maps, drawn over the camera images.
         title: text at the top left.
         caption: text at the bottom right, such as the latency.
         width: width of the result, pixels, even; the height follows from it.
     """
     names, columns = camera_places(frame.rig.names)
-    layout = _Layout.of(width, len(names), columns)
+    layout = _Layout.for_width(width, len(names), columns)
     canvas = np.full((layout.height, width, 3), BACKGROUND, np.uint8)
     for place, name in enumerate(names):
         if name is not None:
@@ -78,8 +79,8 @@ def compose(
 
 @dataclass(frozen=True)
 class _Layout:
-    """Positions in the composed image, pixels: header, camera grid with the view beside it,
-    footer.
+    """Layout of the composed image, pixels. The header is above the camera grid and the bird's-eye
+    view beside it, and the footer is below.
 
     Attributes:
         header: height of the header.
@@ -98,7 +99,7 @@ class _Layout:
     panel_size: tuple[int, int]
 
     @classmethod
-    def of(cls, width: int, places: int, columns: int) -> _Layout:
+    def for_width(cls, width: int, places: int, columns: int) -> _Layout:
         """Return the layout of an image of ``width`` pixels with ``places`` camera places.
 
         The bird's-eye view beside the grid is a square as high as the grid, so that the width of
@@ -114,7 +115,7 @@ class _Layout:
 
     @property
     def grid_width(self) -> int:
-        """Width of the camera grid with a gap behind each column."""
+        """Width of the camera grid, with a gap to the right of each column."""
         return self.columns * (self.panel_size[0] + self.gap)
 
     @property
@@ -128,7 +129,9 @@ class _Layout:
         return self.header + self.grid_height + self.footer
 
     def panel_corner(self, place: int, panel: np.ndarray) -> tuple[int, int]:
-        """Return x and y of the upper left corner of a panel that is centered in its place."""
+        """Return x and y of the upper left corner of ``panel``, which is centered in grid cell
+        ``place``.
+        """
         row, column = divmod(place, self.columns)
         width, height = self.panel_size
         x = column * (width + self.gap) + (width - panel.shape[1]) // 2
@@ -152,7 +155,9 @@ def camera_panel(
     depth: DepthMaps | None,
     size: tuple[int, int],
 ) -> np.ndarray:
-    """Return one camera's image, at most ``size`` (width, height), with its name and boxes."""
+    """Return the image of one camera with its name and boxes, scaled to fit into ``size`` (width,
+    height).
+    """
     image = frame.images[index]
     scale = min(size[0] / image.shape[1], size[1] / image.shape[0])
     panel = cv2.resize(

@@ -1,4 +1,4 @@
-"""Shows the depth that the network predicts, as colors over an image and as 3D points."""
+"""Renders the depth that the network predicts, as colors over an image and as 3D points."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class DepthMaps:
     """Depth maps of a frame's cameras.
 
     Attributes:
-        meters: (N, h, w) float32, one value per cell of the feature map.
-        bins: the network's depth bins, which limit the range of colors.
-        spec: the network's input, which the maps cover.
+        meters: (N, h, w) float32, depth of each feature pixel, meters.
+        bins: depth bins of the network, which limit the range of colors.
+        spec: image size of the network input; the maps cover the whole input.
     """
 
     meters: np.ndarray
@@ -37,7 +37,7 @@ class DepthMaps:
 def expected_depth(distribution: torch.Tensor, bins: DepthBins) -> np.ndarray:
     """Return the (N, h, w) float32 mean depth, meters, of a (N, D, h, w) distribution.
 
-    Each bin counts with the depth of its center, because the training labels of a bin are the
+    The depth of a bin is the depth of its center, because a bin is the training label for all
     depths between its edges.
     """
     return (
@@ -50,8 +50,8 @@ def expected_depth(distribution: torch.Tensor, bins: DepthBins) -> np.ndarray:
 def likely_depth(distribution: torch.Tensor, bins: DepthBins) -> np.ndarray:
     """Return the (N, h, w) float32 mean depth, meters, around the most probable bin.
 
-    If one cell shows a near and a far object, the mean of all bins would lie between them. This
-    mean lies at the more probable one.
+    If a feature pixel contains a near and a far object, the mean of all bins would lie between the
+    objects. The mean around the most probable bin lies at the more probable object.
     """
     indices = torch.arange(bins.count, device=distribution.device).view(1, -1, 1, 1)
     near = (indices - distribution.argmax(dim=1, keepdim=True)).abs() <= _LIKELY_BINS
@@ -109,8 +109,8 @@ def draw_depth_on_image(
 
 
 def _cell_from_input(depth: DepthMaps) -> np.ndarray:
-    """Return the (4, 4) scaling from network-input pixels to cells of the map; the centers of its
-    outer cells lie on the outer pixels.
+    """Return the (4, 4) scaling from network-input pixels to cells of the depth map. The centers
+    of the outer cells lie on the outer pixels of the input.
     """
     rows, columns = depth.meters.shape[1:]
     return np.diag(
@@ -119,11 +119,11 @@ def _cell_from_input(depth: DepthMaps) -> np.ndarray:
 
 
 def depth_points(frame: Frame, depth: DepthMaps) -> tuple[np.ndarray, np.ndarray]:
-    """Return one point per cell of the depth maps that lies in a camera image.
+    """Return a 3D point for each cell of the depth maps that lies in the image of its camera.
 
     Args:
-        frame: the images of the detector.
-        depth: depth of the same cameras.
+        frame: frame that the detector processed.
+        depth: depth of the cameras of ``frame``.
 
     Returns:
         (m, 3) float32 points in the frame of the detections, meters, and their (m, 3) uint8 RGB

@@ -32,7 +32,7 @@ class Drive:
 
     Attributes:
         name: name of the scene.
-        seed: seed of its world and its calibration.
+        seed: seed of the world and of the calibration.
         start_us: Unix time of the start, microseconds.
         duration_s: duration, seconds.
     """
@@ -43,23 +43,27 @@ class Drive:
     duration_s: float
 
     def stamp_us(self, time_s: float) -> int:
-        """Return the Unix time of ``time_s`` seconds after the start."""
+        """Return the Unix time ``time_s`` seconds after the start, in microseconds."""
         return self.start_us + round(time_s * 1e6)
 
     def camera_rig(self, sensors: Sensors) -> CameraRig:
-        """Return the cameras of this drive's log."""
+        """Return the cameras with the calibration of this drive."""
         return sensors.rig.camera_rig(sensors.width, sensors.height, log_seed=self.seed)
 
     def ego_from_lidar(self, sensors: Sensors) -> np.ndarray:
-        """Return the (4, 4) mount of this drive's lidar."""
+        """Return the (4, 4) pose of the lidar in the ego frame, with the calibration of this
+        drive.
+        """
         return sensors.rig.ego_from_lidar(log_seed=self.seed)
 
     def map_filename(self) -> str:
-        """Return the file of the map, relative to the dataset's root."""
+        """Return the path of the map file, relative to the root of the dataset."""
         return f'maps/{token("map", self.name, self.seed)}.png'
 
     def filename(self, shot: Shot) -> str:
-        """Return the file of a shot, relative to the dataset's root, named as in nuScenes."""
+        """Return the path of the file of a shot, relative to the root of the dataset; file names
+        follow the rules of nuScenes.
+        """
         folder, ending = (
             'samples' if shot.key_frame else 'sweeps',
             'pcd.bin' if shot.channel == LIDAR else 'jpg',
@@ -74,11 +78,11 @@ class Sensors:
 
     Attributes:
         width, height: width and height of the images, pixels.
-        lidar_beams: 32 in nuScenes.
-        sweeps: whether images and sweeps between the key frames are recorded.
+        lidar_beams: number of lidar beams; nuScenes has 32.
+        sweeps: whether images and lidar scans between the key frames are recorded.
         rig: mounting poses and intrinsics of cameras and lidar.
-        distorted: images have lens distortion, whose coefficients are in the tables. Otherwise
-            images are undistorted, as training needs them.
+        distorted: whether images have lens distortion. If True, the tables contain the
+            coefficients of the distortion. Training needs undistorted images.
     """
 
     width: int = 1600
@@ -91,20 +95,20 @@ class Sensors:
 
 @dataclass(frozen=True)
 class KeyFrame:
-    """A key frame, with the shots since the last one.
+    """A key frame with the shots since the previous key frame.
 
     Attributes:
         number: index of the key frame in the drive.
-        shots: channel by channel in order of time.
+        shots: sorted by channel; the shots of a channel are in order of time.
         world_from_ego: (shots, 4, 4), ego pose at the stamp of each shot; the origin of the world
-            is that of the map.
+            frame is the origin of the map.
         classes: n names, one per actor.
         riders: (n,) bool, whether a bicycle or motorcycle has a rider.
         size: (n, 3) length, width, height, meters.
         position: (n, 2) world x and y of the centers, meters.
         heading: (n,) radians.
         speed: (n,) m/s over ground.
-        points: (n,) lidar points on each actor.
+        points: (n,) number of lidar points on each actor.
         visible: (n,) share of each actor, 0..1, that is visible in the images of all cameras
             together.
     """
@@ -125,8 +129,8 @@ class KeyFrame:
 def record(
     root: Path, drive: Drive, sensors: Sensors, key_frames: Sequence[int]
 ) -> list[KeyFrame]:
-    """Write the files of some key frames to existing folders in ``root``; the first key frame also
-    writes the map.
+    """Write the files of some key frames to existing folders in ``root``. If key frame 0 is one of
+    them, write the map, too.
 
     Raises:
         OSError: a file cannot be written.

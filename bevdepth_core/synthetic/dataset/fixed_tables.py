@@ -1,5 +1,5 @@
-"""Creates the table rows that do not depend on the drives, and finds the rows that describe an
-actor.
+"""Creates the table rows that do not depend on the drives, and returns the tokens of the rows that
+describe an actor.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from bevdepth_core.nuscenes.classes import LIDAR, MOVING_SPEED
 from bevdepth_core.nuscenes.table_files import token
 
 CHILD_HEIGHT = 1.4
-"""Pedestrians of a smaller height are children, meters."""
+"""Height of a pedestrian below which its category is child, meters."""
 
 _CATEGORIES = (
     'human.pedestrian.adult', 'human.pedestrian.child', 'human.pedestrian.wheelchair',
@@ -30,7 +30,7 @@ _ATTRIBUTES = (
     'pedestrian.sitting_lying_down', 'pedestrian.standing', 'pedestrian.moving',
 )  # fmt: skip
 _VISIBILITIES = {'1': (0, 40), '2': (40, 60), '3': (60, 80), '4': (80, 100)}
-"""Token of a visibility level: range of the percentage of an object that the cameras see."""
+"""Maps the token of a visibility level to the range of the visible percentage of an object."""
 
 _CATEGORY_OF_CLASS = {
     'car': 'vehicle.car',
@@ -77,7 +77,7 @@ def fixed_rows(cameras: Iterable[str]) -> dict[str, list[dict]]:
 
 
 def category_token(class_name: str, height: float) -> str:
-    """Return the category of an actor; ``height`` distinguishes children from adults."""
+    """Return the category token of an actor; ``height`` distinguishes children from adults."""
     child = class_name == 'pedestrian' and height < CHILD_HEIGHT
     return token('category', 'human.pedestrian.child' if child else _CATEGORY_OF_CLASS[class_name])
 
@@ -88,9 +88,9 @@ def attribute_tokens(class_name: str, rider: bool, speed: float, ever_moves: boo
     Args:
         class_name: one of the ten classes.
         rider: whether a bicycle or motorcycle has a rider.
-        speed: m/s over ground at the moment.
-        ever_moves: whether it moves at any time of the scene; vehicles that never move are parked,
-            except a bus, which stands at a stop.
+        speed: current speed over ground, m/s.
+        ever_moves: whether the actor moves at any time of the scene. A vehicle that never moves is
+            parked. A bus that never moves is stopped instead, because it stands at a bus stop.
     """
     moves = speed > MOVING_SPEED
     if class_name in ('barrier', 'traffic_cone'):
@@ -110,7 +110,7 @@ def attribute_tokens(class_name: str, rider: bool, speed: float, ever_moves: boo
 
 
 def visibility_token(fraction: float) -> str:
-    """Return the visibility level for the visible fraction, 0 to 1, of an object."""
+    """Return the token of the visibility level for a visible fraction of an object, 0 to 1."""
     return next(
         (number for number, (_, stop) in _VISIBILITIES.items() if fraction * 100 < stop), '4'
     )

@@ -1,5 +1,5 @@
-"""Writes the map of each scene: an image that marks roads and sidewalks, which nuScenes calls the
-semantic prior.
+"""Writes the map of each scene. A map is an image that marks roads and sidewalks; nuScenes calls
+this image the semantic prior.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from bevdepth_core.synthetic.world.road import CROSS_SIDEWALK_END, Road
 PIXELS_PER_M = 10
 """Resolution of the mask; the devkit assumes 0.1 m per pixel."""
 MARGIN_M = 100.0
-"""Distance between the center line of the road and the edges of the map, meters. The devkit crops
-a square of about 60 m around the vehicle, and this square must lie inside the map."""
+"""Smallest distance from the center line of the road to the edges of the map, meters. The devkit
+crops a square of about 60 m around the vehicle, and this square must lie inside the map."""
 _ON_ROAD = 255
 _CROSSING_REACH_M = 150.0
 """Distance from the center line of the road to either end of the crossing street, meters. The

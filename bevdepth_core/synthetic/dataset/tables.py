@@ -29,9 +29,9 @@ def drive_rows(
     """Return the rows that a drive adds to the tables.
 
     Args:
-        drive: the scene; it has its own log.
-        sensors: its sensors.
-        key_frames: all its key frames in order.
+        drive: the drive, which is one scene with its own log.
+        sensors: the sensors with which the drive was recorded.
+        key_frames: all key frames of the drive in order.
     """
     rows = _log_rows(drive) | {
         'calibrated_sensor': _calibration_rows(drive, sensors),
@@ -96,7 +96,7 @@ def _calibration_rows(drive: Drive, sensors: Sensors) -> list[dict]:
 
 
 def _distortion(sensors: Sensors, channel: str) -> dict[str, list[float]]:
-    """Return the field of lens distortion if the images have it, with its name in nuImages."""
+    """Return the distortion coefficients in the field of nuImages; no field without distortion."""
     camera = sensors.rig.cameras.get(channel)
     if camera is None or not (sensors.distorted and any(camera.distortion)):
         return {}
@@ -123,7 +123,9 @@ def _sample_rows(drive: Drive, key_frames: Sequence[KeyFrame]) -> list[dict]:
 def _sensor_data_rows(
     drive: Drive, sensors: Sensors, key_frames: Sequence[KeyFrame]
 ) -> dict[str, list[dict]]:
-    """Return one pose and one file per shot, channel by channel in order of time."""
+    """Return one row of ``ego_pose`` and one row of ``sample_data`` per shot. The rows of
+    ``sample_data`` are grouped by channel; within a channel, they are in order of time.
+    """
     by_channel: dict[str, list[dict]] = {}
     poses = []
     for key_frame in key_frames:
@@ -162,10 +164,11 @@ def _sensor_data_row(drive: Drive, sensors: Sensors, shot: Shot, number: int) ->
 def _annotation_rows(
     drive: Drive, key_frames: Sequence[KeyFrame], needs_view: bool
 ) -> dict[str, list[dict]]:
-    """Return the actors that a sensor observed at any time, and their boxes, actor by actor.
+    """Return a row of ``instance`` per actor that has a box in any key frame, and a row of
+    ``sample_annotation`` per box; boxes are grouped by actor.
 
-    With ``needs_view``, the point count of an actor that no camera sees is set to 0, so that
-    training and evaluation exclude it. Otherwise a network with a front camera would be
+    With ``needs_view``, a box that is not visible in any image gets a point count of 0, so that
+    training and evaluation exclude the box. Otherwise a network with only a front camera would be
     expected to detect objects behind the vehicle.
     """
     annotated, moves = (
@@ -196,10 +199,11 @@ def _annotation_rows(
 def _annotated(key_frames: Sequence[KeyFrame]) -> np.ndarray:
     """Return a (key frames, actors) mask of the actors that have a box in a key frame.
 
-    An actor is annotated from one key frame before its first observation, by a lidar point or in
-    an image, to one key frame after its last. It keeps its box while it is hidden in between. The
-    additional key frames give the first and last observed box a velocity. Actors beyond the range
-    have no box.
+    An actor is observed in a key frame if it has a lidar point or is visible in an image. It has
+    a box from one key frame before its first observation to one key frame after its last
+    observation, also in key frames in between in which it is hidden. Without the additional key
+    frame at each end, the first and the last observed box would have no velocity. Actors farther
+    away than ``ANNOTATION_RANGE`` have no box.
     """
     observed = np.array(
         [(key_frame.points > 0) | (key_frame.visible > 0) for key_frame in key_frames]

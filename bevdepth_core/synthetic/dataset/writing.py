@@ -32,7 +32,7 @@ SPLITS = ('synthetic_train', 'synthetic_val')
 
 KEY_FRAMES_PER_TASK = 10
 """Key frames per task if there are few drives, so that several processes share a drive. Otherwise
-a task is a complete drive, whose world is generated only once."""
+a task is a complete drive, so that the world of the drive is generated only once."""
 _DRIVES_PER_JOB = 4
 _START_S = {'synthetic_train': 1_767_258_000, 'synthetic_val': 1_798_794_000}
 """Unix time of the first drive of each split: 9 a.m. on 1 January 2026 and 2027. Each further
@@ -45,19 +45,20 @@ _FOLDERS = (VERSION, 'maps', 'samples', 'sweeps')
 class DatasetPlan:
     """Content of a dataset.
 
-    The same plan always gives the same files, and additional scenes do not change the others.
+    The same plan always gives the same files. Adding scenes to a plan does not change
+    the existing scenes.
 
     Attributes:
-        train_scenes: scenes of split ``synthetic_train``.
-        val_scenes: scenes of split ``synthetic_val``; their worlds and calibrations differ from
-            those of all training scenes.
-        duration_s: duration of a scene, with two key frames per second.
+        train_scenes: number of scenes in the split ``synthetic_train``.
+        val_scenes: number of scenes in the split ``synthetic_val``; their worlds and calibrations
+            differ from those of all training scenes.
+        duration_s: duration of a scene, seconds; there are two key frames per second.
         sensors: sensors of all scenes.
         seed: seed of all scenes.
 
     Raises:
-        ValueError: the plan has no scene or a negative number, or the scenes are too short or
-            their images too small.
+        ValueError: the plan has no scene, a negative number, too short scenes, too small images,
+            or fewer than two lidar beams.
     """
 
     train_scenes: int
@@ -81,7 +82,8 @@ class DatasetPlan:
             or min(self.sensors.width, self.sensors.height) < 16
         ):
             raise ValueError(
-                'a scene needs at least 0.5 s, 2 lidar beams and images of 16x16 pixels'
+                'a scene must last at least 0.5 s; the lidar must have at least 2 beams, and the '
+                'images must have at least 16x16 pixels'
             )
 
     def drives(self) -> dict[str, list[Drive]]:
@@ -110,22 +112,24 @@ def write_dataset(
     force: bool = False,
     progress: bool = True,
 ) -> None:
-    """Write ``plan`` as the nuScenes-format dataset ``root``, version ``v1.0-synthetic``.
+    """Write the dataset that ``plan`` describes in the format of nuScenes, with the version
+    ``v1.0-synthetic``.
 
-    It is written to a folder beside ``root`` whose name ends in ``.part``, and renamed when it is
-    complete. An interrupted run removes that folder; the next run removes the folder of a killed
-    run. A script that calls this function needs ``if __name__ == '__main__'``, because the
-    processes import the script.
+    The function writes to a folder beside ``root`` whose name ends in ``.part``, and renames this
+    folder to ``root`` when the dataset is complete. If the run is interrupted, it removes the
+    folder. If the run is killed, the next run removes the folder. A script that calls this
+    function needs ``if __name__ == '__main__'``, because the worker processes import the script.
 
     Args:
-        root: the new dataset's folder.
-        plan: what the dataset contains.
-        jobs: processes; one per processor when None.
+        root: folder of the new dataset.
+        plan: content of the dataset.
+        jobs: number of processes; None: one per processor.
         force: replace a dataset that was written by this function.
         progress: whether to show a progress bar on a terminal.
 
     Raises:
-        FileExistsError: ``root`` contains a dataset and ``force`` is not given, or other files.
+        FileExistsError: ``root`` is a file, or contains anything else than a dataset, or
+            contains a dataset and ``force`` is False.
         OSError: a file cannot be written.
         BrokenProcessPool: a process was killed.
     """
@@ -200,7 +204,7 @@ def _record_drives(
 @contextmanager
 def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of processes that end at once if the ``with`` block fails or this process is
-    killed: either closes the end of a pipe, and the processes wait for that.
+    killed. Both events close the write end of a pipe, and a thread of each process waits for this.
     """
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload([__name__])
@@ -217,7 +221,7 @@ def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _start_worker(reader: Connection) -> None:
-    """Limit a worker to one CPU, and ignore Ctrl-C, which its parent handles."""
+    """Limit a worker to one CPU, and ignore Ctrl-C, which the parent process handles."""
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_when_closed, args=(reader,), daemon=True).start()

@@ -32,9 +32,9 @@ def paint_ground(
     """Paint everything below the horizon of ``image``.
 
     Args:
-        image: (height, width, 3) uint8 that shows the sky.
+        image: (height, width, 3) uint8, in which the sky is already painted.
         view: the camera.
-        scene: for the road and the light.
+        scene: the world; its road and its light are used.
         shadows: outlines on the ground, each (n, 2) world.
         contacts: outlines of the parts of objects that touch the ground; they are painted dark
             gray.
@@ -59,8 +59,8 @@ def paint_ground(
 
 
 def _rows_with_ground(view: View) -> tuple[int, int]:
-    """Return the first row with any ground pixel, and the first row with only ground pixels; the
-    image height if there is no such row.
+    """Return the first row with at least one ground pixel, and the first row with only ground
+    pixels. If there is no such row, the number is the height of the image.
     """
     rise = view.rise(np.array((0, view.width - 1)), np.arange(view.height))
     first, first_full = (
@@ -79,8 +79,8 @@ def _ground_under_pixels(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray
     """Return the point of the ground under each pixel: its distance along the ground, and its
     world x and y relative to the camera, meters; each (height, width) float32.
 
-    Rays end at a depth of ``_HORIZON_DISTANCE``, also those that meet the ground beyond it or
-    never.
+    If a ray meets the ground at a larger depth than ``_HORIZON_DISTANCE`` or does not meet the
+    ground, the point at this depth on the ray is used instead.
     """
     rays = view.world_rays(np.arange(view.width), np.arange(view.height))
     depth = np.float32(view.position[2]) / np.maximum(
@@ -98,15 +98,15 @@ def _gain(
     light: Light,
     shadows: list[np.ndarray],
 ) -> np.ndarray:
-    """Return the factors of the ground colors, twice the size of ``view``: (rows, columns, 3)
-    uint8, in units of 1/128.
+    """Return the factors by which ground colors are multiplied, (rows, columns, 3) uint8 in units
+    of 1/128. The array has twice the width and height of ``view``.
 
     Args:
         view: the camera with an image of low resolution.
         distance: distance along the ground per pixel of ``view``, meters.
         x: world x relative to the camera, meters.
         y: world y relative to the camera, meters.
-        light: of the scene.
+        light: light of the scene.
         shadows: outlines on the ground, each (n, 2) world.
     """
     mask = np.zeros((view.height, view.width), np.uint8)
@@ -124,7 +124,7 @@ def _gain(
 
 
 def _transmittance(distance: np.ndarray, light: Light) -> np.ndarray:
-    """Return the share of the light that haze lets through."""
+    """Return the share of the light that is not lost in the haze."""
     return cv2.exp(distance * np.float32(-1 / light.haze_distance))
 
 
@@ -155,8 +155,8 @@ def _fill_flat(
 
 @lru_cache(maxsize=4)
 def _texture(seed: int, octaves: tuple[int, ...], contrast: float) -> np.ndarray:
-    """Return a uint8 texture around 128 that can be repeated: (_TEXTURE_SIZE + 1,
-    _TEXTURE_SIZE + 1), where the last row and column equal the first ones.
+    """Return a (_TEXTURE_SIZE + 1, _TEXTURE_SIZE + 1) uint8 texture with values around 128. The
+    last row and column equal the first row and column, so that the texture can be repeated.
     """
     texture = np.clip(128 + contrast * smooth_noise(seed, _TEXTURE_SIZE, octaves), 0, 255).astype(
         np.uint8
@@ -169,7 +169,7 @@ def _grain(
 ) -> np.ndarray:
     """Return the brightness of the grain and stains of all ground as uint8; 128 is neutral.
 
-    They fade out at distances where they would flicker.
+    Grain and stains fade out at distances at which they would flicker.
 
     Args:
         distance: distance along the ground per pixel, meters.
@@ -192,8 +192,8 @@ def _grain(
 
 
 def _sampled(texture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the texture at texture coordinates, texels, as float32 around 0; it repeats every
-    ``_TEXTURE_SIZE`` texels.
+    """Return the values of ``texture`` at the coordinates ``x`` and ``y`` in texels, as float32
+    around 0. The texture repeats every ``_TEXTURE_SIZE`` texels.
     """
     integer, fraction = cv2.convertMaps(x, y, cv2.CV_16SC2)
     values = cv2.remap(texture, integer & (_TEXTURE_SIZE - 1), fraction, cv2.INTER_LINEAR)
@@ -201,14 +201,14 @@ def _sampled(texture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _fade(distance: np.ndarray) -> np.ndarray:
-    """Return 1 at distance 0, 0.5 at distance 1 and near 0 beyond."""
+    """Return a weight that decreases with distance: 1 at 0, 0.5 at 1, and 0.06 at 2."""
     square = distance * distance
     return 1 / (1 + square * square)
 
 
 def _shade(mask: np.ndarray, light: Light) -> np.ndarray:
     """Return the brightness of the ground, (height, width, 3) uint8: 255 where ``mask`` is 0, and
-    darkest where it is 255, in the shade.
+    darkest where ``mask`` is 255, that is, in the shade.
     """
     lit = np.array(light.ambient) + np.array(light.sun) * light.to_sun[2]
     darkest = np.array(light.ambient) * 0.95 / lit

@@ -1,4 +1,4 @@
-"""Renders cameras with lens distortion: renders a wider pinhole image, then resamples it."""
+"""Renders images with lens distortion: renders a larger pinhole image, then resamples it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bevdepth_core.synthetic.sensors.render import render_camera
 from bevdepth_core.synthetic.world.scene import SyntheticScene
 
 MAX_ENLARGEMENT = 3.0
-"""Largest width and height of the wider pinhole image relative to those of the image; a lens that
-needs more is rejected."""
+"""Largest ratio of the width or height of the pinhole image to the width or height of the
+distorted image. A lens that needs a larger ratio is rejected."""
 _ITERATIONS = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 50, 0.005)
 """OpenCV inverts the distortion in at most 50 iterations, until the error is below 0.005
 pixels."""
 _CHECKED_POINTS = 33
-"""Rows and columns of the pixels at which a lens is checked."""
+"""A lens is checked at this number of rows and columns of pixels, evenly spaced in the image."""
 _TOLERANCE_PX = 0.1
 
 
@@ -63,8 +63,8 @@ class Lens:
         return cv2.undistort(image, self.intrinsics, np.array(self.distortion))
 
     def require_invertible(self) -> None:
-        """Raise ValueError if several directions fall on one pixel, or the pinhole image would be
-        larger than ``MAX_ENLARGEMENT``.
+        """Raise ValueError if several directions are projected to the same pixel, or if the
+        pinhole image would be too large; see ``MAX_ENLARGEMENT``.
         """
         places = (np.linspace(0, side - 1, _CHECKED_POINTS) for side in (self.width, self.height))
         pixels = np.stack(np.meshgrid(*places), axis=-1).reshape(-1, 2)
@@ -81,8 +81,8 @@ class Lens:
         reach = (np.ptp(seen, axis=0) / (self.width, self.height)).max()
         if not (error < _TOLERANCE_PX and reach < MAX_ENLARGEMENT):
             raise ValueError(
-                'it does not map each pixel to one direction, or its field of view is too wide: '
-                'use smaller coefficients'
+                'the lens does not map each pixel to one direction, or its field of view is too '
+                'wide: use smaller coefficients'
             )
 
     def _pinhole_pixels(self) -> tuple[np.ndarray, np.ndarray]:
@@ -97,10 +97,12 @@ class Lens:
 def _without_distortion(
     pixels: np.ndarray, intrinsics: np.ndarray, distortion: tuple[float, ...]
 ) -> np.ndarray:
-    """Return the (n, 2) positions of (n, 2) ``pixels`` in the image of a pinhole camera."""
+    """Return the (n, 2) positions that the (n, 2) ``pixels`` of a distorted image have in the
+    image of a pinhole camera with the same intrinsics.
+    """
     points = np.ascontiguousarray(pixels, np.float64)[:, None]
     coefficients = np.array(distortion)
-    # OpenCV 5 has only undistortPoints, which takes the number of iterations there.
+    # OpenCV 5 has no undistortPointsIter; there, undistortPoints has the argument ``criteria``.
     undistort: Any = getattr(cv2, 'undistortPointsIter', cv2.undistortPoints)
     return undistort(points, intrinsics, coefficients, R=None, P=intrinsics, criteria=_ITERATIONS)[
         :, 0

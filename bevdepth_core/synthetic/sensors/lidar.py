@@ -12,20 +12,19 @@ from bevdepth_core.synthetic.sensors.raycast import RayGrid, cast
 from bevdepth_core.synthetic.world.scene import SyntheticScene
 
 LOWEST_DEGREES, HIGHEST_DEGREES = -30.67, 10.67
-"""Elevations of the lowest and highest beam of the nuScenes lidar; the others are evenly
-spaced."""
+"""Elevations of the lowest and highest beam of the nuScenes lidar; the beams are evenly spaced."""
 COLUMNS = 1084
-"""Azimuths in one rotation at 20 Hz."""
+"""Number of azimuths in one rotation; there are 20 rotations per second."""
 NEAREST, FARTHEST = 1.0, 70.0
-"""Distances that are measured, meters."""
+"""Smallest and largest distance that is measured, meters."""
 
 _RANGE_NOISE = 0.012
 _LOST = 0.02
 _GROUND_BRIGHTNESS, _BRIGHTNESS_NOISE = 46.0, 7.0
 _INTENSITY_PER_BRIGHTNESS = 0.32
 _ECHO_LIMIT = 0.35
-"""A return of intensity i is lost if its distance exceeds the share ``_ECHO_LIMIT`` + i / 20 of
-``FARTHEST``."""
+"""A return of intensity i is lost if it is farther away than ``(_ECHO_LIMIT + i / 20) * FARTHEST``
+meters."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ class LidarScan:
     Attributes:
         points: (n, 3) float32 meters, lidar frame: x right, y forward, z up.
         intensity: (n,) float32, 0..255.
-        ring: (n,) int64, 0 is the lowest beam.
-        actor: (n,) int64 index into the scene's actors, -1 for everything else.
+        ring: (n,) int64, number of the beam; 0 is the lowest beam.
+        actor: (n,) int64 index into the scene's actors, -1 for a point on no actor.
     """
 
     points: np.ndarray
@@ -58,8 +57,8 @@ def scan(
     Args:
         scene: the world.
         time_s: seconds since the start of the scene.
-        ego_from_lidar: (4, 4) mount.
-        beams: number of beams, at least 2, always between the same elevations.
+        ego_from_lidar: (4, 4) pose of the lidar in the ego frame.
+        beams: number of beams, at least 2; the lowest and the highest beam do not depend on it.
         seed: seed of the noise.
     """
     rng = np.random.default_rng(seed)

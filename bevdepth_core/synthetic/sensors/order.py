@@ -19,7 +19,7 @@ _FAR = 170.0
 _COVER_WIDTH = 200
 """Width in pixels of the mask that finds hidden objects."""
 _MIN_COVER = 100
-"""Only objects whose bounding rectangle in the mask has more pixels than this hide others."""
+"""An object hides others only if its bounding rectangle in the mask has more pixels than this."""
 
 
 def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:
@@ -28,7 +28,7 @@ def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:
 
     Args:
         cannot_hide: (n, n) bool, [i, j] is true when i certainly does not cover any part of j.
-        distance: (n,) from the camera.
+        distance: (n,) distances from the camera, meters.
     """
     # i must be drawn after j if i may hide j and j cannot hide i. Pairs that may hide each other
     # in both directions (overlapping footprints) give no constraint: distance decides.
@@ -38,8 +38,8 @@ def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:
     farness = distance.astype(np.float64).copy()
     order = []
     for _ in range(len(distance)):
-        # The farthest object without an open constraint. In a cycle every object has one;
-        # then the farthest of all breaks the cycle.
+        # Choose the farthest object that waits for no other object. If constraints form a cycle,
+        # every object waits; then choose the farthest of all remaining objects.
         chosen = int(np.lexsort((-farness, waiting_for > 0))[0])
         order.append(chosen)
         waiting_for -= must_follow[:, chosen]
@@ -77,8 +77,8 @@ def _not_hidden(
     an object that is clearly visible.
 
     Args:
-        ordered: far to near.
-        corners: (n, 8, 3) of their bounding boxes, camera frame.
+        ordered: objects from far to near.
+        corners: (n, 8, 3) corners of the bounding boxes of the objects, camera frame.
         indices: (n,) indices of the objects.
         view: the camera.
     """
@@ -113,8 +113,8 @@ def _cover(covered: np.ndarray, placed: Placed, view: View) -> None:
 
 
 def _near_the_image(objects: list[Placed], view: View) -> list[Placed]:
-    """Return the objects whose bounding cylinder is in the field of view or a little outside, up
-    to a depth of ``_FAR``.
+    """Return the objects whose bounding cylinder is inside or slightly outside the field of view,
+    up to a depth of ``_FAR``.
     """
     offset = np.array([placed.position for placed in objects]).reshape(-1, 2) - view.position[:2]
     radius = np.array([placed.shape.radius for placed in objects])
@@ -130,8 +130,8 @@ def _near_the_image(objects: list[Placed], view: View) -> list[Placed]:
 
 
 def footprints_cannot_hide(footprints: np.ndarray, eye: np.ndarray) -> np.ndarray:
-    """Return an (n, n) mask: i cannot hide j if a line along an edge of one of them separates
-    them and the eye is on the side of j.
+    """Return an (n, n) mask that is True at [i, j] if i cannot hide j: a line along an edge of
+    footprint i or j separates the two footprints, and the eye is on j's side of the line.
     """
     # Separating axes: the normal of each edge of i, pointing outwards (footprints are
     # counter-clockwise). i and j are separated if all of j lies beyond such an edge of i.
@@ -144,8 +144,8 @@ def footprints_cannot_hide(footprints: np.ndarray, eye: np.ndarray) -> np.ndarra
         .min(axis=-1)
     )
     beyond = (reach >= offset[:, :, None] - 1e-6).transpose(0, 2, 1)
-    # With the eye beyond that edge, too, i is behind the line as seen from the eye and cannot hide
-    # j; with the eye on the side of i, j cannot hide i (the transposed case).
+    # If the eye is also beyond that edge, the line separates i from the eye, so i cannot hide j.
+    # If the eye is on the side of i, j cannot hide i; this mask is transposed below.
     eye_beyond = outward @ eye >= offset
     separated_eye_there = (beyond & eye_beyond[:, None]).any(axis=-1)
     separated_eye_here = (beyond & ~eye_beyond[:, None]).any(axis=-1)
@@ -153,8 +153,11 @@ def footprints_cannot_hide(footprints: np.ndarray, eye: np.ndarray) -> np.ndarra
 
 
 def boxes_cannot_hide(bounds: np.ndarray, eye: np.ndarray) -> np.ndarray:
-    """Return an (n, n) mask: i cannot hide j, for (n, 2, 3) axis-aligned bounds and (3,)
-    ``eye`` in the same frame.
+    """Return an (n, n) mask that is True at [i, j] if box i cannot hide box j.
+
+    Args:
+        bounds: (n, 2, 3) lower and upper corners of axis-aligned boxes.
+        eye: (3,) position of the camera in the frame of the boxes.
     """
     low, high = bounds[:, 0], bounds[:, 1]
     i_below_j = high[:, None] <= low[None] + 1e-3

@@ -14,25 +14,25 @@ from bevdepth_core.synthetic.shapes.solids import Ball
 from bevdepth_core.synthetic.world.scene import Light
 
 _NOMINAL_WIDTH = 1600
-"""Width of the image for which small details are selected, so that images of all sizes show the
-same details."""
+"""Small details are selected as if every image had this width in pixels, so that images of all
+sizes show the same details."""
 _MIN_DETAIL_PX = 3.0
 _EXACT_ORDER_WITHIN = 30.0
 """Distance up to which the drawing order of the solids of a shape is exact, meters."""
 _BALL_SHADES = ((9.0, 1), (36.0, 2), (np.inf, 3))
-"""Pairs (largest radius in pixels, number of circles per ball)."""
+"""Pairs (largest radius of a ball in pixels, number of circles that are drawn per ball)."""
 _LEAF_COUNTS = ((22.0, 0), (50.0, 30), (110.0, 70), (np.inf, 160))
-"""Pairs (largest radius in pixels, number of leaves in each of two layers)."""
+"""Pairs (largest radius of a ball in pixels, number of leaves in each of its two layers)."""
 
 
 class _Batch:
     """Points, faces and colors of n objects in the view of one camera, computed together.
 
     Attributes:
-        eyes: (n, 3) the camera in the objects' frames.
-        distance: (n,) meters.
-        transmittance: (n,) share of the light that haze lets through.
-        camera_from_local: (n, 3, 3) rotations.
+        eyes: (n, 3) position of the camera in the frame of each object, meters.
+        distance: (n,) distance of each object from the camera, meters.
+        transmittance: (n,) share of the light that is not lost in the haze.
+        camera_from_local: (n, 3, 3) rotation from the frame of each object to the camera frame.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class _Batch:
     def _is_facing(
         self, shapes: list[Shape], owner: np.ndarray, min_extent: np.ndarray
     ) -> np.ndarray:
-        """Return a mask of the faces that face the camera, without details that are too small."""
+        """Return a mask of the faces that face the camera, except details that are too small."""
         anchors, normals = _joined(shapes, 'anchors'), _joined(shapes, 'normals')
         towards = self.eyes.astype(np.float32)[owner] - anchors
         towards *= normals
@@ -110,11 +110,11 @@ class _Batch:
         self._pixels = fixed_point(self._points[:, :2] / depth * focal + center)
         self._in_front = [points[:, 2].min() > NEAR for points in placed]
 
-    def of(
+    def drawing_data(
         self, number: int
     ) -> tuple[np.ndarray, np.ndarray | None, list[bool], list[list[float]]]:
-        """Return an object's points in the camera frame, its pixels (None if a point is too
-        near), and per face whether it is visible, and its color.
+        """Return the points of an object in the camera frame, their pixels (None if a point is too
+        near), for each face whether it is drawn, and the color of each face.
         """
         points, faces = (
             slice(*ends[number : number + 2]) for ends in (self._point_ends, self._face_ends)
@@ -135,7 +135,7 @@ def _joined(shapes: list[Shape], name: str) -> np.ndarray:
 def _strength(
     normals: np.ndarray, sun_share: np.ndarray, glows: np.ndarray, light: Light
 ) -> np.ndarray:
-    """Return (f, 3) factors on surface colors, for (f, 3) normals in the world."""
+    """Return the (f, 3) factors of the surface colors for f faces with (f, 3) world normals."""
     direct = np.clip(normals @ np.array(light.to_sun), 0, 1) * sun_share
     strength = (
         np.array(light.ambient) * (0.95 + 0.1 * normals[:, 2:])
@@ -153,10 +153,10 @@ def _solid_order(shape: Shape, eye: np.ndarray, distance: float) -> list[int]:
 
 
 class Painter:
-    """Draws lit, hazy objects into one image.
+    """Draws objects with light and haze into one image.
 
     Args:
-        image: (height, width, 3) uint8 RGB, drawn into.
+        image: (height, width, 3) uint8 RGB; the painter changes it.
         view: the camera.
         light: light of the scene.
     """
@@ -167,8 +167,8 @@ class Painter:
         self._sun_in_camera = view.camera_from_world_rotation @ np.array(light.to_sun)
 
     def draw(self, objects: list[Placed], shaded: list[bool]) -> None:
-        """Draw objects into the image in the given order; ``shaded`` objects get no direct
-        sunlight.
+        """Draw objects into the image in the given order; ``shaded`` objects get
+        little direct sunlight.
         """
         if not objects:
             return
@@ -179,7 +179,7 @@ class Painter:
             self._draw_object(batch, number, placed.shape, shaded[number])
 
     def _draw_object(self, batch: _Batch, number: int, shape: Shape, in_shade: bool) -> None:
-        points, pixels, facing, colors = batch.of(number)
+        points, pixels, facing, colors = batch.drawing_data(number)
         for solid in _solid_order(shape, batch.eyes[number], float(batch.distance[number])):
             ball = shape.solids[solid].ball
             if ball:

@@ -44,7 +44,7 @@ class Flat:
 
     Attributes:
         points: (p, 3) world points, one outline after the other.
-        ends: (n + 1,) outline i consists of the points from ``ends[i]`` to ``ends[i + 1]``.
+        ends: (n + 1,) indices into ``points``; outline i is ``points[ends[i] : ends[i + 1]]``.
     """
 
     points: np.ndarray
@@ -116,7 +116,9 @@ def _layers(scene: SyntheticScene, nearest: float) -> tuple[Flat, list[tuple[flo
 
 
 def _crossing(road: Road, half_width: float) -> list[np.ndarray]:
-    """Return the crossing street, ``half_width`` meters to both sides."""
+    """Return the outline of the crossing street, which extends ``half_width`` meters to both sides
+    of its center line; an empty list if there is no crossing.
+    """
     if road.crossing is None:
         return []
     return [
@@ -176,7 +178,7 @@ def _markings(scene: SyntheticScene, along: np.ndarray) -> list[np.ndarray]:
 
 
 def _pieces(road: Road, along: np.ndarray) -> list[np.ndarray]:
-    """Return the parts of ``along`` outside the crossing."""
+    """Return the parts of the road positions ``along`` that are outside the crossing."""
     if road.crossing is None:
         return [along]
     pieces = (
@@ -207,8 +209,8 @@ def _lines_along(road: Road, along: np.ndarray) -> list[np.ndarray]:
 
 
 def _crosswalk(road: Road, middle: float) -> list[np.ndarray]:
-    """Return zebra stripes, and stop lines if the crosswalk is not at a crossing, which has its
-    own.
+    """Return the zebra stripes of a crosswalk, and a stop line for each direction of traffic. A
+    crosswalk at a crossing only has the stop line for the vehicles that drive into the crossing.
     """
     curb, drive = road.curb, road.driving_half_width
     outlines = [

@@ -38,11 +38,11 @@ class Placed:
         return np.array(((cos, -sin, 0), (sin, cos, 0), (0, 0, 1)))
 
     def to_local(self, point: np.ndarray) -> np.ndarray:
-        """Return the (3,) world ``point`` in the shape's frame."""
+        """Transform the (3,) ``point`` from the world frame to the shape's frame."""
         return (point - (*self.position, 0)) @ self.world_from_local_rotation()
 
     def to_world(self, points: np.ndarray) -> np.ndarray:
-        """Return the (n, 3) world points of ``points`` in the shape's frame."""
+        """Transform the (n, 3) ``points`` from the shape's frame to the world frame."""
         return points @ self.world_from_local_rotation().T + (*self.position, 0)
 
     @cached_property
@@ -82,8 +82,8 @@ def placed_props(scene: SyntheticScene) -> tuple[Placed, ...]:
 
 
 def placed_actors(scene: SyntheticScene, time_s: float) -> list[Placed]:
-    """Return the actors at their poses at ``time_s``. Legs and arms of walking pedestrians are in
-    the position that belongs to this time.
+    """Return the actors at their poses at ``time_s``. Legs and arms of walking pedestrians
+    have their positions at this time.
     """
     standing = _standing_actors(scene)
     return [
@@ -96,7 +96,7 @@ def placed_actors(scene: SyntheticScene, time_s: float) -> list[Placed]:
 
 @lru_cache(maxsize=4)
 def _standing_actors(scene: SyntheticScene) -> dict[int, Placed]:
-    """Return the actors that never move, by their index in ``scene.actors``."""
+    """Return the actors that never move; the keys are their indices in ``scene.actors``."""
     return {
         number: _placed_actor(actor, actor.track[0], 0.0)
         for number, actor in enumerate(scene.actors)
@@ -115,7 +115,7 @@ def _swing(actor: Actor, time_s: float) -> float:
     """Return how far legs and arms of a walking pedestrian swing, from -1 to 1; 0 for other
     actors.
 
-    The swing is rounded to a few values, because ``build_shape`` stores the shape of each value.
+    The swing is rounded to a few values, because ``build_shape`` caches one shape per value.
     """
     if actor.class_name != 'pedestrian' or not actor.moving:
         return 0.0

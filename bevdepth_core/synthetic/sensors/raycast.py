@@ -1,5 +1,5 @@
-"""Finds the first intersection of rays from one point with shapes; for each solid, the bounds are
-tested first, then its planes or its ball.
+"""Finds the first intersection of each ray of a sensor with the shapes around the sensor. A ray is
+first tested against the bounds of a solid, then against the planes or the ball of the solid.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class RayGrid:
 
     @classmethod
     def make(cls, elevations: np.ndarray, columns: int) -> RayGrid:
-        """Return a grid of ``columns`` equal steps of azimuth."""
+        """Return a grid with ``columns`` evenly spaced azimuths."""
         azimuths = (np.arange(columns) + 0.5) * (2 * np.pi / columns) - np.pi
         flat = np.cos(elevations)[:, None]
         up = np.broadcast_to(np.sin(elevations)[:, None], (len(elevations), columns))
@@ -48,7 +48,7 @@ class Hits:
     Attributes:
         distance: (rays,) meters, infinite where nothing was hit.
         owner: (rays,) index of the object, -1 if nothing was hit.
-        brightness: (rays,) brightness of the surface under light from the sensor, 0..255.
+        brightness: (rays,) mean of the color channels of the surface, 0..255.
     """
 
     distance: np.ndarray
@@ -59,8 +59,8 @@ class Hits:
 def cast(
     grid: RayGrid, world_from_sensor: np.ndarray, objects: list[Placed], farthest: float
 ) -> Hits:
-    """Return the first hits of the rays of a sensor at ``world_from_sensor`` within ``farthest``
-    meters.
+    """Return the first hit of each ray within ``farthest`` meters, for a sensor with the pose
+    ``world_from_sensor``.
     """
     rays = len(grid.directions)
     best, owner, brightness = (
@@ -98,20 +98,21 @@ def cast(
 
 @dataclass(frozen=True)
 class _Solids:
-    """The n solids of all objects in the frames of their objects, and their position relative to
-    the sensor.
+    """The n solids of all objects, and the position of the sensor relative to each solid. Each
+    solid is described in the frame of its object, unless another frame is named.
 
     Attributes:
         owner: (n,) index of the object of each solid.
-        headings: (n,) headings of the objects' frames, radians.
-        eye: (n, 3) position of the sensor in these frames.
-        low, high: (n, 3) bounds.
+        headings: (n,) heading of the object of each solid in the world, radians.
+        eye: (n, 3) position of the sensor.
+        low, high: (n, 3) lowest and highest x, y and z.
         normals, offsets: (n, p, 3) and (n, p) planes; a point is inside if its dot product with
             each normal is below the offset.
-        balls: (n, 4) center and radius; the radius is 0 for other solids.
+        balls: (n, 4) center and radius; the radius of a solid that is not a ball is 0.
         brightness: (n,) brightness, 0..255.
         corners: (n, 8, 3) corners of the bounds in the frame of the sensor.
-        nearest, farthest: (n,) horizontal distances of the bounds from the sensor, meters.
+        nearest, farthest: (n,) smallest and largest horizontal distance from the sensor to the
+            bounds, meters.
     """
 
     owner: np.ndarray
@@ -180,7 +181,7 @@ class _Solids:
             np.searchsorted(grid.elevations, up),
         )
         first_column, columns = self._columns(len(grid.azimuths))
-        # Each solid has beams x columns candidates. ``within`` numbers those of each solid from 0.
+        # Each solid has beams x columns candidates. ``within`` counts them from 0 for each solid.
         beams = np.maximum(last_beam - first_beam, 0)
         counts = beams * columns
         solid = np.repeat(np.arange(len(counts)), counts)
@@ -190,9 +191,9 @@ class _Solids:
         return (first_beam[solid] + beam) * total + (first_column[solid] + column) % total, solid
 
     def _columns(self, total: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return first column, which may be negative, and number of columns of each solid."""
-        # Azimuths are compared with that of the center, because the range may contain +-180
-        # degrees, where azimuths wrap.
+        """Return for each solid its first column, which may be negative, and its column count."""
+        # Azimuths are computed relative to the azimuth of the center, because the range may
+        # contain 180 degrees, where azimuths wrap to -180 degrees.
         azimuth = np.arctan2(self.corners[..., 1], self.corners[..., 0])
         middle = np.arctan2(self.corners[..., 1].mean(axis=1), self.corners[..., 0].mean(axis=1))
         around = (azimuth - middle[:, None] + np.pi) % (2 * np.pi) - np.pi
@@ -207,8 +208,12 @@ class _Solids:
     def first_hits(
         self, directions: np.ndarray, solid: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of the rays that hit their ``solid``, and the distances of these
-        hits; ``directions`` are (n, 3) in the frames of the objects.
+        """Return the indices of the candidate pairs whose ray hits the solid, and the distances of
+        these hits.
+
+        Args:
+            directions: (n, 3) direction of the ray of each pair in the frame of the object.
+            solid: (n,) solid of each pair.
         """
         entry, leave = _through_bounds(self.eye, directions, self.low, self.high, solid)
         # The bounds exclude most pairs; only the remaining ones are tested against planes and
@@ -239,11 +244,11 @@ def _through_bounds(
     """Return the (n,) distances at which rays enter and leave axis-aligned bounds.
 
     Args:
-        eye: (bounds, 3) where the rays start, in the frame of each bounds.
-        directions: (n, 3).
-        low: (bounds, 3).
-        high: (bounds, 3).
-        which: (n,) bounds of each ray.
+        eye: (bounds, 3) start of the rays in the frame of each bounds.
+        directions: (n, 3) directions of the rays.
+        low: (bounds, 3) lowest x, y and z.
+        high: (bounds, 3) highest x, y and z.
+        which: (n,) index of the bounds that belong to each ray.
     """
     entry = np.full(len(directions), -np.inf, np.float32)
     leave = np.full(len(directions), np.inf, np.float32)
@@ -272,7 +277,7 @@ def _through_planes(
     its solid ``which``.
     """
     # A convex solid is the intersection of half spaces: the ray is inside from its last entry into
-    # a half space to its first exit from one.
+    # a half space to its first exit from a half space.
     for number in range(_MAX_PLANES):
         normal = normals[which, number]
         towards = _dot(normal, directions)
@@ -288,7 +293,9 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _into_balls(eye: np.ndarray, directions: np.ndarray, balls: np.ndarray) -> np.ndarray:
-    """Return the (n,) distances to balls, (n, 4) center and radius; infinite if the ray misses."""
+    """Return the (n,) distances along rays to (n, 4) ``balls`` (center and radius); infinite if
+    the ray misses the ball.
+    """
     to_center = balls[:, :3] - eye
     along = _dot(to_center, directions)
     discriminant = balls[:, 3] ** 2 - _dot(to_center, to_center) + along**2
@@ -297,8 +304,8 @@ def _into_balls(eye: np.ndarray, directions: np.ndarray, balls: np.ndarray) -> n
 
 @lru_cache(maxsize=4096)
 def _solid_table(shape: Shape) -> tuple[np.ndarray, ...]:
-    """Return per solid: lower and upper bounds, planes' normals and offsets (inside is below),
-    ball, brightness.
+    """Return the arrays ``low``, ``high``, ``normals``, ``offsets``, ``balls`` and ``brightness``
+    of ``_Solids`` for the solids of one shape.
     """
     count = len(shape.solids)
     normals, offsets = (
@@ -328,8 +335,8 @@ def _solid_table(shape: Shape) -> tuple[np.ndarray, ...]:
 
 
 def _planes(solid: Solid) -> np.ndarray:
-    """Return the (p, 4) planes (n, d) of the faces of a solid, whose inside is n x <= d. For a
-    thin sheet, they include planes along edges of its first outline.
+    """Return the planes of the faces of a solid as (p, 4) rows of normal and offset. A thin sheet
+    has only two faces; for a sheet, planes along the edges of its first outline are added.
     """
     faces = np.flatnonzero(~solid.details)
     normals = solid.normals[faces]

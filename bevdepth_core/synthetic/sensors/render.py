@@ -1,4 +1,4 @@
-"""Renders camera images: each camera at its own exposure time, from its own ego pose."""
+"""Renders camera images, each at the exposure time of its camera and the ego pose at this time."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def render_frame(
     width: int = 1600,
     height: int = 900,
 ) -> Frame:
-    """Return one image set whose trigger cycle starts at ``time_s``; stamps are ``start_ns`` plus
-    scene time.
+    """Return one image set whose trigger cycle starts at ``time_s``. The stamp of an image is
+    ``start_ns`` plus its exposure time since the start of the scene.
 
     Args:
         scene: the world to render.
         rig: cameras named as in ``EXPOSURE_OFFSET_S``, with intrinsics for images of this size.
         time_s: seconds since the start of the scene.
-        start_ns: stamp of scene time 0.
-        width: pixels.
-        height: pixels.
+        start_ns: stamp of the start of the scene, nanoseconds.
+        width: width of the images, pixels.
+        height: height of the images, pixels.
     """
     times = [time_s + EXPOSURE_OFFSET_S[name] for name in rig.names]
     poses = [scene.world_from_ego(moment) for moment in times]
@@ -102,13 +102,17 @@ def _shadow(placed: Placed, to_sun: tuple[float, float, float]) -> np.ndarray:
 
 
 def _shadow_reach(to_sun: Sequence[float]) -> np.ndarray:
-    """Return the (2,) offset of a shadow away from the sun, meters per meter of height."""
+    """Return the (2,) horizontal vector towards the sun, meters per meter of height. The shadow of
+    a point lies in the opposite direction.
+    """
     return np.array(to_sun[:2]) / max(to_sun[2], 1 / _SHADOW_LENGTH_LIMIT)
 
 
 @lru_cache(maxsize=4)
 def _props_shade(scene: SyntheticScene) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Return the shadows of the props, and their (n, 2) lowest and highest world x and y."""
+    """Return the shadows of the props, and the (n, 2) lowest and highest world x and y of each
+    shadow.
+    """
     shadows = [_shadow(placed, scene.light.to_sun) for placed in placed_props(scene)]
     low, high = (
         np.array([end(outline, axis=0) for outline in shadows]).reshape(-1, 2)
@@ -144,7 +148,7 @@ def _vignette(width: int, height: int) -> np.ndarray:
 @lru_cache(maxsize=4)
 def _sensor_noise(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the positive and the negative part of sensor noise. Both are larger than the image,
-    so that each image can use another part.
+    so that each image can use a different part.
 
     A small image has less noise, as if its pixels were means of the pixels of a large image.
     """

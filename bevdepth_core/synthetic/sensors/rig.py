@@ -1,4 +1,4 @@
-"""Defines the mounting poses of cameras and lidar on a synthetic vehicle; the default rig is that
+"""Defines the mounting poses of cameras and lidar on a synthetic vehicle; the default is the rig
 of nuScenes.
 """
 
@@ -16,8 +16,9 @@ _EGO_FROM_OPTICAL_AXES = np.array(((0, 0, 1), (-1, 0, 0), (0, -1, 0)), np.float6
 
 
 _POSITION_SPREAD, _ANGLE_SPREAD, _FOCAL_SPREAD, _CENTER_SPREAD = 0.03, 1.0, 0.01, 15.0
-"""Largest deviations of a log's calibration from the nominal one: position in meters, angles in
-degrees, focal length as a fraction of the nominal one, image center in pixels."""
+"""Largest deviations of a log's calibration from the nominal calibration: position in meters,
+angles in degrees, focal length as a fraction of the nominal focal length, image center in
+pixels."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,9 @@ class CameraMount:
     """A camera on the vehicle.
 
     Attributes:
-        position: in the ego frame, meters.
-        angles: yaw to the left, pitch downwards, roll, degrees.
+        position: position in the ego frame, meters.
+        angles: yaw, pitch and roll, degrees. A positive yaw turns the camera to the left, a
+            positive pitch turns it downwards, and a positive roll raises its left side.
         focal: focal length, pixels.
         center: principal point, pixels.
         offset_s: seconds between the start of a trigger cycle and the exposure.
@@ -57,8 +59,9 @@ class SyntheticRig:
     Attributes:
         image_size: width and height, pixels, of the images for which the focal lengths and
             principal points are given.
-        cameras: by name; every array with one entry per camera has this order.
-        lidar: on the roof.
+        cameras: cameras by name. Every array with one entry per camera has the order of this
+            mapping.
+        lidar: lidar on the roof.
     """
 
     image_size: tuple[int, int]
@@ -72,10 +75,10 @@ class SyntheticRig:
         depend on the size.
 
         Args:
-            width: pixels; that of ``image_size`` when None.
-            height: pixels; that of ``image_size`` when None.
-            log_seed: seed of the calibration of one log, which differs between vehicles and days;
-                None: the nominal calibration.
+            width: width of the images, pixels; None: the width in ``image_size``.
+            height: height of the images, pixels; None: the height in ``image_size``.
+            log_seed: seed of the calibration of one log; calibrations differ between logs, because
+                vehicles and days differ. None: the nominal calibration.
         """
         rig_width, rig_height = self.image_size
         scale = np.diag(((width or rig_width) / rig_width, (height or rig_height) / rig_height, 1))
@@ -95,7 +98,9 @@ class SyntheticRig:
         )  # fmt: skip
 
     def ego_from_lidar(self, log_seed: int | None = None) -> np.ndarray:
-        """Return the (4, 4) mount of the lidar; ``log_seed`` as for the cameras."""
+        """Return the (4, 4) pose of the lidar in the ego frame; see ``camera_rig`` for
+        ``log_seed``.
+        """
         position, angles = np.array(self.lidar.position), np.array(self.lidar.angles)
         if log_seed is not None:
             rng = np.random.default_rng((log_seed, len(self.cameras)))
@@ -121,7 +126,7 @@ class SyntheticRig:
 
         A real lidar measures each object at about the exposure time of the camera in that
         direction, and boxes are fitted to its points. Here all points of a rotation are measured
-        at one moment, the mean of the exposures.
+        at one moment, the mean exposure time of the cameras.
         """
         return sum(self.offsets_s.values()) / len(self.cameras)
 
@@ -198,5 +203,7 @@ def nuscenes_like_rig(
 
 
 def ego_from_lidar(log_seed: int | None = None) -> np.ndarray:
-    """Return the (4, 4) mount of the lidar: x to the right of the vehicle, y forward, z up."""
+    """Return the (4, 4) pose of the lidar of ``NUSCENES_RIG`` in the ego frame. In the lidar
+    frame, x points to the right of the vehicle, y forward and z up.
+    """
     return NUSCENES_RIG.ego_from_lidar(log_seed)

@@ -1,4 +1,6 @@
-"""Reads the cameras and the lidar of a synthetic vehicle from a YAML file, as in config/rigs."""
+"""Reads the cameras and the lidar of a synthetic vehicle from a YAML file; config/rigs has
+examples.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,13 @@ from bevdepth_core.synthetic.sensors.rig import CameraMount, LidarMount, Synthet
 from bevdepth_core.synthetic.sensors.schedule import TURN_S
 
 SIZE_RANGE = (16, 8192)
-"""Width and height of images, pixels."""
+"""Allowed width and height of images, pixels."""
 POSITION_RANGE = (-20.0, 20.0)
-"""Each coordinate of a sensor in the ego frame, meters."""
+"""Allowed values of each coordinate of a sensor in the ego frame, meters."""
 HEIGHT_RANGE = (0.2, 10.0)
-"""Height of a sensor above the ground, meters."""
+"""Allowed height of a sensor above the ground, meters."""
 FIELD_OF_VIEW_RANGE = (5.0, 150.0)
-"""Horizontal field of view, degrees; a pinhole model with distortion cannot describe wider
+"""Allowed horizontal field of view, degrees; a pinhole model with distortion cannot describe wider
 lenses."""
 DISTORTION_COUNTS = (0, 4, 5, 8)
 _NAME = re.compile(r'[A-Za-z]\w*')
@@ -36,10 +38,11 @@ class RigFileError(ValueError):
 
 
 def read_rig(path: str | Path) -> SyntheticRig:
-    """Return the rig of a file.
+    """Return the rig that a file describes.
 
     Raises:
-        RigFileError: it cannot be read, or a key is missing, unknown or has an invalid value.
+        RigFileError: the file cannot be read, or a key is missing, unknown or has an invalid
+            value.
     """
     try:
         content = yaml.safe_load(Path(path).read_text())

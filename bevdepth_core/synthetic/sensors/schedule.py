@@ -16,10 +16,10 @@ KEY_FRAMES_PER_S = 2
 TURN_S = 0.05
 TURNS_PER_KEY_FRAME = 10
 CAMERA_TURNS = (0, 2, 3, 5, 7, 8)
-"""The rotations in which the cameras are triggered, counted from that of a key frame."""
+"""The rotations in which the cameras are triggered, counted from the rotation of a key frame."""
 LIDAR_STAMP_S = 0.0445
-"""Time from the start of a rotation (the exposure of CAM_FRONT_LEFT) to its end (the stamp of the
-scan and of the sample), as in a real sample, seconds."""
+"""Time from the start of a rotation to the stamp of its scan, seconds; the value is that of a
+real sample. CAM_FRONT_LEFT is exposed at the start. The sample has the stamp of the scan."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Shot:
     """One exposure or one lidar scan.
 
     Attributes:
-        channel: camera or lidar.
-        turn: number of its lidar rotation; 0 is that of the first key frame.
-        offset_s: time from the start of this rotation to its stamp, seconds.
+        channel: name of the camera or lidar.
+        turn: number of the lidar rotation of the shot; the rotation of the first key frame is 0.
+        offset_s: time from the start of this rotation to the stamp of the shot, seconds.
     """
 
     channel: str
@@ -42,7 +42,7 @@ class Shot:
 
     @property
     def time_s(self) -> float:
-        """Return its stamp in seconds since the start of the scene."""
+        """Return the stamp of the shot in seconds since the start of the scene."""
         return self.turn * TURN_S + self.offset_s
 
 
@@ -57,11 +57,11 @@ def key_frame_count(duration_s: float) -> int:
 
 
 def shots(key_frame: int, sweeps: bool, offsets_s: Mapping[str, float]) -> Iterator[Shot]:
-    """Yield the shots of a sample, channel by channel in order of time: those since the previous
-    sample, then its own.
+    """Yield the shots of a sample, channel by channel. For each channel, yield the shots since the
+    previous sample in order of time, then the shot of the key frame.
 
     Args:
-        key_frame: number of the sample in its scene; there are no shots before the first.
+        key_frame: number of the sample in its scene; sample 0 has no earlier shots.
         sweeps: True to include the shots since the previous sample.
         offsets_s: offset of each camera within the trigger cycle.
     """

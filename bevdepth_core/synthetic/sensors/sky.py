@@ -20,7 +20,7 @@ _HILLS = ((0.075, 0.80, (112, 128, 120)), (0.042, 0.55, (92, 108, 88)))
 @lru_cache(maxsize=8)
 def smooth_noise(seed: int, size: int, octaves: tuple[int, ...]) -> np.ndarray:
     """Return a (size, size) float32 texture with mean 0 and standard deviation 1 that can be
-    repeated; octaves are cells per side.
+    repeated; ``octaves`` contains the number of noise cells per side for each octave.
     """
     rng = np.random.default_rng(seed)
     total = np.zeros((size, size), np.float32)

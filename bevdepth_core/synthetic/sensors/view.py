@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 NEAR = 0.25
-"""Depth of the near plane, meters; nearer parts are cut off."""
+"""Depth of the near plane, meters; parts of objects with a smaller depth are cut off."""
 
 SHIFT = 4
 """Fractional bits of OpenCV's fixed-point pixel coordinates."""
@@ -22,8 +22,8 @@ class View:
 
     Attributes:
         intrinsics: (3, 3) pixels.
-        world_from_camera: (4, 4) rigid.
-        width, height: pixels.
+        world_from_camera: (4, 4) pose of the camera in the world.
+        width, height: width and height of the image, pixels.
     """
 
     intrinsics: np.ndarray
@@ -55,7 +55,7 @@ class View:
 
     def outline_pixels(self, outline: np.ndarray) -> np.ndarray | None:
         """Return a plane outline of (n, 3) camera points as OpenCV's fixed-point pixels, clipped
-        at the near plane; None if it is completely before the near plane.
+        at the near plane; None if all of it is nearer than this plane.
         """
         is_too_near = outline[:, 2] < NEAR
         if is_too_near.all():
@@ -99,7 +99,7 @@ def fixed_point(pixels: np.ndarray) -> np.ndarray:
 
 def _cut_at_near_plane(outline: np.ndarray) -> np.ndarray:
     """Return the part of a closed outline beyond the near plane, with a new point wherever an edge
-    crosses it.
+    crosses the plane.
     """
     following = np.roll(outline, -1, axis=0)
     beyond = outline[:, 2] >= NEAR

@@ -1,7 +1,7 @@
 """Computes the visible fraction of each actor.
 
 Objects are drawn from far to near into a buffer of object numbers, so that near objects overwrite
-those that they hide. The visible fraction is the number of pixels that an actor has in this
+the objects that they hide. The visible fraction is the number of pixels that an actor has in this
 buffer, divided by the number of pixels of its complete silhouette. The complete silhouette is
 drawn on a larger canvas, because it may extend beyond the image.
 """
@@ -25,7 +25,7 @@ _WIDTH = 400
 _BORDER = 200
 """Border around the image in which silhouettes are also drawn, pixels."""
 _ONE_OUTLINE_PX = 25.0
-"""Objects that are narrower than this in the buffer are drawn as their convex hull."""
+"""Objects that are narrower than this in the buffer are drawn as one convex hull."""
 
 
 def visible_fractions(
@@ -36,18 +36,18 @@ def visible_fractions(
     height: int,
     offsets_s: Mapping[str, float] = EXPOSURE_OFFSET_S,
 ) -> np.ndarray:
-    """Return the (actors,) share, 0..1, of the silhouette of each actor that is visible in the
-    images of all cameras together.
+    """Return for each actor how much of its silhouette is visible in the images of all cameras
+    together, as an (actors,) array of fractions, 0..1.
 
     Parts that other objects hide and parts outside of the images are not visible.
 
     Args:
         scene: the world.
         rig: cameras named as in ``offsets_s``, with intrinsics for images of this size.
-        time_s: start of the trigger cycle; each camera has its own exposure time.
-        width: pixels.
-        height: pixels.
-        offsets_s: exposure time of each camera within the trigger cycle.
+        time_s: start of the trigger cycle, seconds since the start of the scene.
+        width: width of the images, pixels.
+        height: height of the images, pixels.
+        offsets_s: seconds between the start of the trigger cycle and the exposure of each camera.
     """
     shares = np.zeros(len(scene.actors))
     scale = _WIDTH / width
@@ -68,7 +68,7 @@ def visible_fractions(
 
 
 def _seen_by(view: View, actors: list[Placed], objects: list[Placed]) -> np.ndarray:
-    """Return (actors,) shares of silhouettes that one camera sees."""
+    """Return the (actors,) shares of the silhouettes that are visible in one camera image."""
     number_of = {id(placed): number for number, placed in enumerate(actors, start=1)}
     canvas = np.zeros((view.height + 2 * _BORDER, view.width + 2 * _BORDER), np.uint8)
     owners = np.zeros((view.height, view.width), np.int32)
@@ -90,8 +90,8 @@ def _seen_by(view: View, actors: list[Placed], objects: list[Placed]) -> np.ndar
 
 
 def _hulls(placed: Placed, view: View) -> list[np.ndarray]:
-    """Return outlines as fixed-point pixels of the bordered image: one per solid, or a single one
-    for a small or far object.
+    """Return outlines as fixed-point pixels of the image with its border: one outline per solid,
+    or a single outline if the object is small or far away.
     """
     shape = placed.shape
     away = np.linalg.norm(placed.position - view.position[:2])
@@ -106,8 +106,8 @@ def _hulls(placed: Placed, view: View) -> list[np.ndarray]:
 def _windows(
     hulls: list[np.ndarray], view: View
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return the rows and columns that hulls cover: of the bordered image, and of the image
-    itself.
+    """Return the rows and columns that the hulls cover, first in the image with its border, then
+    in the image without border.
     """
     points = np.concatenate(hulls)[:, 0] >> SHIFT
     (x0, y0), (x1, y1) = (points.min(axis=0) - 1).tolist(), (points.max(axis=0) + 2).tolist()

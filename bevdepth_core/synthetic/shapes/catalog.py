@@ -1,4 +1,4 @@
-"""Builds the shape of each kind of object: its solids, packed for drawing."""
+"""Builds the shape of an object: its solids and the arrays with which it is drawn."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ _BUILDERS: dict[str, Callable[..., list[Solid]]] = {
 }
 
 _TOUCHES_GROUND = 0.1
-"""Solids whose lowest point is below this height touch the ground, meters."""
+"""A solid touches the ground if its lowest point is below this height, meters."""
 _COVERING_VOLUME = 1.5
-"""Solids whose bounds have a larger volume are large, cubic meters."""
+"""A solid is large if its bounds have more than this volume, cubic meters; see
+``Shape.covers``."""
 
 
 class Shape:
-    """The solids of one object, packed for drawing.
+    """The solids of one object, and the arrays with which they are drawn.
 
     Attributes:
         solids: n solids in no particular order.
@@ -48,10 +49,10 @@ class Shape:
         colors: (f, 3) float32, color of each face.
         glows: (f,) bool, see ``Solid``.
         details: (f,) bool, see ``Solid``.
-        extents: (f,) float32, largest side of the first outline of each face, meters.
+        extents: (f,) float32, largest side of the bounds of each face's first outline, meters.
         height: height of the upright cylinder around the origin that contains the shape, meters.
         radius: radius of this cylinder, meters.
-        vertices: (v, 3) corners of all solids; for balls, those of their bounds.
+        vertices: (v, 3) corners of all solids; for balls, the corners of their bounds.
         box_corners: (8, 3) corners of the bounding box, the lower four first, counter-clockwise.
         contact_corners: (4, 3) corners of the rectangle around the parts that touch the ground.
         covers: per large solid, its (k, 3) vertices; large solids hide everything behind them.
@@ -144,7 +145,7 @@ def build_shape(
         appearance: seed of colors and parts.
         rider: whether a bicycle or motorcycle has a rider.
         swing: how far legs and arms of a pedestrian swing, from -1 to 1. Use few different values,
-            because each value is one more shape in the cache of this function.
+            because each value adds a shape to the cache of this function.
     """
     rng = np.random.default_rng(appearance)
     if kind == 'pedestrian':

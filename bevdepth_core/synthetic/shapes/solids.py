@@ -1,7 +1,8 @@
-"""Builds convex solids with flat colored faces, of which all objects consist.
+"""Builds convex solids with flat colored faces. All objects consist of such solids.
 
-The origin of a shape's frame is below the center of its box on the ground: x forward, y left, z
-up from 0 to the height, meters. Colors are RGB, 0..255, before lighting.
+The origin of a shape's frame is on the ground, below the center of the shape; for a lamp, it is
+below the post. x points forward, y to the left and z upwards. Lengths are in meters. Colors are
+RGB, 0..255, before lighting.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ Outline = tuple[tuple[float, float, float], ...]
 
 @dataclass(frozen=True)
 class Ball:
-    """A sphere; a ``leafy`` one is drawn with a ragged outline and leaves."""
+    """A sphere; a ``leafy`` sphere is drawn with a ragged outline and leaves."""
 
     center: np.ndarray
     radius: float
@@ -60,14 +61,14 @@ class Solid:
 
     Attributes:
         outlines: closed outlines, each (k, 3) float32, meters.
-        face_outlines: per face, the outlines drawn together in one color; an outline inside
-            another is a hole.
+        face_outlines: per face, the range of its outlines in ``outlines``. The outlines of a face
+            are filled together in one color; an outline inside another outline is a hole.
         normals: (f, 3) float32, outward.
         colors: (f, 3) float32.
         glows: (f,) bool, True for faces whose color does not depend on the light.
-        details: (f,) bool, True for faces that are painted on an earlier face; small ones are not
-            always drawn.
-        ball: the sphere; None for other solids.
+        details: (f,) bool, True for faces that are painted on an earlier face. In an image, such
+            a face is drawn only if it is large enough.
+        ball: the sphere; None if the solid is not a ball.
     """
 
     outlines: tuple[np.ndarray, ...]
@@ -79,8 +80,8 @@ class Solid:
     ball: Ball | None = None
 
     def bounds(self) -> np.ndarray:
-        """Return (2, 3) lower and upper corner of the solid itself; details such as wheels may
-        reach beyond.
+        """Return the (2, 3) lower and upper corner of the solid without its details; details such
+        as wheels may extend beyond them.
         """
         if self.ball:
             return self.ball.center + self.ball.radius * np.array(((-1,), (1,)), np.float32)
@@ -88,7 +89,9 @@ class Solid:
         return np.stack((points.min(axis=0), points.max(axis=0)))
 
     def vertices(self) -> np.ndarray:
-        """Return the (n, 3) corners of its sides, with duplicates; empty for a ball."""
+        """Return the (n, 3) corners of the faces that are no details, with duplicates; empty for a
+        ball.
+        """
         sides = [
             part
             for part, detail in zip(self.face_outlines, self.details, strict=True)
@@ -104,17 +107,17 @@ class Solid:
 
 @dataclass
 class SolidBuilder:
-    """Collects the faces of one convex solid; ``build`` computes their outward normals."""
+    """Collects the faces of one convex solid; ``build`` computes the outward face normals."""
 
     outlines: list[np.ndarray] = field(default_factory=list)
     faces: list[tuple] = field(default_factory=list)
 
     def face(self, *outlines: ArrayLike, color: Color, glows: bool = False) -> None:
-        """Add one side of the solid."""
+        """Add one face of the solid."""
         self._add(outlines, color, glows, detail=False)
 
     def detail(self, *outlines: ArrayLike, color: Color, glows: bool = False) -> None:
-        """Paint coplanar outlines on a side added before."""
+        """Paint outlines on a face that was added before; they must lie in the face's plane."""
         self._add(outlines, color, glows, detail=True)
 
     def _add(self, outlines: Sequence[ArrayLike], color: Color, glows: bool, detail: bool) -> None:
@@ -225,7 +228,9 @@ def beam(
     y1: float,
     color: Color,
 ) -> Solid:
-    """Return a bar from ``start`` to ``end``, each (x, z), that reaches from ``y0`` to ``y1``."""
+    """Return a bar from ``start`` to ``end``, each (x, z), that extends from ``y0`` to ``y1`` in
+    y.
+    """
     profile = bar_outline(start, end, thickness)
     left, right = ([(x, y, z) for x, _, z in profile] for y in (y1, y0))
     builder = SolidBuilder()
@@ -285,6 +290,6 @@ def stripe(
     z1: float,
     color: Color,
 ) -> None:
-    """Paint a rectangle on the left and the right side of ``solid``."""
+    """Paint a rectangle on the left side (y = ``side``) and on the right side of ``solid``."""
     for y in (side, -side):
         solid.detail(rectangle_y(y, x0, x1, z0, z1), color=color)

@@ -127,8 +127,8 @@ def _greenhouse(
     )
 
     def point(u: float, v: float, k: float) -> tuple[float, float, float]:
-        """Return the point at fraction ``u`` of the length, ``v`` of the half width and ``k`` of
-        the height.
+        """Return the point of the cabin at fraction ``u`` of its length, ``v`` of its half width
+        and ``k`` of its height.
         """
         return (
             lerp(lerp(low[0], low[1], u), lerp(high[0], high[1], u), k),
@@ -174,7 +174,7 @@ def _tractor(x0: float, x1: float, side: float, z0: float, z1: float, paint: Col
 
 
 def truck(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
-    """Return a truck with a closed body."""
+    """Return a truck with a closed cargo body."""
     paint = PAINT[rng.integers(len(PAINT))]
     cargo_paint = PAINT[rng.integers(3)] if rng.random() < 0.7 else paint
     half, side, clearance, radius, floor = length / 2, width / 2 - 0.03, 0.42, 0.46, 0.9
@@ -209,7 +209,7 @@ def _rear_doors(
 
 
 def trailer(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
-    """Return a semi-trailer on its legs."""
+    """Return a semi-trailer with support legs and without a truck."""
     paint = PAINT[rng.integers(3)]
     half, side, radius, clearance, floor = length / 2, width / 2 - 0.03, 0.5, 0.55, 1.15
     axles = tuple(-half + 0.14 * length + 1.25 * i for i in range(3))

@@ -40,8 +40,8 @@ _FARTHEST_ACTOR = 110.0
 
 
 def make_scene(seed: int = 0, duration_s: float = 8.0) -> SyntheticScene:
-    """Return the drive of ``seed``, in which actors do not collide; the same seed gives the same
-    drive.
+    """Return the scene of a drive with this duration. Its actors do not collide. The same ``seed``
+    and duration always give the same scene.
     """
     rng = np.random.default_rng(seed)
     ego_speed = rng.uniform(5.0, 11.0)

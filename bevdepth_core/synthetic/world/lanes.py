@@ -16,7 +16,7 @@ EGO_MIDDLE = 1.3
 """Distance from the origin of the ego frame forward to the middle of the vehicle, meters."""
 
 _EGO_AT = 4.0
-"""Start of the ego vehicle on its lane, meters."""
+"""Position of the ego vehicle along the road at the first time step, meters."""
 _MIXED_TRAFFIC = {
     'car': 0.6,
     'truck': 0.1,
@@ -26,12 +26,13 @@ _MIXED_TRAFFIC = {
     'bicycle': 0.02,
 }
 _LIGHT_TRAFFIC = {'car': 0.8, 'motorcycle': 0.2}
-"""Shares of the classes in a lane. In lanes beside the ego vehicle there are only small vehicles,
-so that they do not hide the scene."""
+"""Shares of the classes in a lane beside the ego vehicle. Only small vehicles drive in these
+lanes, because large vehicles would hide the scene."""
 _CROSS_TRAFFIC = {'car': 0.72, 'truck': 0.08, 'bus': 0.08, 'motorcycle': 0.12}
 _HITCH_GAP = 0.4
 _CLEARANCE_S = 3.0
-"""Time between the red light of one road and the green light of the other, seconds."""
+"""Time between the start of red for the road and the start of green for the crossing street,
+and vice versa, seconds."""
 _CROSS_REACH = 200.0
 _TURN_RADIUS = 5.6
 _TURNING_SHARE = 0.2
@@ -44,12 +45,13 @@ class Plan:
     """The traffic of a scene.
 
     Attributes:
-        lanes: vehicles that follow each other, first ahead.
-        ego: the ego vehicle, in one of the lanes.
-        crosswalks: positions along the road.
-        walks: for each crosswalk with people: its position, and the time window in which they may
-            start to cross, seconds.
-        side_walk: time window in which people may cross the crossing street, seconds.
+        lanes: per lane, its vehicles from front to rear.
+        ego: the ego vehicle, which is also in one of the lanes.
+        crosswalks: positions of the crosswalks along the road, meters.
+        walks: per crosswalk with people, its position along the road in meters, and the start and
+            the end in seconds of the time window in which the people may start to cross.
+        side_walk: start and end of the time window in which people may start to cross the crossing
+            street, seconds.
     """
 
     lanes: list[list[Vehicle]]
@@ -90,7 +92,7 @@ def plan_traffic(
 def _phases(
     rng: np.random.Generator, duration_s: float
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the red phases of the road and of the crossing street: start and end, seconds."""
+    """Return the red phases of the road and the crossing street, each (start, end) in seconds."""
     kind, change = rng.random(), rng.uniform(0.2, 0.75) * duration_s
     if kind < 0.4:
         return (_LATE_S, _LATE_S), (-_LATE_S, _LATE_S)
@@ -103,7 +105,7 @@ def _crosswalk(
     rng: np.random.Generator, road: Road, reach: float, duration_s: float
 ) -> tuple[float, tuple[float, float]]:
     """Return the position of a crosswalk away from the crossing, and the time window in which
-    people have the right of way.
+    people have the right of way, seconds.
     """
     places = rng.uniform(20.0, 50.0 + reach, 20)
     place = next(
@@ -141,7 +143,7 @@ class _Planner:
         self, ego_speed: float, reach: float, duration_s: float
     ) -> tuple[list[list[Vehicle]], Vehicle]:
         """Return the lanes of the road in both directions, and the ego vehicle, which is in one of
-        them.
+        these lanes.
         """
         ego_lane, count = int(self.rng.integers(self.road.lanes)), self.road.lanes
         lanes = []
@@ -158,8 +160,9 @@ class _Planner:
         return [*lanes, *(self._oncoming(lane, reach, duration_s) for lane in range(count))], ego
 
     def _ego_direction(self, lane: int) -> tuple[Path, Path | None, float]:
-        """Return the path of a lane in the direction of the ego vehicle, the path that turns off
-        it, if any, and the position on the path beside the start of the ego vehicle.
+        """Return the path of a lane in the direction of the ego vehicle, the path of vehicles that
+        turn off this lane (None if they cannot), and the position on the lane's path that is next
+        to the start of the ego vehicle.
         """
         road, lateral = self.road, self.road.lane_center(lane)
         path = straight(road, (road.along[0] + 5, lateral), (road.along[-1] - 5, lateral))
@@ -197,7 +200,9 @@ class _Planner:
         return self._signaled(self._fill(path, turning, _MIXED_TRAFFIC, speed, start, stop), -1)
 
     def cross_lanes(self) -> list[list[Vehicle]]:
-        """Return the two lanes of the crossing street; some turn right into the road."""
+        """Return the two lanes of the crossing street; some of their vehicles turn right into the
+        road.
+        """
         road, lanes = self.road, []
         crossing = road.required_crossing()
         for direction in (-1, 1):
@@ -221,7 +226,7 @@ class _Planner:
         return lanes
 
     def _turn_off(self, direction: int, lateral: float) -> Path | None:
-        """Return the path of vehicles that turn right at the crossing."""
+        """Return the path of vehicles that turn right at the crossing; None without a crossing."""
         road = self.road
         if road.crossing is None:
             return None
@@ -244,7 +249,9 @@ class _Planner:
         start: float,
         stop: float,
     ) -> list[Vehicle]:
-        """Return vehicles between two distances on a path, the last vehicle first."""
+        """Return vehicles between the positions ``start`` and ``stop`` on a path, from rear to
+        front.
+        """
         vehicles, place = [], start + self.rng.uniform(2.0, 14.0)
         while place < stop:
             parts, length = self._parts(
@@ -269,7 +276,9 @@ class _Planner:
     def _parts(
         self, class_name: str
     ) -> tuple[list[tuple[str, tuple[float, float, float], float]], float]:
-        """Return the parts of a vehicle and its length; a trailer follows a truck."""
+        """Return the parts of a vehicle and its length. A trailer is behind a truck, as its second
+        part.
+        """
         size = random_size(self.rng, class_name)
         if class_name != 'trailer':
             return [(class_name, size, 0.0)], size[0]
@@ -281,7 +290,9 @@ class _Planner:
         ], length
 
     def _signaled(self, vehicles: list[Vehicle], direction: int) -> list[Vehicle]:
-        """Return a main lane, first vehicle first, whose vehicles obey crosswalk and crossing."""
+        """Return the vehicles of a main lane from front to rear, which stop at crosswalk and
+        crossing.
+        """
         road = self.road
         lateral = direction * road.lane_center(0)
         signals = [

@@ -13,7 +13,7 @@ _CROSSWALK_HALF_WIDTH = 1.6
 
 
 def place_walkers(placer: Placer, start: float, stop: float) -> None:
-    """Put people on the sidewalks, walking alone or in pairs, and groups that stand and talk."""
+    """Add people who walk on the sidewalks, alone or in pairs, and groups of people who stand."""
     rng, road = placer.rng, placer.road
     length = stop - start
     for _ in range(int(length * rng.uniform(0.16, 0.36))):
@@ -48,8 +48,8 @@ def _place_group(placer: Placer, along: float, side: int) -> None:
 
 
 def place_crossers(placer: Placer, crosswalk: float, from_s: float, until_s: float) -> None:
-    """Add people who start to cross the road within these seconds; before, they wait at the
-    curb.
+    """Add people who wait at the curb and start to cross the road between ``from_s`` and
+    ``until_s``.
     """
     rng, road = placer.rng, placer.road
     for _ in range(int(rng.integers(2, 7))):
@@ -66,7 +66,9 @@ def place_crossers(placer: Placer, crosswalk: float, from_s: float, until_s: flo
 
 
 def place_side_crossers(placer: Placer, from_s: float, until_s: float) -> None:
-    """Add people who walk along the road and cross the crossing street in these seconds."""
+    """Add people who walk along the road and start to cross the crossing street between ``from_s``
+    and ``until_s``.
+    """
     rng, road = placer.rng, placer.road
     if until_s < from_s + 1:
         return
@@ -82,7 +84,7 @@ def place_side_crossers(placer: Placer, from_s: float, until_s: float) -> None:
 
 
 def place_cyclists(placer: Placer, start: float, stop: float) -> None:
-    """Add bicycles that ride in the bicycle lane, or at the edge of a road without one."""
+    """Add cyclists in the bicycle lanes, or at the edges of a road without bicycle lanes."""
     rng, road = placer.rng, placer.road
     lateral = road.driving_half_width + (road.bike_lane / 2 if road.bike_lane else -0.45)
     count = int((stop - start) * rng.uniform(0.05, 0.10)) if road.bike_lane else 8

@@ -1,4 +1,4 @@
-"""Collects objects and rejects those that would touch earlier ones."""
+"""Collects objects, and rejects objects that would touch an earlier object."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Placer:
 
     Args:
         rng: random generator of sizes and appearances.
-        road: defines the road coordinates.
-        duration_s: duration of the scene.
+        road: the road, in whose coordinates objects are placed.
+        duration_s: duration of the scene, seconds.
     """
 
     def __init__(self, rng: np.random.Generator, road: Road, duration_s: float) -> None:
@@ -56,8 +56,8 @@ class Placer:
         self._poses, self._halves = np.zeros((0, checks, 3)), np.zeros((0, 2))
 
     def block(self, track: np.ndarray, length: float, width: float, margin: float = 0.15) -> bool:
-        """Reserve the area that a rectangle covers on a (t, 3) or (1, 3) track, if it is free;
-        return whether it was.
+        """Reserve the area that a rectangle covers on a (t, 3) or (1, 3) track, if this area is
+        free. Return True if the area was free.
         """
         poses = np.broadcast_to(track[::_STEPS_BETWEEN_CHECKS], (self._poses.shape[1], 3))
         half = np.array((length / 2, width / 2)) + margin
@@ -87,8 +87,8 @@ class Placer:
         margin: float = 0.15,
         rider: bool = True,
     ) -> bool:
-        """Add an actor unless its rectangle, enlarged by ``margin``, would touch another one;
-        return whether it was added.
+        """Add an actor unless its rectangle, enlarged by ``margin``, would touch another
+        object. Return True if the actor was added.
         """
         size = size or random_size(self.rng, class_name)
         if not rider and class_name in ('bicycle', 'motorcycle'):
@@ -102,15 +102,17 @@ class Placer:
     def add_standing(
         self, class_name: str, along: float, lateral: float, turn: float = 0.0, **options: Any
     ) -> bool:
-        """Add an actor that never moves; its heading is ``turn`` radians from that of the road."""
+        """Add an actor that never moves; its heading is the heading of the road plus ``turn``,
+        radians.
+        """
         position, heading = self.road.pose(along, lateral)
         return self.add(class_name, np.array([(*position, heading + turn)]), **options)
 
     def add_moving(
         self, class_name: str, along: np.ndarray, lateral: np.ndarray, **options: Any
     ) -> bool:
-        """Add an actor that moves along (t,) road coordinates, one per time, and faces its
-        direction of motion.
+        """Add an actor that moves and faces its direction of motion; ``along`` and ``lateral`` are
+        its (t,) road coordinates at each of ``times``.
         """
         position, heading = self.road.pose(along, lateral)
         step = np.gradient(position, axis=0)
@@ -135,10 +137,10 @@ def rectangles_touch(
     """Return a (n,) mask of pairs of rectangles that overlap or touch.
 
     Args:
-        poses: (n, 3) x, y and heading.
-        half: (n, 2) or (2,) half of length and width.
-        other_poses: (n, 3).
-        other_half: (n, 2) or (2,).
+        poses: (n, 3) x, y and heading of the first rectangle of each pair.
+        half: (n, 2) or (2,) half of its length and width.
+        other_poses: (n, 3) x, y and heading of the second rectangle of each pair.
+        other_half: (n, 2) or (2,) half of its length and width.
     """
     offset = other_poses[:, :2] - poses[:, :2]
     turn = other_poses[:, 2] - poses[:, 2]

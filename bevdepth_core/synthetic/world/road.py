@@ -26,17 +26,17 @@ _STRAIGHT, _BENDING = 30.0, 60.0
 
 @dataclass(frozen=True, eq=False)
 class Road:
-    """A two-way road on flat ground; road coordinates are meters along its center line and meters
-    to the left of it.
+    """A two-way road on flat ground. Road coordinates are the distance along the center line and
+    the distance to the left of the center line, both in meters.
 
     Attributes:
-        along: (m,) increasing.
+        along: (m,) increasing distances along the center line, meters.
         center: (m, 2) world x and y of the center line.
-        heading: (m,) radians.
-        lanes: lanes per direction; traffic keeps right.
-        bike_lane: its width in meters, 0 for none.
-        crossing: position at which a street crosses at a right angle, where the road is straight;
-            None if no street crosses.
+        heading: (m,) heading of the center line, radians.
+        lanes: number of lanes per direction; vehicles drive on the right.
+        bike_lane: width of each bicycle lane in meters, 0 for a road without bicycle lanes.
+        crossing: position along the road at which a street crosses at a right angle; the road is
+            straight there. None if no street crosses.
     """
 
     along: np.ndarray
@@ -64,8 +64,8 @@ class Road:
         return self.curb + SIDEWALK_WIDTH
 
     def lane_center(self, lane: int) -> float:
-        """Return the lateral position of right-hand lane ``lane``, 0 next to the center line;
-        negate it for oncoming traffic.
+        """Return the lateral position of the center of lane number ``lane`` on the right side;
+        lane 0 is next to the center line. For the oncoming lane, negate the result.
         """
         return -(lane + 0.5) * LANE_WIDTH
 

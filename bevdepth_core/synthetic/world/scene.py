@@ -13,7 +13,7 @@ from bevdepth_core.synthetic.world.road import Road
 from bevdepth_core.types import Boxes3D
 
 TRACK_START_S, TRACK_STEP_S = -1.0, 0.1
-"""Tracks begin before the drive, so that velocities are defined from its start."""
+"""Tracks begin before the drive, so that velocities are also defined at the start of the drive."""
 
 _VELOCITY_STEP_S = 0.05
 _SWAYS = ((0.012, 11.0), (0.0035, 17.0), (0.0035, 13.0))
@@ -44,11 +44,11 @@ class Actor:
 
     @property
     def moving(self) -> bool:
-        """Return True if it ever moves."""
+        """Return True if the actor moves at any time."""
         return len(self.track) > 1
 
     def pose(self, time_s: float) -> np.ndarray:
-        """Return (3,) world x, y and heading."""
+        """Return the (3,) world x, y and heading at ``time_s``."""
         return _interpolated(self.track[None], time_s)[0]
 
     def traveled(self, time_s: float) -> float:
@@ -65,8 +65,8 @@ class Actor:
 
 @dataclass(frozen=True)
 class Prop:
-    """An object that is not annotated: ``kind`` is building, tree or lamp; its pose is in road
-    coordinates, its size in meters.
+    """An object that is not annotated. ``kind`` is building, tree or lamp. Its pose is given in
+    road coordinates, and its size in meters.
     """
 
     kind: str
@@ -79,14 +79,14 @@ class Prop:
 
 @dataclass(frozen=True)
 class Light:
-    """Light of a scene: colors are RGB in 0..255, strengths are factors on surface colors.
+    """Light of a scene: colors are RGB in 0..255; surface colors are multiplied by strengths.
 
     Attributes:
         to_sun: unit vector in the world.
         sun: RGB strength of direct light.
         ambient: RGB strength of light from the sky.
-        zenith, horizon: sky colors; haze fades to ``horizon``.
-        clouds: from 0 (clear) to 1 (overcast).
+        zenith, horizon: sky colors; haze has the color ``horizon``.
+        clouds: cloud cover, from 0 (clear) to 1 (overcast).
         haze_distance: distance at which haze reduces the contrast to 1/e, meters.
     """
 
@@ -107,10 +107,10 @@ class SyntheticScene:
         road: the road.
         actors: annotated objects.
         props: buildings, trees, lamps.
-        crosswalks: positions along the road, meters.
+        crosswalks: positions of the crosswalks along the road, meters.
         light: time of day and weather.
         ego_track: (t, 3) world x, y and heading of the vehicle, as in ``Actor.track``.
-        duration_s: length of the drive.
+        duration_s: duration of the drive, seconds.
         seed: seed of all random values in the images.
     """
 
@@ -124,8 +124,8 @@ class SyntheticScene:
     seed: int
 
     def world_from_ego(self, time_s: float) -> np.ndarray:
-        """Return the (4, 4) ego pose. It sways slightly, pitches while braking and rolls in
-        curves.
+        """Return the (4, 4) ego pose. The vehicle sways slightly, pitches when it brakes and rolls
+        in curves.
         """
         pose = _interpolated(self.ego_track[None], time_s)[0]
         traveled = np.hypot(*(pose[:2] - self.ego_track[0, :2]))
@@ -148,7 +148,7 @@ class SyntheticScene:
 
     @cached_property
     def _tracks(self) -> np.ndarray:
-        """Return (actors, t, 3) tracks; that of an actor that never moves repeats its pose."""
+        """Return (actors, t, 3) tracks; the track of a standing actor repeats its pose."""
         longest = max((len(actor.track) for actor in self.actors), default=1)
         tracks = [
             np.broadcast_to(actor.track, (longest, 3)) if not actor.moving else actor.track
@@ -157,7 +157,7 @@ class SyntheticScene:
         return np.stack(tracks) if tracks else np.zeros((0, 1, 3))
 
     def actor_poses(self, time_s: float) -> np.ndarray:
-        """Return (actors, 3) world x, y and heading."""
+        """Return the (actors, 3) world x, y and heading of all actors at ``time_s``."""
         return _interpolated(self._tracks, time_s)
 
     def actor_pose(self, actor: Actor, time_s: float) -> tuple[np.ndarray, float]:
@@ -174,13 +174,14 @@ class SyntheticScene:
     def ground_truth(
         self, time_s: float, max_distance: float = 55.0, *, seen: np.ndarray | None = None
     ) -> tuple[Boxes3D, np.ndarray]:
-        """Return the boxes within ``max_distance`` meters, in the ego frame of ``time_s``, and
-        their nuScenes labels (n,).
+        """Return the boxes of the actors within ``max_distance`` meters in the ego frame at
+        ``time_s``, and the (n,) indices of their classes in ``NUSCENES_CLASSES``.
 
         Args:
             time_s: seconds since the start of the scene.
             max_distance: largest horizontal distance from the origin of the ego frame, meters.
-            seen: (actors,) bool, the actors to return; None for all.
+            seen: (actors,) bool, True for the actors whose boxes are returned; None for all
+                actors.
         """
         ego_from_world = np.linalg.inv(self.world_from_ego(time_s))
         poses = self.actor_poses(time_s)
@@ -210,7 +211,7 @@ class SyntheticScene:
 
 
 def _interpolated(tracks: np.ndarray, time_s: float) -> np.ndarray:
-    """Return the (n, 3) poses of (n, t, 3) tracks at a time."""
+    """Return the (n, 3) poses of (n, t, 3) tracks at ``time_s``."""
     place = min(max((time_s - TRACK_START_S) / TRACK_STEP_S, 0.0), tracks.shape[1] - 1.0)
     first = min(int(place), tracks.shape[1] - 2) if tracks.shape[1] > 1 else 0
     second = min(first + 1, tracks.shape[1] - 1)

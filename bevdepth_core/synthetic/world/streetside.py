@@ -15,7 +15,7 @@ _SITE_LENGTH = 18.0
 
 
 def place_houses(placer: Placer) -> None:
-    """Put rows of houses along the road and along the street that crosses it."""
+    """Place rows of houses along the road and along the crossing street."""
     rng, road = placer.rng, placer.road
     for side in (-1, 1):
         along = float(road.along[0]) + 4.0
@@ -118,8 +118,8 @@ def place_lamps(placer: Placer) -> None:
 
 
 def place_parked(placer: Placer, start: float, stop: float, crosswalks: tuple[float, ...]) -> None:
-    """Fill parts of the parking lanes; place bicycles and motorcycles without riders on the
-    sidewalk.
+    """Place parked vehicles in the parking lanes, and bicycles and motorcycles without riders on
+    the sidewalks.
     """
     rng, road = placer.rng, placer.road
     lateral = road.parking + PARKING_WIDTH / 2
@@ -212,8 +212,8 @@ def _place_end_barriers(placer: Placer, start: float, middle: float) -> None:
 
 
 def _place_cones(placer: Placer, start: float, side: int) -> None:
-    """Place a row of cones along the site. Before its start, place a row of 9 m from the curb to
-    the inner edge of the parking lane.
+    """Place a row of cones along the site. Before the start of the site, place a row that is 9 m
+    long and leads from the curb to the inner edge of the parking lane.
     """
     rng, inner = placer.rng, side * placer.road.parking
     spacing = rng.uniform(1.8, 3.2)

@@ -21,19 +21,20 @@ _MAX_SIGNAL_BRAKING = 4.0
 _SIDEWAYS = 2.6
 """Lateral acceleration in turns, m/s^2."""
 _GONE = 4.0
-"""Distance behind its turn after which a vehicle that turned off is no longer an obstacle,
-meters."""
+"""The paths of two vehicles separate where one of them turns. The vehicle ahead is no longer an
+obstacle when its rear is this far beyond the start of the turn, meters."""
 
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """A line to drive on.
+    """A line along which vehicles drive.
 
     Attributes:
         points: (m, 2) world x and y.
-        traveled: (m,) meters from the start.
+        traveled: (m,) distance of each point from the start along the path, meters.
         heading: (m,) radians, continuous.
-        turn: meters traveled at the start and the end of a tight turn, None without one.
+        turn: distance from the start of the path to the start and to the end of a tight turn,
+            meters; None if the path has no tight turn.
     """
 
     points: np.ndarray
@@ -66,14 +67,16 @@ class Path:
         )
 
     def pose(self, traveled: np.ndarray) -> np.ndarray:
-        """Return (..., 3) world x, y and heading."""
+        """Return the (..., 3) world x, y and heading at distances ``traveled`` from the start."""
         columns = (self.points[:, 0], self.points[:, 1], self.heading)
         return np.stack(
             [np.interp(traveled, self.traveled, column) for column in columns], axis=-1
         )
 
     def nearest(self, point: np.ndarray) -> float:
-        """Return the traveled distance at the point of the path nearest to a world point."""
+        """Return the distance from the start to the point of the path that is nearest to
+        ``point``.
+        """
         return float(self.traveled[np.argmin(((self.points - point) ** 2).sum(axis=1))])
 
 
@@ -112,10 +115,10 @@ def around_corner(
 
 @dataclass(frozen=True, eq=False)
 class Signal:
-    """A traffic light.
+    """A traffic light, or a crosswalk at which vehicles must stop for people.
 
     Attributes:
-        point: (2,) world, next to the path.
+        point: (2,) world x and y of the stop line, on a path or beside it.
         red: pairs of start and end of the red phases, seconds.
     """
 
@@ -131,13 +134,13 @@ class Vehicle:
     """A vehicle, optionally with a trailer.
 
     Attributes:
-        path: its path.
-        start: position on its path at the first time step, meters.
-        cruise: its desired speed, m/s.
-        parts: per part, first to last: class, size (length, width, height), and distance from the
-            middle of the vehicle forward, meters.
+        path: path along which the vehicle drives.
+        start: position of the middle of the vehicle on the path at the first time step, meters.
+        cruise: desired speed, m/s.
+        parts: per part, from front to rear: class, size (length, width, height), and distance from
+            the middle of the vehicle forward to the middle of the part, meters.
         length: length of all parts together, meters.
-        signals: the traffic lights that it obeys.
+        signals: the signals at which the vehicle stops.
     """
 
     path: Path
@@ -153,8 +156,8 @@ def drive(lanes: list[list[Vehicle]], times: np.ndarray) -> dict[Vehicle, np.nda
     ``times``.
 
     Args:
-        lanes: vehicles that follow each other, the first one ahead of all; the paths of a lane
-            agree up to their turns.
+        lanes: per lane, its vehicles from front to rear. The paths of the vehicles in a lane are
+            equal up to their turns.
         times: seconds.
     """
     vehicles = [vehicle for lane in lanes for vehicle in lane]
@@ -254,8 +257,10 @@ class _Traffic:
 def _leaders(
     lanes: list[list[Vehicle]], vehicles: list[Vehicle]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return, for the next vehicle ahead and for the next one on the same path: its index or -1,
-    and the position of its rear from which it is no longer an obstacle.
+    """Return two pairs of (vehicles,) arrays, which describe the vehicle that may be an obstacle
+    for each vehicle: first the next vehicle ahead, then the next vehicle ahead on the same path. A
+    pair contains the index of that vehicle, or -1, and the position on the path that the rear of
+    that vehicle must reach to be no longer an obstacle.
     """
     number = {vehicle: index for index, vehicle in enumerate(vehicles)}
     next_one, next_same = np.full(len(vehicles), -1), np.full(len(vehicles), -1)
@@ -275,8 +280,8 @@ def _leaders(
 
 
 def _stop_lines(signal: Signal, vehicles: list[Vehicle]) -> np.ndarray:
-    """Return the position of the signal on each vehicle's path; -inf for vehicles that do not
-    obey it.
+    """Return the position of the signal on each vehicle's path; -inf for vehicles that do
+    not stop at this signal.
     """
     distances: dict[int, float] = {}
     lines = np.full(len(vehicles), -np.inf)

@@ -58,8 +58,8 @@ _KINDS = (_CLEAR, _MORNING, _OVERCAST, _DUSK, _HAZE)
 
 
 def make_light(rng: np.random.Generator) -> Light:
-    """Return the light of a drive: clear, morning, overcast, dusk or haze, each a little
-    different.
+    """Return the light of a scene: one of the kinds clear, morning, overcast, dusk and haze, with
+    small random changes.
     """
     kind = _KINDS[rng.choice(len(_KINDS), p=[kind[0] for kind in _KINDS])]
     _, elevation, sun, ambient, zenith, horizon, clouds, haze_distance = kind
