@@ -70,9 +70,14 @@ def summary(result: Result) -> str:
 def main() -> None:
     """Run the soak test with the options of the command line; exit with 1 after a failure."""
     parser = ArgumentParser(prog='python -m tests.soak', description=__doc__.splitlines()[0])
-    parser.add_argument('--minutes', type=float, default=60.0, help='duration (default: 60)')
     parser.add_argument(
-        '--seed', type=int, default=int(time.time()), help='seed of the faults (default: the time)'
+        '--minutes', type=float, default=60.0, help='duration in minutes (default: 60)'
+    )
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=int(time.time()),
+        help='seed of the random faults (default: the current time)',
     )
     options = parser.parse_args()
     print(f'seed {options.seed}', flush=True)
