@@ -6,7 +6,8 @@ SHELL := /bin/bash
 .PHONY: help setup demo train-demo test test-all test-long golden test-numpy2 coverage lint docs bench clean distclean
 
 ROS_MODE := $(shell tools/ros_mode.sh)
-# The names of these files contain a checksum, so that the setup runs again if the folder, the sourced ROS 2 or a build option changes.
+# The name of a stamp file contains a checksum of the folder, the sourced ROS 2 and the build options. If one of them changes, the
+# setup runs again.
 stamp = .venv/$(1)-$(firstword $(shell echo '$(2)' | cksum)).done
 VENV := $(call stamp,packages,$(CURDIR) $(ROS_MODE))
 INSTALLED := $(call stamp,project,$(CURDIR) $(ROS_MODE) $(BEVDEPTH_CUDA) $(BEVDEPTH_CUDA_ARCHS) $(CUDA_HOME) $(shell command -v nvcc))
@@ -14,7 +15,7 @@ LINKED := .venv/ament.done
 REFERENCE ?= ../shared/reference
 # Each test process uses one thread, so that the nodes under test have enough CPU time.
 # Three processes keep two cores busy, because tests of nodes mostly wait. The test files start in the order of testpaths or
-# LONG_TESTS, in which slow files come first.
+# LONG_TESTS, in which slow folders come first.
 PROCESSES = 3
 golden test-long: PROCESSES = 2
 PYTEST = OMP_NUM_THREADS=1 python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
