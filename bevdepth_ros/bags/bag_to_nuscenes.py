@@ -29,7 +29,7 @@ SPLIT = 'own_train'
 
 
 def report(sentence: str) -> None:
-    """Print a note for the user without breaking a progress bar."""
+    """Print a sentence for the user, above the progress bar if there is one."""
     tqdm.write(f'bag_to_nuscenes: {sentence}', file=sys.stderr)
 
 
@@ -129,7 +129,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Convert; the exit status is 1 after an error, which is printed, and 130 on interruption."""
+    """Convert the recordings. The exit status is 1 after an error, which is printed, and 130 after
+    an interruption.
+    """
     options = _options(argv)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -48,7 +48,7 @@ _MAGICS = {b'\x28\xb5\x2f\xfd': 'zstd', b'\x04\x22\x4d\x18': 'lz4'}
 
 
 def compression_of(head: bytes) -> str | None:
-    """Return ``zstd`` or ``lz4`` for data that begins with ``head``, None if not compressed."""
+    """Return the compression of data that begin with ``head``: ``zstd``, ``lz4`` or None."""
     return _MAGICS.get(head[:4])
 
 
@@ -56,7 +56,8 @@ def unpacked(data: bytes, compression: str, limit: int = MAX_CONTENT_BYTES) -> b
     """Return the content of one frame.
 
     Raises:
-        ValueError: the frame is damaged, unknown, or its content exceeds ``limit`` bytes.
+        ValueError: the frame is damaged, its compression is unknown, or its content exceeds
+            ``limit`` bytes.
     """
     if compression not in _DECOMPRESSORS:
         raise ValueError(f'its compression {compression!r} is unknown')

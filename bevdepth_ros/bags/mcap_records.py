@@ -64,7 +64,7 @@ def read_number(fields: BinaryIO, size: int) -> int:
 
 
 def read_text(fields: BinaryIO) -> str:
-    """Read a text that follows its length (4 bytes)."""
+    """Read a number of 4 bytes, and a text whose length in bytes is this number."""
     return fields.read(read_number(fields, 4)).decode()
 
 

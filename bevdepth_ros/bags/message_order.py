@@ -34,8 +34,8 @@ class FilePart(NamedTuple):
 
 
 def in_order(parts: Iterable[FilePart]) -> Iterator[StampedMessage]:
-    """Yield messages in order of time; keep at most ``_MAX_WAITING_BYTES`` and one part in
-    memory.
+    """Yield the messages of ``parts`` in order of time. The memory contains at most one part, and
+    ``_MAX_WAITING_BYTES`` of messages that wait for sorting.
     """
     waiting: list[StampedMessage] = []
     waiting_bytes = 0

@@ -59,7 +59,8 @@ class Annotated:
         size: (n, 3) full length, width, height, meters.
         quaternion: (n, 4) w x y z.
         class_names: n names.
-        ids: n names of the objects, which do not change over time; empty if unknown.
+        ids: n ids of the objects. The id of an object is the same in all frames; an empty text
+            means that it is unknown.
     """
 
     center: np.ndarray
@@ -104,26 +105,26 @@ def message(message_type: str, **fields: Any) -> Any:
 
 
 def header(stamp_ns: int, frame_id: str) -> Any:
-    """Return a header of ``stamp_ns`` nanoseconds in ``frame_id``."""
+    """Return a Header with the stamp ``stamp_ns``, nanoseconds, and the frame ``frame_id``."""
     seconds, nanoseconds = divmod(int(stamp_ns), 1_000_000_000)
     stamp = message('builtin_interfaces/msg/Time', sec=seconds, nanosec=nanoseconds)
     return message('std_msgs/msg/Header', stamp=stamp, frame_id=frame_id)
 
 
 def vector(kind: str, values: Iterable[float]) -> Any:
-    """Return a geometry_msgs message with x, y and z."""
+    """Return a message of the type geometry_msgs/``kind``, which has the fields x, y and z."""
     x, y, z = (float(value) for value in values)
     return message(f'geometry_msgs/msg/{kind}', x=x, y=y, z=z)
 
 
 def quaternion(values: Iterable[float]) -> Any:
-    """Return the message of a quaternion w x y z."""
+    """Return a Quaternion message; ``values`` are w x y z."""
     w, x, y, z = (float(value) for value in values)
     return message('geometry_msgs/msg/Quaternion', x=x, y=y, z=z, w=w)
 
 
 def pose(position: Iterable[float], orientation: Iterable[float]) -> Any:
-    """Return the message of a position in meters and a quaternion w x y z."""
+    """Return a Pose message for a position in meters and an orientation, quaternion w x y z."""
     return message(
         'geometry_msgs/msg/Pose',
         position=vector('Point', position),
@@ -132,7 +133,7 @@ def pose(position: Iterable[float], orientation: Iterable[float]) -> Any:
 
 
 def transform(stamp_ns: int, parent: str, child: str, parent_from_child: np.ndarray) -> Any:
-    """Return a TransformStamped of a (4, 4) rigid transform, meters."""
+    """Return a TransformStamped for the rigid transform ``parent_from_child`` (4, 4), meters."""
     content = message(
         'geometry_msgs/msg/Transform',
         translation=vector('Vector3', parent_from_child[:3, 3]),
@@ -196,8 +197,8 @@ def compressed_image(stamp_ns: int, frame_id: str, jpeg_bytes: bytes) -> Any:
 
 
 def raw_image(stamp_ns: int, frame_id: str, pixels: np.ndarray, encoding: str = 'rgb8') -> Any:
-    """Return the Image of (H, W, 3) uint8 ``pixels``, whose channels have the order of
-    ``encoding``.
+    """Return an Image with the ``pixels`` (H, W, 3) uint8; ``encoding`` is the order of their
+    channels.
     """
     height, width = pixels.shape[:2]
     data = np.ascontiguousarray(pixels, np.uint8).ravel()
@@ -213,8 +214,8 @@ def raw_image(stamp_ns: int, frame_id: str, pixels: np.ndarray, encoding: str = 
 
 
 def point_cloud(stamp_ns: int, frame_id: str, points: np.ndarray) -> Any:
-    """Return the PointCloud2 of (n, 5) x y z in meters, intensity and ring, in the layout of
-    ``LIDAR_POINT``.
+    """Return a PointCloud2 with the layout ``LIDAR_POINT``; ``points`` (n, 5) are x y z in meters,
+    intensity and ring.
     """
     cloud = np.zeros(len(points), LIDAR_POINT)
     layout: Mapping[str, tuple] = LIDAR_POINT.fields or {}

@@ -219,7 +219,9 @@ def _add_bag_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Convert; the exit status is 1 if a scene was not written, and 130 after an interrupt."""
+    """Convert the scenes. The exit status is 1 if a scene was not written, and 130 after an
+    interruption.
+    """
     options = _options(argv)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

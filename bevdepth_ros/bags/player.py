@@ -118,7 +118,8 @@ class Player:
         """Publish the bag once.
 
         Args:
-            linger_s: time to wait after the last message, so that it is delivered, seconds.
+            linger_s: time to wait after the last message, so that this message is delivered,
+                seconds.
         """
         self._count = 0
         self.timeline.begin(self._first_ns)

@@ -115,7 +115,9 @@ def _number(text: str) -> float:
 
 
 def positive(text: str) -> float:
-    """Return the number of an option; argparse shows the error if it is not above 0 and finite."""
+    """Return the number of an option. If it is not finite or not greater than 0, raise an error
+    that argparse prints.
+    """
     value = _number(text)
     if not 0 < value < float('inf'):
         raise argparse.ArgumentTypeError(f'must be a finite number greater than 0, got {text}')
@@ -123,7 +125,9 @@ def positive(text: str) -> float:
 
 
 def not_negative(text: str) -> float:
-    """Return the number of an option; argparse shows the error if it is negative or not finite."""
+    """Return the number of an option. If it is not finite or negative, raise an error that
+    argparse prints.
+    """
     value = _number(text)
     if not 0 <= value < float('inf'):
         raise argparse.ArgumentTypeError(f'must be a finite number of at least 0, got {text}')
@@ -150,7 +154,7 @@ def _renaming(text: str) -> tuple[str, str]:
 
 
 def options_of(given: argparse.Namespace) -> Options:
-    """Return the options that the command line gives."""
+    """Return the parsed command line as ``Options``."""
     return Options(
         rate=given.rate,
         clock=given.clock,

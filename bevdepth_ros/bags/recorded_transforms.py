@@ -38,7 +38,7 @@ class RecordedTransforms(Transforms):
         self._buffer.set_transform(transform_from_odometry(message), 'recording')
 
     def close(self) -> None:
-        """Do nothing: there is no subscription."""
+        """Do nothing, because there is no subscription that could end."""
 
 
 def read_transforms(path: Path) -> RecordedTransforms:

@@ -69,7 +69,7 @@ class Recorder(Node):
             )
 
     def _take(self, topic: str, message_type: str, data: bytes) -> None:
-        """Write one message; messages before the first /clock get the time of the first /clock."""
+        """Write one message. Messages that arrive before the first /clock get its time."""
         self._early.append((topic, message_type, data))
         now_ns = self.get_clock().now().nanoseconds
         if now_ns:

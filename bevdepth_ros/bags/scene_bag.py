@@ -34,7 +34,7 @@ class Target:
     """Output folder and format of bags.
 
     Attributes:
-        dataroot: the dataset's root; file names of recordings are relative to it.
+        dataroot: root of the dataset; file names of recordings are relative to this folder.
         out: folder of the bags.
         storage: ``sqlite3`` or ``mcap``.
         raw: write decoded images in place of the JPEG files.
@@ -96,8 +96,10 @@ def write_bag(
 def _events(
     bag: BagWriter, recording: SceneRecording, target: Target, on_file: Callable[[], object]
 ) -> Iterator[Iterator[tuple]]:
-    """Yield streams of (stamp in ns, rank at equal stamps, function that writes), each in order
-    of time.
+    """Yield one stream of events each for ego poses, every sensor, and annotations.
+
+    A stream is in order of time. An event is a tuple of stamp in ns, rank, and a function that
+    writes the messages. Of events with equal stamps, the event with the lowest rank is the first.
     """
     poses = zip(recording.pose_stamps_ns.tolist(), recording.poses, strict=True)
     yield (

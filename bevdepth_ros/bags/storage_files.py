@@ -1,5 +1,5 @@
-"""Finds the storage files of a bag by their content, independent of their names, and opens
-them.
+"""Finds the storage files of a bag by name or content, and opens them. The content of a file
+determines its format.
 """
 
 from __future__ import annotations

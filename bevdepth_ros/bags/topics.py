@@ -51,12 +51,12 @@ class Topic:
 
     @property
     def depth(self) -> int:
-        """Largest history depth of its publishers; 0 if the bag does not contain it."""
+        """Largest history depth of the publishers; 0 if the bag does not contain a depth."""
         return max((qos.depth for qos in self.profiles if isinstance(qos.depth, int)), default=0)
 
     @property
     def best_effort(self) -> bool:
-        """True if all its publishers offered best effort."""
+        """True if all publishers offered best effort."""
         return bool(self.profiles) and all(
             qos.reliability == QosReliability.BEST_EFFORT for qos in self.profiles
         )

@@ -32,18 +32,18 @@ class Selection:
     """Selects the topics, frames and limits of a conversion.
 
     Attributes:
-        cameras: image topics; None for all image topics that have a CameraInfo.
+        cameras: image topics; None for one image topic of each camera that has a CameraInfo.
         rectified: True if no image has lens distortion.
-        lidar: topic of the lidar; empty for no lidar, None for the only topic of its type.
-        annotations: topic of annotations; empty for no annotations, None for the only topic of its
-            type.
-        odometry: topic of poses that replace tf; empty if tf is used.
+        lidar: topic of the lidar; empty for no lidar, None for the only topic of type PointCloud2.
+        annotations: topic of annotations; empty for no annotations, None for the only topic of
+            type Detection3DArray.
+        odometry: topic of odometry, whose poses replace the ego poses of tf; empty to use tf.
         min_score: annotations with a lower score are left out.
         world_frame: frame in which the vehicle moves; None for the frame of the odometry, or for
             ``map`` without odometry.
         base_frame: base frame of the vehicle.
         slop_ns: largest time between a measurement and its key frame, nanoseconds.
-        with_sweeps: also convert the measurements between key frames.
+        with_sweeps: True to also convert the measurements between key frames.
     """
 
     cameras: Sequence[str] | None = None
@@ -58,7 +58,7 @@ class Selection:
     with_sweeps: bool = True
 
     def sources(self, bag: Bag) -> Sources:
-        """Return the topics of a bag.
+        """Return the topics of a bag that are converted.
 
         Raises:
             ConversionError: see ``choose_cameras`` and ``choose_one``.
@@ -148,7 +148,7 @@ class BagConverter:
             self._report(f'{path}: the boxes on {sources.annotations} become annotations')
 
     def _require_same(self, sensors: tuple[Sensor, ...]) -> None:
-        """Raise ConversionError unless all bags have the same sensors."""
+        """Raise ConversionError unless this bag has the same sensors as the first bag."""
         channels, first = (
             sorted(sensor.channel for sensor in group) for group in (sensors, self._sensors)
         )
@@ -211,7 +211,9 @@ class BagConverter:
         return names
 
     def _remove_unused(self, files: dict[Measurement, str], used: set[Measurement]) -> None:
-        """Remove the files of incomplete key frames, and of sweeps far from every scene."""
+        """Remove the files of measurements that belong to no scene, such as the measurements of
+        incomplete key frames.
+        """
         for measurement, file in files.items():
             if measurement not in used:
                 (self._root / file).unlink()

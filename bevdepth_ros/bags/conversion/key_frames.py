@@ -50,8 +50,8 @@ def complete_times(
 def select(times_ns: np.ndarray) -> list[list[int]]:
     """Return the positions of key frames in the sorted ``times_ns``, scene by scene.
 
-    Within a scene key frames are 0.5 s apart, with a tolerance of 0.1 s. A longer gap begins a
-    new scene, so that the past frame of a sample has the age that the network expects.
+    Within a scene, key frames are 0.5 s apart, with a tolerance of 0.1 s. A new scene begins after
+    a longer gap, so that the past frame of a sample has the age that the network expects.
     """
     scenes: list[list[int]] = []
     position = 0

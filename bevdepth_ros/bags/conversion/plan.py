@@ -1,4 +1,6 @@
-"""Plans the conversion of a bag: which measurements become key frames and which sweeps."""
+"""Plans the conversion of a bag: selects the measurements that become key frames, and the
+measurements that become sweeps.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ class Plan:
     """Key frames and sweeps of a bag.
 
     Attributes:
-        key_frames: in order of time.
+        key_frames: key frames in order of time.
         sweeps: other measurements with an ego pose, at most half a second from a key frame.
     """
 

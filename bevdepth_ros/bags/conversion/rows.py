@@ -31,7 +31,8 @@ class SceneRows:
         sensors: sensors by topic.
         files: for each measurement, the path of its file relative to the root of the dataset.
         min_score: annotations with a lower score are left out.
-        left_out: for each reason, the number of annotations that are left out; is increased.
+        left_out: for each reason, the number of annotations that are left out; ``rows`` increases
+            these numbers.
     """
 
     name: str
@@ -46,8 +47,8 @@ class SceneRows:
         """Return the rows of this scene.
 
         Args:
-            key_frames: in order of time.
-            sweeps: other measurements that belong to this scene.
+            key_frames: key frames of this scene in order of time.
+            sweeps: measurements of this scene between the key frames.
         """
         samples = linked([
             {
@@ -169,7 +170,7 @@ class SceneRows:
     def _box(
         self, detection: Detection3D, frame_id: str, stamp_ns: int
     ) -> tuple[str, dict] | None:
-        """Return class name and fields of a box; None if it is left out."""
+        """Return class name and fields of a box; None if the box is left out."""
         best = max(
             (result.hypothesis for result in detection.results),
             key=lambda hypothesis: hypothesis.score,

@@ -31,7 +31,7 @@ class Measurements:
 
     Attributes:
         frame_id: frame id of the first message.
-        stamps_ns: header stamps; sorted and unique after the scan.
+        stamps_ns: header stamps, nanoseconds; they are sorted and unique after the scan.
     """
 
     frame_id: str = ''
@@ -86,7 +86,7 @@ def read_header(data: bytes) -> tuple[int, str]:
 
 
 def scan_bag(bag: Bag, sources: Sources) -> Scan:
-    """Read everything but images and points.
+    """Read the content of a bag, except images and points.
 
     Raises:
         ConversionError: a calibration is missing or invalid, or a sensor has no readable message.
@@ -125,7 +125,7 @@ class _Scanner:
             self.handlers[sources.odometry] = self._take_odometry
 
     def take(self, topic: str, data: bytes) -> None:
-        """Add a message; count it if it cannot be read."""
+        """Add the content of a message. If the message cannot be read, count it as damaged."""
         try:
             self.handlers.get(topic, self._take_tf)(topic, data)
         except Exception:  # rclpy and tf2 raise many types on damaged messages

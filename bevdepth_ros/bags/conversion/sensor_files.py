@@ -59,7 +59,7 @@ def _is_plain_jpeg(message: CompressedImage) -> bool:
 
 
 def write_points(path: Path, data: bytes) -> None:
-    """Write a cloud as nuScenes does: float32 x y z intensity ring.
+    """Write a point cloud in the format of nuScenes: x, y, z, intensity and ring as float32.
 
     Raises:
         ValueError: the cloud is damaged or has no x, y and z.

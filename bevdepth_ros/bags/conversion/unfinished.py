@@ -32,7 +32,7 @@ class UnfinishedDataset:
         self.is_continued = False
 
     def begin(self) -> None:
-        """Use the folder of an interrupted run with the same command, or an empty one."""
+        """Use the folder of an interrupted run of the same command, or create an empty folder."""
         self.is_continued = self._stored_command() == self._command
         if not self.is_continued:
             self.remove()
