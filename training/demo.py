@@ -177,8 +177,8 @@ class Demo:
         """Run a command that writes its output to NAME.out and its messages to NAME.log.
 
         After Ctrl-C, this process sends SIGINT to the command, and waits until the command has
-        saved its state. OpenMP uses one thread: several threads wait for each other, which takes
-        many times longer if other processes use the CPU.
+        saved its state. OpenMP uses one thread, because several threads would wait for each other,
+        which takes many times longer if other processes use the CPU.
         """
         environment = {'OMP_NUM_THREADS': '1', **os.environ}
         out, log = self._out / f'{name}.out', self._out / f'{name}.log'

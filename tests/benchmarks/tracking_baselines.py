@@ -21,8 +21,8 @@ REACH_M = {
 }  # fmt: skip
 """Largest distance of a match between key frames, as CenterPoint published it."""
 KEY_FRAME_S = 0.5
-"""Time between two frames in the published settings, seconds. If the frames have another distance,
-the trackers keep a track without detections for the same time, not for the same number of
+"""Time between two frames in the published settings, seconds. If the time between two frames
+differs, the trackers keep a track without detections for the same time, not for the same number of
 frames."""
 
 

@@ -29,4 +29,4 @@ def test_an_unknown_rig_is_rejected_and_the_usage_is_printed() -> None:
     )
     assert done.returncode == 2
     assert 'adapt_rig: there is no rig e' in done.stderr
-    assert 'RIG is b, c, d or the file of a rig' in done.stderr
+    assert 'RIG is b, c, d or the path of a rig file' in done.stderr

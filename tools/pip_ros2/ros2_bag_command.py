@@ -10,7 +10,7 @@ import sys
 from ros2cli.command import CommandExtension
 
 MISSING = ('record', 'burst', 'convert', 'list', 'reindex')
-"""Verbs that the ``ros2 bag`` of an installed ROS 2 has, but this one does not have."""
+"""Verbs that exist only in the ``ros2 bag`` of an installed ROS 2."""
 VERBS = (
     'the ros2 bag of the pip-only ROS 2 has the verbs play and info; to record what the detector '
     'publishes, run `ros2 launch bevdepth_ros detect.launch.py record:=FOLDER`, and for other '
@@ -56,8 +56,8 @@ class BagCommand(CommandExtension):
 def _add_with_words(verbs: argparse._SubParsersAction, name: str, **options: str) -> None:
     """Add a verb that accepts any words after its name.
 
-    Options of this verb would begin with a NUL character. No word contains it, so that argparse
-    treats no word as an option.
+    The prefix of options is set to the NUL character. No word begins with this character, so that
+    argparse treats no word as an option.
     """
     parser = verbs.add_parser(name, add_help=False, prefix_chars='\0', **options)
     parser.add_argument('words', nargs=argparse.REMAINDER)

@@ -96,9 +96,8 @@ def filled(model: BEVDepth) -> BEVDepth:
         for name, values in named_values(model):
             pattern = pseudo_random(name, tuple(values.shape))
             if name == 'depth_net.camera_norm.running_var':
-                values.copy_(
-                    3e3 * (1 + 0.3 * pattern)
-                )  # large, because the camera vector contains pixels
+                # The variance is large, because the camera vector contains pixels.
+                values.copy_(3e3 * (1 + 0.3 * pattern))
             elif 'deform.offset' in name:
                 values.copy_(0.02 * pattern)  # keeps most sampled positions inside the image
             elif name.endswith('running_var') or (values.dim() == 1 and name.endswith('weight')):

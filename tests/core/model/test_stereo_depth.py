@@ -86,9 +86,8 @@ def test_a_warp_without_motion_is_shifted_by_half_a_cell_at_the_borders() -> Non
     column = torch.arange(16.0) * 16 / 15 - 0.5
     inner = slice(1, 15)
     assert torch.allclose(warped[0, 0, 4, inner], column[inner], atol=1e-4)
-    assert warped[0, 0, 4, 0].item() == pytest.approx(
-        0.0, abs=1e-4
-    )  # half of the pixel lies outside the image
+    # Half of the first pixel lies outside the image.
+    assert warped[0, 0, 4, 0].item() == pytest.approx(0.0, abs=1e-4)
     assert warped[0, 0, 4, 15].item() == pytest.approx(15 / 2, abs=1e-3)
     assert warped[0, 0, 0, 8].item() == pytest.approx(column[8].item() / 2, abs=1e-3)
 
@@ -198,9 +197,8 @@ def test_the_clamp_keeps_means_in_their_range() -> None:
         torch.manual_seed(0)
         config = replace(STEREO, stereo=replace(STEREO.stereo, clamp_mean=clamp))
         network = StereoDepth(config).eval()
-        network.similarity[
-            2
-        ].weight.data *= 1e4  # at each pixel, one candidate gets all the weight
+        # With such large weights, one candidate is certain at each pixel.
+        network.similarity[2].weight.data *= 1e4
         kept: list[torch.Tensor] = []
         real = network._masks
         network._masks = lambda mean, pair, kept=kept, real=real: (  # type: ignore[method-assign]

@@ -45,7 +45,7 @@ def make_dataroot(
     ``frames`` key frames of the folder ``sample``. If ``sample`` is None, the synthetic sample is
     used.
 
-    The images are links to the images in this folder.
+    The images are links to the images in ``sample``.
     """
     sample = sample or synthetic_sample()
     infos = sample_infos(sample)[-frames:]

@@ -1,5 +1,5 @@
-"""Writes a dataset of another vehicle in the nuScenes format. It has other sensors, categories and
-point counts than nuScenes, and no maps, radar data and sweeps.
+"""Writes a dataset of another vehicle in the nuScenes format. The dataset has other sensors,
+categories and point counts than nuScenes, and no maps, radar data and sweeps.
 """
 
 from __future__ import annotations
