@@ -64,7 +64,7 @@ def unpacked(data: bytes, compression: str, limit: int = MAX_CONTENT_BYTES) -> b
     decompressor = _DECOMPRESSORS[compression]()
     try:
         content = decompressor.decompress(data, limit)
-    except Exception as error:  # each library has its own types
+    except Exception as error:  # each library has its own exception types
         raise ValueError(f'its {compression} data are damaged: {error}') from error
     if not decompressor.eof:
         raise ValueError(
@@ -104,7 +104,7 @@ def unpack_file(path: Path, target: Path, compression: str) -> str | None:
                 return f'its {compression} data are truncated'
             try:
                 part = decompressor.decompress(data, left + 1)
-            except Exception as error:  # each library has its own types
+            except Exception as error:  # each library has its own exception types
                 return f'its {compression} data are damaged: {error}'
             if len(part) > left:
                 return f'it decompresses to more than {limit} bytes, the limit for its size'

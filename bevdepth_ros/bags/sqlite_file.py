@@ -192,6 +192,6 @@ def _opened(path: Path) -> apsw.Connection:
         _WHOLE_PAGES,
     )
     database.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-    database.execute('PRAGMA locking_mode = EXCLUSIVE')  # reads the log without a -shm file
+    database.execute('PRAGMA locking_mode = EXCLUSIVE')  # the log then needs no -shm file
     database.execute('PRAGMA writable_schema = ON')  # otherwise SQLite rejects truncated files
     return database

@@ -69,5 +69,5 @@ def quality_of_service(text: str) -> tuple[Qos, ...]:
     """
     try:
         return tuple(parse_qos(load_plain_yaml(text) or []))
-    except Exception:  # rosbags and yaml raise many types on invalid text
+    except Exception:  # invalid text causes exceptions of many types
         return ()

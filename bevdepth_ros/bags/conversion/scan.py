@@ -128,7 +128,7 @@ class _Scanner:
         """Add the content of a message. If the message cannot be read, count it as damaged."""
         try:
             self.handlers.get(topic, self._take_tf)(topic, data)
-        except Exception:  # rclpy and tf2 raise many types on damaged messages
+        except Exception:  # damaged messages cause exceptions of many types
             self._invalid[topic] += 1
 
     def _take_tf(self, topic: str, data: bytes) -> None:
