@@ -52,7 +52,7 @@ _OFFICIAL_PREFIX = 'model.'
 _WRAPPERS = re.compile(r'(?:model\.|module\.|_orig_mod\.)+')
 """Prefixes that Lightning, DistributedDataParallel and torch.compile add to names of weights."""
 _CONTAINERS = ('state_dict', 'model_state_dict', 'model')
-"""Names of the checkpoint entry in which training programs store the weights."""
+"""Possible names of the checkpoint entry in which a training program stores the weights."""
 _TRAINING_ENTRIES = {'description', 'state_dict', 'loops'}
 """A checkpoint of ``training/train.py`` has all of these entries; no official checkpoint does."""
 _MMDETECTION3D = 'img_backbone.'
@@ -165,8 +165,8 @@ def save(model: BEVDepth, path: str | Path, half: bool = False) -> None:
 
     Raises:
         CheckpointError: ``path`` selects the official format, and this format, which stores no
-            config, cannot describe the model; or it selects the official format, and ``half`` is
-            set.
+            config, cannot describe the model; or ``path`` selects the official format, and
+            ``half`` is set.
     """
     path = Path(path)
     if path.suffix == '.safetensors':
@@ -320,8 +320,8 @@ def _without_wrappers(path: Path, state: dict[str, torch.Tensor]) -> dict[str, t
 def require_plain_archive(path: Path) -> None:
     """Raise CheckpointError unless the file is an archive as ``torch.save`` writes it.
 
-    Other archives could need much more memory than the file has bytes: they have compressed or
-    overlapping entries, or a pickled part of more than ``MAX_PICKLE_BYTES``.
+    An archive is rejected if it has compressed or overlapping entries, or a pickled part of more
+    than ``MAX_PICKLE_BYTES``. Reading it could need much more memory than the size of the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:

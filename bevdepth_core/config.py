@@ -153,7 +153,7 @@ class BEVGrid:
             )
         _require(
             all((high - low) / MAX_CELLS < cell for low, high, cell in (self.x, self.y, self.z)),
-            f'grid has too many cells: {self}',
+            f'grid has too many cells: {self}; use larger cells or smaller bounds',
         )
         _require(
             min(self.shape) > 0 and math.prod(self.shape) <= MAX_CELLS,
@@ -412,8 +412,8 @@ class DecodeConfig:
 
     Attributes:
         score_threshold: boxes must score more than this.
-        candidates: number of heatmap values that are decoded to boxes; these are the best values
-            of each task. The compiled kernels accept at most 5,461, or 2,891 with size-aware NMS.
+        candidates: for each task, this number of heatmap values with the best scores are decoded
+            to boxes. The compiled kernels accept at most 5,461, or 2,891 with size-aware NMS.
         boxes_per_task: largest number of boxes of a task after NMS.
         center_range: lower bounds x, y, z, then upper bounds of box centers, meters, inclusive;
             null for the default of ``ModelConfig.center_range``.
@@ -468,7 +468,7 @@ class ModelConfig:
         _require(
             points <= MAX_FRUSTUM_POINTS,
             f'depth bins and image give {points} points per camera, more than '
-            f'{MAX_FRUSTUM_POINTS}',
+            f'{MAX_FRUSTUM_POINTS}: use fewer depth bins or a smaller image',
         )
         for name, count in zip('xy', self.grid.shape, strict=False):
             _require(

@@ -118,7 +118,7 @@ class BoxDecoder(nn.Module):
         ``NO_BOX``.
 
         Args:
-            maps: as for ``forward``.
+            maps: see ``forward``.
         """
         batch, columns = maps.shape[0], maps.shape[4]
         cells = maps.shape[3] * columns

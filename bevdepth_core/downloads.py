@@ -231,7 +231,7 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
         present = [name for name in OFFICIAL if (folder / f'{name}{SUFFIX}').is_file()]
         for name in options.names or present:
             verify(name, folder)
-            print(f'{name} is as recorded')
+            print(f'{name}: the file has the recorded hash and can be loaded')
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -62,7 +62,9 @@ def _fetch(url: str, part: Path, report: Callable[[str], None]) -> None:
                 ) from error
             if _total(error.headers) != present:  # if they are equal, the file is complete
                 file.truncate(0)
-                raise DownloadError(f'{url} changed: run the same command again') from error
+                raise DownloadError(
+                    f'the file {url} has changed: run the same command again'
+                ) from error
         except (OSError, http.client.HTTPException) as error:
             if getattr(error, 'errno', None) in _DISK_ERRORS:
                 raise

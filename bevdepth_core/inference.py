@@ -62,9 +62,9 @@ class Detector:
 
     The images of a frame are encoded once, and their depth and context are stored. When the frame
     is about half a second old, depth and context are splatted again with the relative pose of the
-    two frames. As long as the calibration stays the same, the result equals that of the official
-    two-frame forward. A stereo model also stores the features that it compares. It computes the
-    depth of the past frame again, because this depth depends on the current frame.
+    two frames. As long as the calibration stays the same, the result equals the result of the
+    official two-frame forward. A stereo model also stores the features that it compares. It
+    computes the depth of the past frame again, because this depth depends on the current frame.
 
     The depth network reads a camera vector, which contains intrinsics and mounting pose. The
     Detector computes the features of a past frame with the camera vector that was valid at that
@@ -200,8 +200,8 @@ class Detector:
     def __call__(self, frame: Frame) -> Detections3D:
         """Return the boxes of ``frame`` in its ego frame at ``frame.stamp_ns``.
 
-        If there is no usable past frame (start, gap, backward stamp, unknown pose), the current
-        frame is also used as past frame.
+        If there is no usable past frame (at the start, after a gap or a backward stamp, or without
+        a known pose), the current frame is also used as past frame.
         """
         self._limit_threads()
         self._drop_old_frames(frame.stamp_ns)
@@ -242,7 +242,7 @@ class Detector:
         if self.device.type == 'cuda' and not kernels_in_use():
             logger.warning(
                 'The compiled CUDA kernels are missing: the network runs step by step, which is '
-                'slow. Install nvcc and build them (docs/INSTALL.md).'
+                'slow. Install nvcc and build the kernels (docs/INSTALL.md).'
             )
         return EagerNetwork(self.model, self.device, dtype)
 

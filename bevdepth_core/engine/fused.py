@@ -84,7 +84,7 @@ class FusedNetwork:
 
 
 def folded_model(model: BEVDepth, dtype: torch.dtype) -> BEVDepth:
-    """Return a copy of ``model`` for inference in which faster modules replace the original ones.
+    """Return a copy of ``model`` for inference, in which modules are replaced by faster modules.
 
     Weights are ``dtype`` and channels_last. The weights of stereo depth and the frustum stay
     float32. The batch norm of the camera vector also stays float32, because the numbers of a

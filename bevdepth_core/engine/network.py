@@ -33,7 +33,8 @@ class InferenceNetwork(Protocol):
     def encode(self, camera_vectors: torch.Tensor) -> ImageFeatures:
         """Return the features of the images.
 
-        They are valid until the next call; ``snapshot`` returns a copy that stays valid.
+        Later calls of ``encode`` and ``match`` may overwrite them. ``snapshot`` returns features
+        that are not overwritten.
 
         Args:
             camera_vectors: (1, N, 27) float32, see ``model.depth_net.camera_vector``.
@@ -46,7 +47,7 @@ class InferenceNetwork(Protocol):
         estimates from a comparison of the frames.
 
         Args:
-            frames: as for ``detect``; a single frame is compared with itself.
+            frames: see ``detect``; a single frame is compared with itself.
         """
 
     def detect(

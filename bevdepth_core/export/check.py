@@ -26,10 +26,11 @@ from bevdepth_core.model.view_transform import ImageFeatures
 from bevdepth_core.types import CameraRig, Detections3D, Frame
 
 ERROR_LIMITS = {'fp32': 1e-4, 'fp16': 5e-2, 'int8': 0.5}
-"""Largest relative L2 error of a stage by precision."""
+"""Largest accepted relative L2 error of a stage, by precision."""
 MATCHED_SHARE = {'fp32': 0.98, 'fp16': 0.8, 'int8': 0.0}
-"""Smallest share of matched boxes by precision. Even for fp32 it is below 1, because rounding
-changes the order of boxes with nearly equal scores, and a task returns only its best boxes."""
+"""Smallest accepted share of matched boxes, by precision. Even for fp32 it is below 1, because
+rounding changes the order of boxes with nearly equal scores, and a task returns only its best
+boxes."""
 MATCH_DISTANCE_M = 0.1
 MATCH_SCORE_DIFFERENCE = 0.01
 FRAME_NS = 500_000_000
@@ -293,9 +294,8 @@ def _judge(report: Report) -> None:
             )
     if report.matched < share * max(report.boxes, report.exported_boxes):
         report.problems.append(
-            f'{report.matched} boxes match, of {report.boxes} in PyTorch and '
-            f'{report.exported_boxes} exported; '
-            f'the required share is {share:.0%}'
+            f'only {report.matched} boxes match: PyTorch finds {report.boxes} boxes, the export '
+            f'finds {report.exported_boxes}, and {share:.0%} must match'
         )
 
 

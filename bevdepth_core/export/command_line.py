@@ -63,7 +63,9 @@ def _samples(model: BEVDepth, options: Namespace) -> Samples | None:
     if options.precision != 'int8':
         return None
     if options.calibration is None:
-        raise ExportError('int8 is calibrated on key frames: set --calibration to a dataset')
+        raise ExportError(
+            'int8 is calibrated on key frames: set --calibration to a dataset folder'
+        )
     frames = KeyFrames(options.calibration, options.version, options.split, options.key_frames)
     return Samples.of(model, frames.load())
 

@@ -4,7 +4,7 @@ A runtime stores depth and context of past frames, which do not depend on the po
 For each new frame, it runs these parts:
 
 * The image branch processes the images of the new frame.
-* The splat runs for the new frame, and again for the past frame with the ego motion since then.
+* The splat runs for the new frame, and then for the past frame with the ego motion between both.
 * The detection processes the BEV maps of both frames.
 """
 

@@ -54,7 +54,7 @@ class BEVDepth(nn.Module):
         self.head = CenterHead(self.bev_encoder.out_channels, config.head)
 
     def encode_images(self, images: torch.Tensor, cameras: torch.Tensor) -> ImageFeatures:
-        """Return the features of one frame's images; they do not depend on the ego pose.
+        """Return the features of the images of one frame. They do not depend on the ego pose.
 
         Args:
             images: (B, N, 3, H, W) normalized images.

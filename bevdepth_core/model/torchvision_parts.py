@@ -39,7 +39,7 @@ def _import_torchvision() -> None:
     of PyTorch itself.
 
     torchvision imports one function of the compiler, ``is_compile_supported``, which only
-    ``roi_align`` calls. It is replaced by a function that imports the compiler when it is called.
+    ``roi_align`` calls. A function that imports the compiler when it is called replaces it.
     If another version of torchvision uses other functions, the placeholders import the compiler.
     """
     if any(name in sys.modules for name in ('torchvision', *COMPILER)):

@@ -51,7 +51,7 @@ def depth_maps(
     Returns:
         (N, height, width) float32, one map per camera. A pixel contains the depth of a point along
         the optical axis of the camera in meters, or 0 if the scan has no point at this pixel. If
-        several points fall on a pixel, it contains the depth of the last of them in the scan.
+        several points fall on a pixel, the depth of the point that is last in the scan is used.
 
     Source: the official lidar projection. Every pixel equals the official value, because this
         function also adopts three peculiarities:

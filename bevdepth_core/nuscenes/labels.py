@@ -60,8 +60,8 @@ def with_labels(
         tables: folder of the tables, for messages.
 
     Raises:
-        InvalidAnnotationError: an annotation with a class and enough points has an impossible
-            size, position or rotation.
+        InvalidAnnotationError: an annotation that has a class and enough points (or an unknown
+            number of points) has an impossible size, position or rotation.
     """
     names, of_annotation, counts = np.unique(
         columns['category'], return_inverse=True, return_counts=True

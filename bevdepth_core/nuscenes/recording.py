@@ -53,7 +53,7 @@ class AnnotatedMoment:
         stamp_ns: stamp of the key frame.
         world_from_ego: pose of the vehicle.
         class_names: name of the class of each annotation.
-        instances: instance token of each annotation; it is the same for an object in all key
+        instances: instance token of each annotation; an object has the same token in all key
             frames.
         center: (n, 3) float64, meters.
         size: (n, 3) float64, length, width, height, meters.

@@ -80,7 +80,8 @@ class RigChange:
 
     Attributes:
         cameras: change of each camera.
-        order: indices of all cameras in their new order; a batch uses only the first cameras.
+        order: indices of all cameras in their new order. A batch with fewer cameras uses the first
+            cameras of this order.
         camera_count: number of cameras that the batch of this sample should have.
     """
 
@@ -112,9 +113,10 @@ class RigAugmentation:
     rigs.
 
     Attributes:
-        focal: lowest and highest factor of the focal lengths; each camera gets another factor.
-        pitch_deg: lowest and highest rotation downwards, degrees; each camera gets another
-            rotation.
+        focal: lowest and highest factor of the focal lengths. The factor of each camera is sampled
+            separately.
+        pitch_deg: lowest and highest rotation downwards, degrees. The rotation of each camera is
+            sampled separately.
         height: lowest and highest change of the mounting height, meters; all cameras of a sample
             get the same change.
         min_cameras: smallest number of cameras of a batch. Each sample uses a random selection of

@@ -16,7 +16,7 @@ Rows = dict[str, list[dict]]
 
 
 def token(*parts: object) -> str:
-    """Return a token of 32 hexadecimal digits, the same for equal ``parts`` in every dataset."""
+    """Return a token of 32 hexadecimal digits. Equal ``parts`` always give the same token."""
     return hashlib.md5('/'.join(map(str, parts)).encode(), usedforsecurity=False).hexdigest()
 
 

@@ -1,9 +1,9 @@
 """Compares the features of two frames at several depths per pixel.
 
 The torch reference specifies the numbers and runs on the CPU. On CUDA, the compiled kernel runs.
-It does not store the warped features, which would take 832 MB per step in float32 for six cameras
-at 256x704. The op has no gradient. As in the official code, neither the features of the two frames
-nor the depths get a gradient from the comparison.
+It does not store the warped features, which would take 832 MB per refinement step in float32 for
+six cameras at 256x704. The op has no gradient. As in the official code, neither the features of
+the two frames nor the depths get a gradient from the comparison.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Resizes, crops and normalizes images on the device; the pixels equal those of Pillow.
-``bevdepth_core.preprocess`` lists all implementations of resizing.
+"""Resizes, crops and normalizes images on the device. The resized pixels equal the pixels that
+Pillow computes. ``bevdepth_core.preprocess`` lists all implementations of resizing.
 
 Pillow's antialiased bicubic filter is separable and works in fixed point: weights are multiples of
 2^-22; the image is resized horizontally, rounded to uint8, and then resized vertically. This

@@ -2,8 +2,8 @@
 ``voxel_pooling_library``.
 
 ``voxel_pooling_reference`` specifies the numbers, and ``backend`` selects the reference or the
-compiled kernels. Training and inference use the same functions; gradients flow to depth, context
-and volume.
+compiled kernels. Training and inference use the same functions. Depth, context and volume get
+gradients.
 
 Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells.
 """

@@ -102,7 +102,8 @@ def test_an_official_checkpoint_is_converted_and_loaded_by_its_short_name(
     assert (record['bytes'], record['sha256']) == (len(content), sha256(content))
     assert sorted(file.name for file in folder.iterdir()) == [path.name, 'records.json']
     main(['verify'])
-    assert capsys.readouterr().out == '2key_da_ema is as recorded\n'
+    output = capsys.readouterr().out
+    assert output == '2key_da_ema: the file has the recorded hash and can be loaded\n'
 
 
 def test_a_checkpoint_given_with_the_option_file_is_converted_and_kept(
