@@ -29,7 +29,8 @@ class OwnBox:
         category: name in the category table.
         x, y: center relative to the vehicle, meters.
         counts: fields with the numbers of points, such as ``{'num_lidar_pts': 3}``. None: no
-        field. changes: fields that are added to the annotation or replace its fields.
+            field.
+        changes: fields that are added to the annotation or replace its fields.
     """
 
     category: str
