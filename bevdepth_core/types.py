@@ -90,7 +90,7 @@ class Frame:
 
     Attributes:
         images: N arrays or tensors (H_i, W_i, 3) uint8, RGB; sizes may differ between cameras.
-            Tensors may lie on a GPU and have any strides.
+            Tensors may be on a GPU and have any strides.
         rig: the N cameras.
         stamps_ns: (N,) int64, exposure times in nanoseconds.
         world_from_ego: (N, 4, 4) float64, rigid, the ego pose at each camera's own stamp. If it is
@@ -301,7 +301,7 @@ class ModelOutputs:
 
 @dataclass(frozen=True)
 class Boxes3D:
-    """Boxes in one frame.
+    """Boxes in one coordinate frame.
 
     Attributes:
         center: (n, 3) float32, geometric center, meters.

@@ -31,7 +31,7 @@ METADATA_KEY = 'uncertainty'
 
 @dataclass(frozen=True)
 class BoxCovariance:
-    """Covariance of n boxes in the frame of the boxes.
+    """Covariance of n boxes in the coordinate frame of the boxes.
 
     Attributes:
         pose: (n, 4, 4) float64 covariance of x, y, z (m) and yaw (rad).

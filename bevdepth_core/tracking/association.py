@@ -15,7 +15,7 @@ def pairs_within(
     detection_labels: np.ndarray,
     radius: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of all pairs of a track and a detection with equal class that are close.
+    """Return the track and detection indices of all pairs that have one class and are close.
 
     Args:
         tracks: (2, n) predicted positions, meters.

@@ -75,7 +75,7 @@ class TrackerConfig:
                 raise ValueError(f'{name} must be positive, got {getattr(self, name)}')
         for name in ('birth_score', 'instant_score'):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f'{name} must be 0 to 1, got {getattr(self, name)}')
+                raise ValueError(f'{name} must be between 0 and 1, got {getattr(self, name)}')
         if self.min_hits < 1:
             raise ValueError(f'min_hits must be at least 1, got {self.min_hits}')
         if self.keep_s < self.coast_s:

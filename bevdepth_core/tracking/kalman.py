@@ -74,7 +74,7 @@ def transformed(covariance: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def mahalanobis_squared(difference: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """Return (n,) squared distances of (2, n) differences under (2, 2, n) covariances."""
+    """Return (n,) squared Mahalanobis distances of (2, n) differences, (2, 2, n) covariances."""
     a, b, d = covariance[0, 0], covariance[0, 1], covariance[1, 1]
     x, y = difference
     return (d * x * x - 2 * b * x * y + a * y * y) / (a * d - b * b)

@@ -37,7 +37,7 @@ SHAPE_MEMORY = 10
 """Height and size of a track are means over about this many detections."""
 SCORE_MEMORY_S = 0.5
 """The score of a track is a mean over about this time. The mean is over seconds and not over
-detections, so that the score does not depend on the rate."""
+detections, so that the score does not depend on the image rate."""
 COMMON_ERROR = 0.4
 """Share of the variance of a position that successive detections have in common. The filter treats
 the errors of detections as independent, so that its covariance does not contain this share. The
@@ -49,8 +49,8 @@ LEAST_SCORE = 1e-3
 
 @dataclass
 class _Table:
-    """All live tracks in the world frame; the last axis of every array is the track. ``shape`` is
-    (4, n): z, length, width and height.
+    """All tracks that have not ended, in the world frame. The last axis of every array is the
+    track. ``shape`` is (4, n): z, length, width and height.
     """
 
     id: np.ndarray
@@ -117,7 +117,7 @@ class _Measured:
 
 class Tracker:
     """Tracks detections from frame to frame. Its results are deterministic. Only one thread may
-    use it.
+    use a tracker.
 
     Args:
         config: settings; None: the defaults.
@@ -140,7 +140,7 @@ class Tracker:
 
         Args:
             new_world_from_world: (4, 4) rigid transform from the world frame before the jump to
-                the world frame after it.
+                the world frame after the jump.
         """
         if self._tracks is None:
             return
@@ -270,7 +270,7 @@ class Tracker:
         return rows[keep]
 
     def _born(self, measured: _Measured, rows: np.ndarray) -> _Table:
-        """Return new tracks of the detections ``rows``."""
+        """Return new tracks for the detections with the indices ``rows``."""
         seen, count = measured.select(rows), len(rows)
         mean, covariance = np.zeros((4, count)), np.zeros((4, 4, count))
         mean[POSITION], covariance[POSITION, POSITION] = seen.position, seen.position_covariance

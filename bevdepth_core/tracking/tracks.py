@@ -21,9 +21,10 @@ class Tracks3D:
         pose_covariance: (n, 4, 4) float64 covariance of x, y, z (m) and yaw (rad).
         velocity_covariance: (n, 2, 2) float64 covariance of the velocity, (m/s)^2.
         age_s: (n,) float64, time since the first detection, seconds.
-        coasted_s: (n,) float64, time since the last detection, seconds; 0 if this frame has one.
+        coasted_s: (n,) float64, time since the last detection, seconds; 0 if the track has a
+            detection in this frame.
         detections: (n,) int64, index of the matched detection of this frame, -1 if there is none.
-        class_names: the detector's classes.
+        class_names: classes of the detector.
         stamp_ns: stamp of the detections.
     """
 

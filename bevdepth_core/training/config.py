@@ -40,8 +40,8 @@ class TrainerSettings:
         gradient_clip_norm: gradients of a larger norm are scaled to this norm; 0 disables it.
         accumulate_grad_batches: number of batches per optimizer step.
         sync_batchnorm: batch norms use the samples of all GPUs.
-        averaging: settings of the exponential moving average of the weights, which is then
-            exported; null: no average.
+        averaging: settings of the exponential moving average of the weights. If they are given,
+            the averaged weights are exported; null: no average.
         log_every_n_steps: steps between two points of a curve.
         checkpoint_every_n_steps: steps between two checkpoints to resume from.
         validate_every_n_epochs: epochs between two validations; used only with ``data.val_split``.

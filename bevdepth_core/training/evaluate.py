@@ -99,8 +99,8 @@ class EvaluationConfig:
         device: ``auto``: all GPUs, or the CPU if there is no GPU. Otherwise devices separated by
             commas, with one process each.
         precision: precision of the network: fp32, fp16 or bf16.
-        onnx_folder: folder of an exported network to run on the CPU instead of PyTorch
-            (docs/EXPORT.md); empty for PyTorch.
+        onnx_folder: folder of a network that was exported to ONNX (docs/EXPORT.md); it runs on the
+            CPU. Empty: PyTorch runs the network.
         tracking: also track the detections and score the tracks: AMOTA, AMOTP, IDS, FRAG, recall.
     """
 

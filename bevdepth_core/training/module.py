@@ -156,7 +156,7 @@ class BEVDepthModule(LightningModule):
         return (backbone.conv1, backbone.bn1) if self.settings.freeze_stem else ()
 
     def _depth_branch(self) -> tuple[nn.Module, ...]:
-        """Return the layers that only the depth depends on.
+        """Return the layers that influence only the depth.
 
         With the objective ``depth``, only these layers are trained. Their batch norms use and
         update the statistics of the new data. The shared layers before them stay fixed, because
@@ -198,8 +198,8 @@ class BEVDepthModule(LightningModule):
         return losses.total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, ModelOutputs | None]:
-        """Log the losses of a batch, and return the network's ``outputs``, None for objective
-        depth.
+        """Log the losses of a batch, and return the ``outputs`` of the network. With objective
+        ``depth``, they are None.
         """
         losses, outputs = self._losses(batch)
         named = {f'val/loss/{name}': value for name, value in losses.named().items()}

@@ -1,5 +1,5 @@
-r"""Fits the covariance of detections to the errors of a checkpoint, and stores it in the
-checkpoint.
+r"""Fits an uncertainty model to the errors of the detections of a checkpoint, and stores the
+model in the checkpoint.
 
     python training/evaluate.py --checkpoint model.safetensors --data.root data/nuscenes \
         --data.split calibration --output out/calibration

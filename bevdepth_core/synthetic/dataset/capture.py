@@ -200,8 +200,8 @@ def _write_image(
 def _write_scan(
     path: Path, scene: SyntheticScene, drive: Drive, sensors: Sensors, shot: Shot
 ) -> np.ndarray:
-    """Write one lidar scan, transformed to the lidar pose at its stamp; return the (actors,)
-    numbers of points on the actors.
+    """Write one lidar scan, with the points in the lidar frame at the stamp of the scan. Return
+    the (actors,) number of points on each actor.
     """
     mount = drive.ego_from_lidar(sensors)
     moment = shot.turn * TURN_S + sensors.rig.measured_offset_s

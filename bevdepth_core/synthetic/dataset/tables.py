@@ -20,7 +20,7 @@ from bevdepth_core.synthetic.dataset.fixed_tables import (
 from bevdepth_core.synthetic.sensors.schedule import TURNS_PER_KEY_FRAME, Shot, lidar_shot
 
 ANNOTATION_RANGE = 80.0
-"""Largest distance of annotated objects from the vehicle, meters."""
+"""Largest distance of annotated objects from the ego vehicle, meters."""
 
 
 def drive_rows(
@@ -96,7 +96,7 @@ def _calibration_rows(drive: Drive, sensors: Sensors) -> list[dict]:
 
 
 def _distortion(sensors: Sensors, channel: str) -> dict[str, list[float]]:
-    """Return the distortion coefficients in the field of nuImages; no field without distortion."""
+    """Return the distortion coefficients under the field name of nuImages, if there are any."""
     camera = sensors.rig.cameras.get(channel)
     if camera is None or not (sensors.distorted and any(camera.distortion)):
         return {}

@@ -45,8 +45,8 @@ _FOLDERS = (VERSION, 'maps', 'samples', 'sweeps')
 class DatasetPlan:
     """Content of a dataset.
 
-    The same plan always gives the same files. Adding scenes to a plan does not change
-    the existing scenes.
+    The same plan always gives the same files. Adding scenes to a plan does not
+    change the existing scenes.
 
     Attributes:
         train_scenes: number of scenes in the split ``synthetic_train``.
@@ -128,8 +128,8 @@ def write_dataset(
         progress: whether to show a progress bar on a terminal.
 
     Raises:
-        FileExistsError: ``root`` is a file, or contains anything else than a dataset, or
-            contains a dataset and ``force`` is False.
+        FileExistsError: ``root`` is a file or contains files that are not part of a
+            dataset, or ``root`` contains a dataset and ``force`` is False.
         OSError: a file cannot be written.
         BrokenProcessPool: a process was killed.
     """

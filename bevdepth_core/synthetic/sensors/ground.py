@@ -35,7 +35,7 @@ def paint_ground(
         image: (height, width, 3) uint8, in which the sky is already painted.
         view: the camera.
         scene: the world; its road and its light are used.
-        shadows: outlines on the ground, each (n, 2) world.
+        shadows: outlines of the shadows on the ground, each (n, 2) world x and y.
         contacts: outlines of the parts of objects that touch the ground; they are painted dark
             gray.
     """
@@ -60,7 +60,7 @@ def paint_ground(
 
 def _rows_with_ground(view: View) -> tuple[int, int]:
     """Return the first row with at least one ground pixel, and the first row with only ground
-    pixels. If there is no such row, the number is the height of the image.
+    pixels. If there is no such row, the image height is returned for it.
     """
     rise = view.rise(np.array((0, view.width - 1)), np.arange(view.height))
     first, first_full = (
@@ -107,7 +107,7 @@ def _gain(
         x: world x relative to the camera, meters.
         y: world y relative to the camera, meters.
         light: light of the scene.
-        shadows: outlines on the ground, each (n, 2) world.
+        shadows: outlines of the shadows on the ground, each (n, 2) world x and y.
     """
     mask = np.zeros((view.height, view.width), np.uint8)
     _fill_flat(mask, view, Flat.of(shadows), [(255.0,)] * len(shadows))
@@ -137,7 +137,7 @@ def _haze(distance: np.ndarray, light: Light) -> np.ndarray:
 def _fill_flat(
     canvas: np.ndarray, view: View, flat: Flat, colors: list[tuple[float, ...]]
 ) -> None:
-    """Fill outlines on the ground, one after the other; later ones cover earlier ones."""
+    """Fill outlines on the ground, one after the other; later outlines cover earlier outlines."""
     if not colors:
         return
     points = view.to_camera(flat.points)

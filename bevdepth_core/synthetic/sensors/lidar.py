@@ -35,7 +35,7 @@ class LidarScan:
         points: (n, 3) float32 meters, lidar frame: x right, y forward, z up.
         intensity: (n,) float32, 0..255.
         ring: (n,) int64, number of the beam; 0 is the lowest beam.
-        actor: (n,) int64 index into the scene's actors, -1 for a point on no actor.
+        actor: (n,) int64 index into the scene's actors, -1 for a point that is not on an actor.
     """
 
     points: np.ndarray
@@ -58,7 +58,8 @@ def scan(
         scene: the world.
         time_s: seconds since the start of the scene.
         ego_from_lidar: (4, 4) pose of the lidar in the ego frame.
-        beams: number of beams, at least 2; the lowest and the highest beam do not depend on it.
+        beams: number of beams, at least 2. More beams are closer to each other: the elevations of
+            the lowest and the highest beam are constant.
         seed: seed of the noise.
     """
     rng = np.random.default_rng(seed)

@@ -4,7 +4,7 @@ The painter has no depth buffer. It draws complete objects over each other, so a
 drawn after all objects that it hides. Distance alone does not give this order: a long truck
 whose center is far away can hide a near car. So the order follows from pairs of objects. If a
 straight line separates two convex footprints, only the object on the camera's side of the line
-can hide the other one.
+can hide the other object.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bevdepth_core.synthetic.sensors.view import NEAR, SHIFT, View, fixed_point
 
 _FAR = 170.0
 _COVER_WIDTH = 200
-"""Width in pixels of the mask that finds hidden objects."""
+"""Width in pixels of the mask with which hidden objects are found."""
 _MIN_COVER = 100
 """An object hides others only if its bounding rectangle in the mask has more pixels than this."""
 

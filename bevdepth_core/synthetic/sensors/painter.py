@@ -167,7 +167,7 @@ class Painter:
         self._sun_in_camera = view.camera_from_world_rotation @ np.array(light.to_sun)
 
     def draw(self, objects: list[Placed], shaded: list[bool]) -> None:
-        """Draw objects into the image in the given order; ``shaded`` objects get
+        """Draw objects into the image in the given order. Objects for which ``shaded`` is True get
         little direct sunlight.
         """
         if not objects:

@@ -119,6 +119,6 @@ def _swing(actor: Actor, time_s: float) -> float:
     """
     if actor.class_name != 'pedestrian' or not actor.moving:
         return 0.0
-    # The second summand lets pedestrians walk out of step with each other.
+    # The second summand gives each pedestrian a different phase.
     strides = actor.traveled(time_s) / _STRIDE_LENGTH_M + actor.appearance % 16 / 16
     return round(_SWING_STEPS * math.sin(2 * math.pi * strides)) / _SWING_STEPS

@@ -167,7 +167,7 @@ class _Solids:
         )
 
     def candidates(self, grid: RayGrid) -> tuple[np.ndarray, np.ndarray]:
-        """Return candidate pairs: (pairs,) rays and (pairs,) solids that may intersect."""
+        """Return the (pairs,) indices of rays and of solids that may intersect."""
         lowest, highest = self.corners[..., 2].min(axis=1), self.corners[..., 2].max(axis=1)
         # Range of elevations that the bounds cover, plus one beam on each side for rounding. A
         # point below the sensor has its smallest elevation at the nearest distance, a point above

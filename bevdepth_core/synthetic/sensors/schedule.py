@@ -1,8 +1,8 @@
 """Defines when the sensors of a nuScenes vehicle are triggered.
 
 The lidar rotates 20 times per second. In six of every ten rotations, each camera is triggered when
-the lidar points in its direction. This gives 12 images per second, 50 or 100 ms apart. Every tenth
-rotation is a key frame.
+the lidar points in its direction. This gives 12 images per second and camera, 50 or 100 ms apart.
+Every tenth rotation is a key frame.
 """
 
 from __future__ import annotations

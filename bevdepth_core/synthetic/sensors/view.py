@@ -49,13 +49,13 @@ class View:
         return (points - self.position) @ self.world_from_camera[:3, :3]
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Return (n, 2) pixels of (n, 3) camera points in front of the camera."""
+        """Return (n, 2) pixels of (n, 3) points in the camera frame, in front of the camera."""
         pixels = points @ self.intrinsics.T
         return pixels[:, :2] / pixels[:, 2:]
 
     def outline_pixels(self, outline: np.ndarray) -> np.ndarray | None:
-        """Return a plane outline of (n, 3) camera points as OpenCV's fixed-point pixels, clipped
-        at the near plane; None if all of it is nearer than this plane.
+        """Return a flat outline of (n, 3) points in the camera frame as OpenCV's fixed-point
+        pixels, clipped at the near plane; None if all of it is nearer than this plane.
         """
         is_too_near = outline[:, 2] < NEAR
         if is_too_near.all():

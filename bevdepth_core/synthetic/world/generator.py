@@ -97,7 +97,7 @@ def _place_people(placer: Placer, plan: Plan, end: float) -> None:
 
 
 def _near(actors: list[Actor], ego_track: np.ndarray) -> tuple[Actor, ...]:
-    """Return the actors that come near the vehicle at any time."""
+    """Return the actors that come near the ego vehicle at any time."""
     return tuple(
         actor
         for actor in actors

@@ -276,8 +276,8 @@ class _Planner:
     def _parts(
         self, class_name: str
     ) -> tuple[list[tuple[str, tuple[float, float, float], float]], float]:
-        """Return the parts of a vehicle and its length. A trailer is behind a truck, as its second
-        part.
+        """Return the parts of a vehicle and its length. For a trailer, the parts are
+        a truck and the trailer.
         """
         size = random_size(self.rng, class_name)
         if class_name != 'trailer':
@@ -290,8 +290,8 @@ class _Planner:
         ], length
 
     def _signaled(self, vehicles: list[Vehicle], direction: int) -> list[Vehicle]:
-        """Return the vehicles of a main lane from front to rear, which stop at crosswalk and
-        crossing.
+        """Set the signals of the ``vehicles`` of a main lane to crosswalk and crossing. Return the
+        vehicles from front to rear; in the argument, they are from rear to front.
         """
         road = self.road
         lateral = direction * road.lane_center(0)

@@ -17,8 +17,8 @@ TRACK_START_S, TRACK_STEP_S = -1.0, 0.1
 
 _VELOCITY_STEP_S = 0.05
 _SWAYS = ((0.012, 11.0), (0.0035, 17.0), (0.0035, 13.0))
-"""(amplitude in meters or radians, wavelength in meters) of the vehicle's height, pitch and
-roll."""
+"""(amplitude in meters or radians, wavelength in meters) of the height, pitch and roll of
+the ego vehicle."""
 _DIVE, _LEAN = 0.004, 0.004
 """Radians of pitch and roll per m/s² of braking and cornering."""
 
@@ -52,7 +52,7 @@ class Actor:
         return _interpolated(self.track[None], time_s)[0]
 
     def traveled(self, time_s: float) -> float:
-        """Return the distance traveled since the start of the track, meters."""
+        """Return the distance traveled from the start of the track until ``time_s``, meters."""
         place = np.clip((time_s - TRACK_START_S) / TRACK_STEP_S, 0, len(self.track) - 1)
         return float(np.interp(place, np.arange(len(self.track)), self._milestones))
 
@@ -79,7 +79,7 @@ class Prop:
 
 @dataclass(frozen=True)
 class Light:
-    """Light of a scene: colors are RGB in 0..255; surface colors are multiplied by strengths.
+    """Light of a scene. Colors are RGB, 0..255. Strengths are multiplied by surface colors.
 
     Attributes:
         to_sun: unit vector in the world.
@@ -109,7 +109,7 @@ class SyntheticScene:
         props: buildings, trees, lamps.
         crosswalks: positions of the crosswalks along the road, meters.
         light: time of day and weather.
-        ego_track: (t, 3) world x, y and heading of the vehicle, as in ``Actor.track``.
+        ego_track: (t, 3) world x, y and heading of the ego vehicle, as in ``Actor.track``.
         duration_s: duration of the drive, seconds.
         seed: seed of all random values in the images.
     """
@@ -124,8 +124,8 @@ class SyntheticScene:
     seed: int
 
     def world_from_ego(self, time_s: float) -> np.ndarray:
-        """Return the (4, 4) ego pose. The vehicle sways slightly, pitches when it brakes and rolls
-        in curves.
+        """Return the (4, 4) ego pose. The ego vehicle sways slightly, pitches when it brakes and
+        rolls in curves.
         """
         pose = _interpolated(self.ego_track[None], time_s)[0]
         traveled = np.hypot(*(pose[:2] - self.ego_track[0, :2]))
@@ -139,7 +139,7 @@ class SyntheticScene:
         )
 
     def _acceleration(self, time_s: float, heading: float) -> np.ndarray:
-        """Return the vehicle's acceleration forward and to the left, m/s²."""
+        """Return the acceleration of the ego vehicle forward and to the left, m/s²."""
         before, now, after = (
             _interpolated(self.ego_track[None], time_s + step)[0, :2] for step in (-0.4, 0.0, 0.4)
         )
@@ -161,12 +161,12 @@ class SyntheticScene:
         return _interpolated(self._tracks, time_s)
 
     def actor_pose(self, actor: Actor, time_s: float) -> tuple[np.ndarray, float]:
-        """Return world x and y of the center, and the heading."""
+        """Return world x and y of the center, and the heading, at ``time_s``."""
         pose = actor.pose(time_s)
         return pose[:2], float(pose[2])
 
     def actor_velocity(self, actor: Actor, time_s: float) -> np.ndarray:
-        """Return world x and y velocity, m/s."""
+        """Return the velocity along world x and y at ``time_s``, m/s."""
         return (actor.pose(time_s + _VELOCITY_STEP_S) - actor.pose(time_s - _VELOCITY_STEP_S))[
             :2
         ] / (2 * _VELOCITY_STEP_S)

@@ -152,7 +152,7 @@ class Vehicle:
 
 
 def drive(lanes: list[list[Vehicle]], times: np.ndarray) -> dict[Vehicle, np.ndarray]:
-    """Return the traveled distance, meters, of every vehicle at each of the (t,) evenly spaced
+    """Return the position, meters, of every vehicle on its path at each of the (t,) evenly spaced
     ``times``.
 
     Args:
@@ -257,10 +257,10 @@ class _Traffic:
 def _leaders(
     lanes: list[list[Vehicle]], vehicles: list[Vehicle]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return two pairs of (vehicles,) arrays, which describe the vehicle that may be an obstacle
-    for each vehicle: first the next vehicle ahead, then the next vehicle ahead on the same path. A
-    pair contains the index of that vehicle, or -1, and the position on the path that the rear of
-    that vehicle must reach to be no longer an obstacle.
+    """Return the possible obstacles ahead of each vehicle, as two pairs of (vehicles,) arrays. The
+    first pair describes the next vehicle ahead in the lane, and the second pair the next vehicle
+    ahead on the same path. A pair contains the index of the vehicle ahead, -1 for none, and a
+    position on the path: when its rear is beyond this position, it is no longer an obstacle.
     """
     number = {vehicle: index for index, vehicle in enumerate(vehicles)}
     next_one, next_same = np.full(len(vehicles), -1), np.full(len(vehicles), -1)

@@ -252,7 +252,7 @@ def test_an_empty_first_frame_gives_no_tracks():
     [
         ({'coast_s': 0.0}, 'coast_s must be positive'),
         ({'gate': float('nan')}, 'gate must be positive'),
-        ({'birth_score': 1.5}, 'birth_score must be 0 to 1'),
+        ({'birth_score': 1.5}, 'birth_score must be between 0 and 1'),
         ({'min_hits': 0}, 'min_hits must be at least 1'),
         ({'keep_s': 0.5, 'coast_s': 1.0}, 'keep_s .* must be at least coast_s'),
     ],
