@@ -116,8 +116,8 @@ class BuildCudaModule(build_ext):
         nvcc = find_nvcc()
         if nvcc is None:
             raise CompileError(
-                'BEVDEPTH_CUDA=1 needs nvcc: put it on PATH, set CUDA_HOME, or set '
-                'BEVDEPTH_CUDA=0 to build without it'
+                'BEVDEPTH_CUDA=1 needs nvcc: put nvcc on PATH, set CUDA_HOME, or set '
+                'BEVDEPTH_CUDA=0 to build without the CUDA module'
             )
         import pybind11
 
@@ -139,7 +139,7 @@ class BuildCudaModule(build_ext):
         archs = architectures()
         report(
             f'compiling {ext.name} for GPU generations {" ".join(archs)} with {nvcc}; '
-            'set BEVDEPTH_CUDA_ARCHS to choose others'
+            'set BEVDEPTH_CUDA_ARCHS to choose other generations'
         )
         targets = architecture_flags(archs)
         command = [nvcc, *flags, *targets, *includes, *ext.sources, '-o', str(output)]

@@ -37,8 +37,8 @@ def _actions(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         check_weights(detector, required=arguments.autostart and needs_weights)
     if get_node_name_count(context, detector.name):
         raise RuntimeError(
-            f'this launch has another node {detector.name}: set a different namespace:= for each '
-            f'detector'
+            f'this launch already has a node {detector.name}: set a different namespace:= for '
+            f'each detector'
         )
     enclave = new_enclave()
     node = nodes.detector_node(arguments, enclave)
@@ -101,7 +101,7 @@ def _rviz(arguments: Arguments, detector: ResolvedDetector) -> list[LaunchDescri
         return []
     if not nodes.is_installed('rviz2'):
         get_logger('launch').warning(
-            'rviz:=true has no effect: rviz2 is not installed; install it, or use viewer:=web'
+            'rviz:=true has no effect: rviz2 is not installed; install rviz2, or use viewer:=web'
         )
         return []
     template = (CONFIG / 'rviz' / 'bevdepth.rviz').read_text()

@@ -128,7 +128,7 @@ class CheckedTransformListener(TransformListener):
             return None
         return (
             f'tf frame {frame} has several parents: {", ".join(sorted(parents))}; a frame '
-            'can have only one, so stop the other publisher'
+            'can have only one parent: stop the other publisher of this frame'
         )
 
     def chain(self, target: str, source: str) -> list[str]:

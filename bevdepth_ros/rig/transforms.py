@@ -279,7 +279,7 @@ class Transforms:
             return f'tf has no {target} <- {source} yet'
         return (
             f'tf has {target} <- {source}, but the stamp is '
-            f'{(time.nanoseconds - last_ns) * 1e-9:+.3f} s from its newest'
+            f'{(time.nanoseconds - last_ns) * 1e-9:+.3f} s from the newest transform'
         )
 
     def _link_sentence(self, target: str, source: str, error: Exception) -> str:

@@ -58,9 +58,9 @@ class Access:
         except (ValueError, LookupError):  # an invalid address, or more than one header Host
             return 'the headers Host and Origin are invalid'
         if foreign:
-            return f'the page of origin {origin} may not read the live view'
+            return f'pages of {origin} may not access the live view'
         if self.token is None:
-            return None if is_loopback(name) else f'open the live view as localhost, not as {name}'
+            return None if is_loopback(name) else f'replace {name} by localhost in the address'
         if not self._has_token(request):
             return 'open the address with the token that the viewer prints when it starts'
         return None

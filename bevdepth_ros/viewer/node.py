@@ -46,14 +46,14 @@ class Viewer(Node):
             self,
             'host',
             '127.0.0.1',
-            'Address to listen on. Other machines can connect only if it is not 127.0.0.1; then '
-            'the printed URL contains a token that is required.',
+            'Address on which the server listens. Other machines can connect only if the address '
+            'is not 127.0.0.1. They then need the token in the printed URL.',
         )
         port = declare(
             self,
             'port',
             8080,
-            'Port to listen on; if this port is in use, the next free port is used. 0: any port.',
+            'Port on which the server listens; if it is in use, the next free port. 0: any port.',
             0,
             65535,
         )

@@ -29,7 +29,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             f'{name}_cameras',
             default_value='nuscenes',
-            description='Camera preset of this detector.',
+            description=f'Camera preset of the detector /{name}/bevdepth_detector.',
         )
         for name in names
     ]

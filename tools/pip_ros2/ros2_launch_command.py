@@ -80,7 +80,7 @@ def locate(source: str, rest: list[str]) -> tuple[Path, list[str]]:
         ) from error
     if not rest or ':=' in rest[0]:
         names = ', '.join(sorted(path.name for path in share.rglob('*.launch.*'))) or 'none'
-        raise ValueError(f"name a launch file of package '{source}'; it has: {names}")
+        raise ValueError(f"name a launch file of package '{source}'; its launch files: {names}")
     found = [path for path in share.rglob('*') if path.name == rest[0]]
     if len(found) != 1:
         where = ', '.join(map(str, found)) or f'not under {share}'

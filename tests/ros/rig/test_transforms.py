@@ -151,7 +151,7 @@ def test_a_stamp_more_than_60_ms_before_or_after_all_poses_has_no_pose(tf: Tf, o
     tf.drive()
     with pytest.raises(
         TransformMissingError,
-        match=r'tf has map <- base_link, but the stamp is .* s from its newest',
+        match=r'tf has map <- base_link, but the stamp is .* s from the newest transform',
     ):
         tf.x_at(offset_ms)
 
@@ -439,7 +439,9 @@ def test_a_missing_pose_is_reported_with_its_time_difference_from_the_newest_pos
     tf: Tf, offset_ms: float, distance: str
 ):
     tf.drive()
-    with pytest.raises(TransformMissingError, match=f'the stamp is {distance} s from its newest'):
+    with pytest.raises(
+        TransformMissingError, match=f'the stamp is {distance} s from the newest transform'
+    ):
         tf.x_at(offset_ms)
 
 
