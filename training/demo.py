@@ -316,7 +316,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; the exit status after Ctrl-C is 130."""
     parser = ArgumentParser(
         'training/demo.py',
-        description='Train a small network on two CPU cores: kill, resume, score, plot its loss.',
+        description='Train a small network on two CPU cores: kill and resume the training, score '
+        'the network, and plot the loss.',
     )
     parser.add_argument(
         '--out',

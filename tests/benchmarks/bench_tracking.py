@@ -92,7 +92,8 @@ def _following(
 
 
 def moving_objects(count: int, frame: int) -> Detections3D:
-    """Return detections of ``count`` cars and pedestrians that move through a square."""
+    """Return the detections of ``count`` moving cars and pedestrians in a frame; they start in a
+    square of 100 m."""
     random = np.random.default_rng(count)
     start, velocity = random.uniform(-50, 50, (count, 2)), random.uniform(-5, 5, (count, 2))
     noise = np.random.default_rng(frame).normal(0, 0.2, (count, 2))
@@ -133,7 +134,7 @@ def main() -> None:
     parser.add_argument('--times', action='store_true')
     parser.add_argument('--results', type=Path, help='results.json of training/evaluate.py')
     parser.add_argument(
-        '--sweeps', type=Path, help='file of tracking_sweeps, instead of --results'
+        '--sweeps', type=Path, help='file that tracking_sweeps wrote, instead of --results'
     )
     parser.add_argument(
         '--key-frames', action='store_true', help='track only the key frames of --sweeps (2 Hz)'
@@ -146,7 +147,9 @@ def main() -> None:
     parser.add_argument('--split', default='val')
     parser.add_argument('--cache-dir', type=Path)
     parser.add_argument('--output', type=Path, default=Path('out/bench_tracking'))
-    parser.add_argument('--only', nargs='*', choices=TRACKERS, help='default: all')
+    parser.add_argument(
+        '--only', nargs='*', choices=TRACKERS, help='trackers to compare (default: all)'
+    )
     options = parser.parse_args()
     if options.times:
         print(times())

@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument('--steps', type=int, default=50 if gpu else 8)
     parser.add_argument('--devices', type=int, default=1)
     parser.add_argument('--workers', type=int, default=4, help='loader processes per device')
-    parser.add_argument('--root', help='a dataset of bevdepth_core.synthetic')
+    parser.add_argument('--root', help='dataset that bevdepth_core.synthetic wrote')
     parser.add_argument(
         '--source-width', type=int, default=1600, help='width of the images in --root, pixels'
     )

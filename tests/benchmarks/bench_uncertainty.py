@@ -119,13 +119,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Compare default and fitted covariance.')
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument('--results', type=Path, help='results.json of training/evaluate.py')
-    source.add_argument('--sweeps', type=Path, help='file of tracking_sweeps')
+    source.add_argument('--sweeps', type=Path, help='file that tracking_sweeps wrote')
     fitted = parser.add_mutually_exclusive_group(required=True)
     fitted.add_argument('--checkpoint', help='checkpoint whose fitted covariance is tested')
     fitted.add_argument(
         '--folds',
         type=int,
-        help='number of folds of scenes; a model is fitted to the other folds to test a fold',
+        help='number of folds of scenes; each fold is tested with a model of the other folds',
     )
     parser.add_argument('--root', type=Path, required=True)
     parser.add_argument('--version', default='v1.0-trainval')

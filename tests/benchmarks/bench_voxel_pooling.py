@@ -103,7 +103,9 @@ def main() -> None:
 
 
 def measure(device: str, speed: float) -> Iterator[dict]:
-    """Yield type, batch, call and microseconds of every implementation."""
+    """Yield a row per data type, batch size and call, with the microseconds of each
+    implementation.
+    """
     for dtype, batch in itertools.product(*SIZES[device]):
         case = repeat(surround_view_case(), batch).to(device, dtype)
         for name, call in calls(case).items():
@@ -168,8 +170,8 @@ def calls(case: Case) -> dict[str, partial]:
 
 
 def deterministically(*arguments) -> Tensor:
-    """Pool from cameras in the deterministic mode of PyTorch, without its default filling of
-    new tensors.
+    """Run voxel pooling in the deterministic mode of PyTorch. By default, this mode also fills new
+    tensors, which is switched off.
     """
     fill = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
@@ -327,7 +329,7 @@ def flushed_median(call: Callable, runs: int) -> float:
 
 
 def plot(results: dict, path: Path) -> None:
-    """Draw one chart per type and batch, a group of bars per call."""
+    """Draw one chart per data type and batch size, with one group of bars per call."""
     charts: dict[tuple, dict] = {}
     for row in results['rows']:
         charts.setdefault((row['dtype'], row['batch']), {})[row['call']] = row['microseconds']

@@ -167,7 +167,9 @@ def main() -> None:
     parser.add_argument(
         '--begin', type=float, default=0.0, help='offset of the first stamp, seconds'
     )
-    parser.add_argument('--depth', type=int, default=10, help='depth of the image publishers')
+    parser.add_argument(
+        '--depth', type=int, default=10, help='queue depth of the image publishers'
+    )
     parser.add_argument('--out', type=Path, required=True)
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)
