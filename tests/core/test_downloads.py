@@ -229,7 +229,7 @@ def test_without_a_network_the_message_names_the_cause_and_the_option_file(
     with pytest.raises(DownloadError) as caught:
         get(server, part)
     assert 'check the network and https_proxy' in str(caught.value)
-    assert 'give it with --file' in str(caught.value)
+    assert 'set --file to its path' in str(caught.value)
 
 
 def test_a_failed_write_is_reported_with_its_remedy(server: FileServer, part: Path):

@@ -212,7 +212,7 @@ def test_a_dataset_that_names_files_outside_its_folder_is_rejected(dataroot, fil
     (root.parent / 'secret.jpg').write_bytes(b'secret')
     tables['sample_data'][0]['filename'] = filename
     rewrite(root, 'sample_data', tables['sample_data'])
-    with pytest.raises(ValueError, match='outside of it'):
+    with pytest.raises(ValueError, match='outside of this folder'):
         load(root)
 
 

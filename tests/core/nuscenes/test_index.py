@@ -169,7 +169,7 @@ def test_a_wrong_root_or_version_is_reported(root):
         load_index(root, 'v1.0-trainval', 'train')
     with pytest.raises(DatasetIncompleteError, match=f'set the dataset root to {root}'):
         load_index(root / VERSION, 'v1.0-trainval', 'train')
-    with pytest.raises(DatasetIncompleteError, match='unpack its metadata'):
+    with pytest.raises(DatasetIncompleteError, match='unpack the metadata of this version'):
         load_index(root.parent, 'v1.0-trainval', 'train')
 
 

@@ -115,7 +115,7 @@ def test_boxes_less_than_one_cell_before_the_start_of_the_grid_are_used(tmp_path
     [
         ([], 'mine has no annotations'),
         ([OwnBox('tram', counts=SEEN)], r'no usable boxes: 0 of 3 .*tram 3.*data\.categories'),
-        ([OwnBox('car', counts={'num_lidar_pts': 0})], r'data\.min_points 0'),
+        ([OwnBox('car', counts={'num_lidar_pts': 0})], r'data\.min_points to 0'),
     ],
 )
 def test_a_dataset_without_a_usable_box_is_rejected_with_the_reason_and_a_remedy(
