@@ -73,7 +73,7 @@ def center_targets(
     Args:
         boxes: (n, 9) float32 in the augmented ego frame: center x, y, z, length, width, height in
             meters, yaw in radians, velocity x and y in m/s. Boxes centered outside the grid are
-            excluded.
+            excluded; centers less than one cell before its lower limit count as inside.
         labels: (n,) int64, index into ``config.class_names``.
         config: grid and tasks.
         scores: (n,) float32, weight of each box in the loss; None: 1 for all boxes.
