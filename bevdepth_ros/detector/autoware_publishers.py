@@ -27,8 +27,8 @@ class AutowarePublishers:
         """Create the publishers.
 
         Args:
-            msg: module of Autoware's messages. It is None if they are not installed; nothing is
-                published in this case.
+            msg: module of Autoware's messages, or None if these messages are not installed. In
+                this case, nothing is published.
             create: function that takes a message type and a topic, and returns a publisher.
         """
         self._msg = msg

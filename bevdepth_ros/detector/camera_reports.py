@@ -1,4 +1,6 @@
-"""Reports cameras whose images do not arrive or do not fit, and image sets that are lost."""
+"""Reports cameras whose images do not arrive, cameras whose stamps do not fit those of the other
+cameras, and lost image sets.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,14 @@ from bevdepth_ros.rig.settings import IMAGE_TYPES, CameraSource
 from bevdepth_ros.rig.synchronizer import ImageSetSynchronizer
 
 SAME_CYCLE = 0.1
-"""The reported trigger cycle stays the same while the measured cycle differs by at most this
+"""The reported trigger cycle changes only if the measured cycle differs from it by more than this
 share."""
 PROFILE_VARIABLES = (
     'FASTRTPS_DEFAULT_PROFILES_FILE',
     'FASTDDS_DEFAULT_PROFILES_FILE',
     'CYCLONEDDS_URI',
 )
-"""Environment variables that name a profile of the middleware."""
+"""Environment variables that select a profile of the middleware."""
 NO_PUBLISHER = ': the topic has no publisher; start the camera or set image_topics'
 
 
@@ -44,8 +46,8 @@ class CameraReports:
         """Start without reports.
 
         Args:
-            node: node in whose graph the publishers of each topic are looked up.
-            settings: topics and slop, which stay fixed.
+            node: node with whose ROS graph the publishers of each topic are looked up.
+            settings: settings of the node; its topics and ``sync_slop_s`` must not change.
             monitor: receives the problems.
             synchronizer: synchronizer of the images of all cameras.
         """
@@ -56,11 +58,11 @@ class CameraReports:
         self._reasons: dict[str, str] = {}
 
     def restart_loss(self) -> None:
-        """Start a new window of lost sets, because all cameras had paused."""
+        """Start a new window for counting lost sets, because all cameras had paused."""
         self._loss = SetLoss()
 
     def report_silent(self, silent: set[str]) -> None:
-        """Report the cameras that send no images, by name."""
+        """Report the cameras with the names ``silent``, which send no images."""
         names = [source.name for source in self._sources]
         if len(silent) == len(names) > 1:
             self._monitor.solved(*(f'silent/{name}' for name in names), quietly=True)
@@ -75,7 +77,9 @@ class CameraReports:
                 self._monitor.report(f'silent/{source.name}', 'cameras', ERROR, sentence)
 
     def note_reasons(self, unseen: set[str]) -> None:
-        """Store why the cameras ``unseen`` send no images, for ``report_no_sets``."""
+        """Store why the cameras with the names ``unseen`` send no images, for
+        ``report_no_sets``.
+        """
         for source in self._sources:
             if source.name in unseen:
                 self._silence_reason(source)
@@ -84,8 +88,9 @@ class CameraReports:
         """Report why no image set was formed.
 
         Args:
-            unseen: names of the cameras that sent no image at all. The reasons are those of the
-                time at which their publishers existed: the publishers of a replay end before it.
+            unseen: names of the cameras that sent no image at all. For these cameras, the stored
+                reasons of ``note_reasons`` are reported, because at the end of a replay the
+                publishers no longer exist.
         """
         sources = [source for source in self._sources if source.name in unseen]
         if len(sources) == len(self._sources) > 1:
@@ -99,7 +104,7 @@ class CameraReports:
             self.report_sets(-math.inf)
 
     def report_misaligned(self) -> None:
-        """Report the cameras whose stamps do not fit those of the others."""
+        """Report the cameras whose stamps do not fit the stamps of the other cameras."""
         period_s = self._synchronizer.period_s
         for source, camera in zip(self._sources, self._synchronizer.cameras, strict=True):
             name = source.name
@@ -110,7 +115,7 @@ class CameraReports:
                 self._monitor.solved(f'misaligned/{name}')
 
     def report_sets(self, timeout_s: float) -> None:
-        """Report why image sets are lost, or missing for ``timeout_s`` seconds."""
+        """Report why image sets are lost, or why none was formed for ``timeout_s`` seconds."""
         synchronizer, period_s = self._synchronizer, self._synchronizer.period_s
         slop_s = self._settings.sync_slop_s
         self._report_if(
@@ -133,7 +138,7 @@ class CameraReports:
             WARN,
             lambda: (
                 f'sync_slop_s ({slop_s:g} s) must be below the trigger cycle ({cycle_s:.3f} s): '
-                'set a smaller one; otherwise a set may combine images of two cycles'
+                'set a smaller sync_slop_s; otherwise a set may combine images of two cycles'
             ),
         )
         names = [self._sources[index].name for index in synchronizer.members]
@@ -153,7 +158,9 @@ class CameraReports:
         )
 
     def _reported_cycle_s(self, period_s: float) -> float:
-        """Return the trigger cycle, without small changes that would alter reports, seconds."""
+        """Return the trigger cycle, seconds. Small changes are left out, because they would change
+        the text of reports.
+        """
         if abs(period_s - self._cycle_s) > SAME_CYCLE * self._cycle_s:
             self._cycle_s = period_s
         return self._cycle_s
@@ -165,7 +172,7 @@ class CameraReports:
             self._monitor.solved(key)
 
     def report_shared_topics(self) -> None:
-        """Report topics that had two publishers in two checks in a row."""
+        """Report topics that had more than one publisher in this check and in the check before."""
         before, self._shared = self._shared, {}
         for source in self._sources:
             topics = {'images': source.image_topic}
@@ -202,8 +209,8 @@ class CameraReports:
         return f'no image of {source.name} on {topic}'
 
     def _silence_reason(self, source: CameraSource) -> str:
-        """Return why ``source`` sends no images, as the end of a sentence; store it if it tells
-        more than that no publisher exists.
+        """Return why ``source`` sends no images, as the end of a sentence. Store this reason
+        unless it is only that no publisher exists.
         """
         reason = self._newest_reason(source)
         if reason != NO_PUBLISHER:
@@ -235,8 +242,8 @@ class CameraReports:
         )
 
     def _profile_hint(self) -> str:
-        """Return the likely reason why raw images are lost, if no profile of the middleware is
-        set.
+        """Return a remedy for lost raw images if no profile of the middleware is set, otherwise an
+        empty string.
         """
         if self._settings.image_transport != 'raw' or any(map(os.environ.get, PROFILE_VARIABLES)):
             return ''
@@ -246,7 +253,9 @@ class CameraReports:
         )
 
     def _similar_topic(self, topic: str, message_type: str) -> str | None:
-        """Return the name most similar to ``topic`` on which such messages are published."""
+        """Return the topic whose name is most similar to ``topic`` and on which messages of this
+        type are published, or None.
+        """
         taken = {self._node.resolve_topic_name(source.image_topic) for source in self._sources}
         names = [
             name
@@ -258,9 +267,9 @@ class CameraReports:
 
     def _misaligned_sentence(self, name: str, error_s: float) -> str:
         return (
-            f'{name} is excluded: its stamps are {error_s:+.3f} s off, compared with the other '
-            f'cameras; synchronize the clock of {name} with the others, or restart its driver if '
-            'its trigger or its transport changed'
+            f'{name} is excluded: its stamps are {error_s:+.3f} s away from the stamps of '
+            f'the other cameras; synchronize the clock of {name} with the other cameras, or '
+            f'restart the driver of {name} if its trigger or its transport changed'
         )
 
     def _untriggered_sentence(self) -> str:
@@ -324,7 +333,7 @@ class CameraReports:
 
 
 def _type_remedy(offered: set[str]) -> str:
-    """Return what to do about an image topic with messages of the ``offered`` types."""
+    """Return how to receive images from a topic whose messages have the types ``offered``."""
     for transport, message_type in IMAGE_TYPES.items():
         if message_type.__name__ in offered:
             return f'set image_transport to {transport}'

@@ -27,22 +27,23 @@ DROP_REASONS = (
     'no_output_frame',
     'error',
 )
-"""Reasons why an image set has no result: a newer set replaced it; too few cameras can be used,
-because a valid image, CameraInfo or extrinsics are missing; tf lacks the frame of the outputs; or
-the detection failed."""
+"""Reasons why an image set has no result. ``replaced``: a newer image set replaced it.
+``bad_image``, ``no_camera_info``, ``no_extrinsics``, ``too_few_cameras``: too few cameras of the
+set can be used. ``no_output_frame``: tf does not contain the frame of the outputs. ``error``: the
+detection failed."""
 
 RATE_WINDOW_S = 5.0
 LATENCY_WINDOW = 100
-"""Number of results that the latency percentiles are computed from."""
+"""Number of newest results from which the percentiles of the latency are computed."""
 
 
 class Monitor:
     """Collects counts, times and problems; every method may be called from any thread.
 
     Attributes:
-        report: as ``Problems.report``.
-        solved: as ``Problems.solved``.
-        changed: as ``Problems.changed``.
+        report: method ``report`` of the ``Problems`` of this object.
+        solved: method ``solved`` of the same ``Problems``.
+        changed: method ``changed`` of the same ``Problems``.
     """
 
     def __init__(
@@ -55,9 +56,9 @@ class Monitor:
 
         Args:
             logger: logger of the node.
-            cameras: names.
-            ros_now_s: returns the node's time in seconds. If a replay is slow or paused, durations
-                are measured with this time.
+            cameras: names of the cameras.
+            ros_now_s: returns the time of the node's clock in seconds. If a replay is slow or
+                paused, durations are measured with this clock.
         """
         self._ros_now_s = ros_now_s
         self._problems = Problems(logger)
@@ -72,12 +73,12 @@ class Monitor:
         self.start(cameras, 0.0)
 
     def start(self, cameras: tuple[str, ...], startup_s: float) -> None:
-        """Begin a new activation: drop the counts, rates and problems of the last one, except
-        problems of the area ``node``.
+        """Begin a new activation of the node. Drop the counts and rates of the last activation,
+        and its problems except those of the area ``node``.
 
         Args:
-            cameras: names.
-            startup_s: how long cameras may take to start, seconds.
+            cameras: names of the cameras.
+            startup_s: how long the cameras may take to start, seconds.
         """
         self.stop()
         with self._lock:
@@ -103,8 +104,8 @@ class Monitor:
             self._delays: deque[float] = deque(maxlen=LATENCY_WINDOW)
 
     def stop(self) -> None:
-        """End an activation: keep its counts, and drop the problems of all areas except
-        ``node``.
+        """End an activation of the node. Keep its counts, and drop its problems except those of
+        the area ``node``.
         """
         self._problems.drop_all_but('node')
 
@@ -116,7 +117,7 @@ class Monitor:
             self._facts[area].update({key: str(value) for key, value in values.items()})
 
     def image_arrived(self, camera: str, stamp_ns: int) -> None:
-        """Count an image."""
+        """Count an image of ``camera``, and store its arrival time and its stamp."""
         with self._lock:
             wall_s, ros_s = moment = self._moment()
             self._arrivals[camera].append(wall_s)
@@ -126,19 +127,23 @@ class Monitor:
             self._newest_ns[camera] = stamp_ns
 
     def cameras_resumed(self) -> None:
-        """Measure silence and missing sets from now on, because the first camera sends images
-        again after a pause of all cameras.
+        """Measure the silence of cameras and the time without image sets from now on, because a
+        camera has sent the first image after a pause of all cameras.
         """
         with self._lock:
             self._resumed = self._moment()
 
     def images_ignored(self, camera: str, count: int) -> None:
-        """Store how many images so far repeated an earlier image or had no stamp."""
+        """Store the number of images of ``camera`` so far that were ignored, because they repeated
+        an earlier image or had no stamp.
+        """
         with self._lock:
             self._ignored[camera] = count
 
     def cameras_used(self, used: Iterable[str], faulty: Iterable[str]) -> None:
-        """Store which cameras are used, and count images of the set that could not be used."""
+        """Store the names of the used cameras, and count an unusable image for each camera in
+        ``faulty``.
+        """
         with self._lock:
             used = tuple(used)
             self._unusable.update(list(faulty))
@@ -160,12 +165,12 @@ class Monitor:
             return self._sets['received']
 
     def unseen(self) -> set[str]:
-        """Return the names of the cameras that sent no image."""
+        """Return the names of the cameras that have sent no image in this activation."""
         with self._lock:
             return {camera for camera, count in self._received.items() if not count}
 
     def set_dropped(self, reason: str) -> None:
-        """Count an image set without a result, for one of DROP_REASONS."""
+        """Count an image set without a result; ``reason`` is one of DROP_REASONS."""
         with self._lock:
             self._dropped[reason] += 1
 
@@ -182,16 +187,16 @@ class Monitor:
             self._sets['unpublished'] += 1
 
     def result_published(self, stage_seconds: Mapping[str, float]) -> None:
-        """Add the durations of a result by stage."""
+        """Count a published result, and store the duration of each of its stages, seconds."""
         with self._lock:
             self._published.append(time.monotonic())
             for stage, seconds in stage_seconds.items():
                 self._latencies.setdefault(stage, deque(maxlen=LATENCY_WINDOW)).append(seconds)
 
     def clock_began(self, startup_s: float) -> None:
-        """Begin the startup time again, because the node's clock has started. The process of a
-        replay takes seconds to start. Cameras that have already sent images get no new startup
-        time.
+        """Begin the startup time again, because the node's clock has started. Without this, the
+        startup time could end before a replay begins, because the process of the player takes
+        seconds to start. Cameras that have already sent images have no new startup time.
         """
         with self._lock:
             wall_s, ros_s = self._moment()
@@ -210,15 +215,15 @@ class Monitor:
             return time.monotonic() > self._begins_at
 
     def silence_s(self, camera: str) -> float:
-        """Return the time since the camera's last image, or since the end of the startup time if
-        there was no image, seconds.
+        """Return the time since the camera's last image, seconds. If there was no image, return
+        the time since the end of the startup time.
         """
         with self._lock:
             return self._since(self._last_image[camera])
 
     def has_paused(self, limit_s: float) -> bool:
-        """Return True if no camera sent an image for ``limit_s`` seconds, measured as
-        ``silence_s``.
+        """Return True if no camera sent an image for more than ``limit_s`` seconds. The time is
+        measured in the same way as in ``silence_s``.
         """
         with self._lock:
             wall_s, _ = moment = self._last_image_of_any
@@ -226,8 +231,8 @@ class Monitor:
             return time.monotonic() - wall_s > limit_s and self._since(moment) > limit_s
 
     def is_silent(self, camera: str, timeout_s: float) -> bool:
-        """Return True if the camera sent no image for ``timeout_s`` seconds, not counting a pause
-        of all cameras.
+        """Return True if the camera sent no image for more than ``timeout_s`` seconds. A pause of
+        all cameras does not count.
         """
         with self._lock:
             moments = (self._last_image[camera], self._resumed)
@@ -253,16 +258,18 @@ class Monitor:
             self._resumed = (self._resumed[0], -math.inf)
 
     def _moment(self) -> tuple[float, float]:
-        """Return the current time of both clocks, seconds."""
+        """Return the current time of the steady clock and of the node's clock, seconds."""
         return time.monotonic(), self._ros_now_s()
 
     def _since(self, moment: tuple[float, float]) -> float:
-        """Return the time since ``moment``, by the clock for which it is shorter, seconds."""
+        """Return the time since ``moment``, seconds: the smaller of the times that the steady
+        clock and the node's clock give.
+        """
         return min(now - then for now, then in zip(self._moment(), moment, strict=True))
 
     def counts(self) -> dict[str, int]:
-        """Return the numbers of received, processed, unpublished, dropped and dropped_<reason>
-        sets.
+        """Return the numbers of image sets by name: received, processed, unpublished, dropped,
+        and dropped_<reason> for each of DROP_REASONS.
         """
         with self._lock:
             return self._counts()
@@ -306,7 +313,9 @@ class Monitor:
             ]
 
     def _idle_text(self) -> str:
-        """Return for how long no image set was complete; empty if it is not long."""
+        """Return a text with the time since the last complete image set, or an empty string if
+        this time is short.
+        """
         seconds = self._since(self._last_set)
         return f'no image set for {seconds:.0f} s' if seconds > RATE_WINDOW_S else ''
 
@@ -334,8 +343,8 @@ class Monitor:
         }
 
     def _frequency_values(self) -> dict[str, str]:
-        """Return rate and delay under the names of diagnostic_updater's FrequencyStatus and
-        TimeStampStatus.
+        """Return the rate of the results and the delays of the images. The keys are the same as in
+        FrequencyStatus and TimeStampStatus of diagnostic_updater.
         """
         return {
             'Actual frequency (Hz)': f'{_rate_hz(self._published):f}',
@@ -355,7 +364,9 @@ class Monitor:
 def _status(
     name: str, problems: list[Problem], values: Mapping[str, object], idle_text: str
 ) -> DiagnosticStatus:
-    """Return the status of one area: its ``problems``, worst first, or else ``idle_text``."""
+    """Return the status of one area. Its message contains the ``problems``, which must be sorted
+    with the worst problem first. Without problems, the message is ``idle_text`` or ok.
+    """
     return DiagnosticStatus(
         level=problems[0].level if problems else OK,
         name=name,
@@ -365,7 +376,7 @@ def _status(
 
 
 def _rate_hz(arrivals: deque[float]) -> float:
-    """Return the mean rate over the last seconds."""
+    """Return the mean rate of ``arrivals`` in the last RATE_WINDOW_S seconds."""
     recent = [arrival for arrival in arrivals if arrival > time.monotonic() - RATE_WINDOW_S]
     return (
         (len(recent) - 1) / (recent[-1] - recent[0])

@@ -29,21 +29,22 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 PAUSE = 0.75
-"""If no camera sends an image for this share of ``camera_timeout_s``, the cameras have paused
-together."""
+"""If no camera sends an image for this share of ``camera_timeout_s``, this counts as a pause of
+all cameras."""
 END_OF_STAMP = 12
-"""Number of bytes of a serialized message up to the end of its stamp: 4 bytes of encapsulation and
-8 bytes of the stamp."""
+"""Number of bytes of a serialized message up to the end of its stamp: 4 bytes for the
+encapsulation and 8 bytes for the stamp."""
 GRAPH_CHECKS = 4
-"""The publishers of the topics are checked in every n-th call of ``check``."""
+"""Every call of ``check`` whose number is a multiple of this also checks the publishers of the
+topics."""
 
 
 class GuardedSubscriber(Subscriber):
-    """Catches exceptions of callbacks, which would end the executor.
+    """Catches exceptions of callbacks, because they would end the executor.
 
-    ``on_error`` receives the exception of each message that fails. For the first message that does
-    not fail after a failure, it receives None. ``convert`` converts what rclpy delivers to a
-    message.
+    ``on_error`` is called with the exception if the processing of a message fails. It is called
+    with None for the first message after a failure that is processed. ``convert`` converts the
+    bytes or the message that rclpy delivers to the message for the callbacks.
     """
 
     def __init__(
@@ -69,9 +70,10 @@ class GuardedSubscriber(Subscriber):
 
 
 class InfoReader:
-    """Deserializes CameraInfo; returns the last message if only the stamp has changed.
+    """Deserializes CameraInfo. If only the stamp differs from the last message, the last message
+    is returned.
 
-    Drivers publish CameraInfo with every image, and rclpy takes 0.2 ms for each.
+    Drivers publish CameraInfo with every image, and rclpy needs 0.2 ms to deserialize a message.
     """
 
     def __init__(self) -> None:
@@ -88,7 +90,7 @@ class InfoReader:
 
 
 class Intake:
-    """Receives messages in the executor's thread and passes image sets on."""
+    """Receives messages in the executor's thread, and passes image sets to ``on_set``."""
 
     def __init__(
         self,
@@ -103,11 +105,13 @@ class Intake:
 
         Args:
             node: node whose executor receives the messages.
-            settings: topics, slop and queue sizes, which stay fixed.
+            settings: settings of the node; its topics, ``sync_slop_s`` and queue sizes must not
+                change.
             monitor: receives counts and problems.
-            on_set: receives image sets; must return at once.
-            on_info: receives the camera's name and each CameraInfo.
-            on_image: receives the camera's name and each image as it arrives; must return at once.
+            on_set: called with each image set; must return at once.
+            on_info: called with the camera's name and each CameraInfo.
+            on_image: called with the camera's name and each image when the image arrives; must
+                return at once.
 
         Raises:
             rclpy.exceptions.InvalidTopicNameException: a topic name is invalid.
@@ -143,22 +147,24 @@ class Intake:
         self._subscribers.clear()
 
     def flush(self) -> None:
-        """Form the image sets that wait only for further images to confirm the offsets."""
+        """Form the complete image sets that still wait for further images, which would confirm the
+        offsets of the cameras.
+        """
         self._synchronizer.flush()
 
     def report_no_sets(self) -> None:
-        """Report why no image set was formed, if there was none."""
+        """If no image set was formed in this activation, report the reason."""
         if not self._monitor.sets_received():
             self._reports.report_no_sets(self._monitor.unseen())
 
     def reset(self) -> None:
-        """Drop images that wait for their set, because the clock went back."""
+        """Drop the images that are not in an image set yet, because the node's clock went back."""
         self._synchronizer.reset()
         self._last_set_ns = 0
 
     def check(self, timeout_s: float) -> None:
-        """Exclude and report cameras that are silent for ``timeout_s`` seconds or whose stamps do
-        not fit the others.
+        """Exclude and report cameras that sent no image for ``timeout_s`` seconds, and cameras
+        whose stamps do not fit the stamps of the other cameras.
         """
         self._timeout_s = timeout_s
         names = [source.name for source in self._sources]
@@ -201,8 +207,8 @@ class Intake:
         return subscriber
 
     def _subscribe_info(self, source: CameraSource) -> None:
-        """Subscribe to CameraInfo of any QoS, without the messages that latched publishers sent
-        before.
+        """Subscribe to CameraInfo with a QoS that is compatible with every publisher. This
+        subscription does not receive messages that latched publishers sent earlier.
         """
         self._receive_infos(source, make_qos(1, 'best_effort'))
 
@@ -213,8 +219,8 @@ class Intake:
         subscriber.registerCallback(partial(self._on_info, source.name))
 
     def _subscribe_latched_infos(self) -> None:
-        """Subscribe to latched CameraInfo if a publisher offers it. Otherwise publisher and
-        subscriber would both log a warning.
+        """Subscribe to latched CameraInfo of the cameras that have a latched publisher. With
+        another publisher, publisher and subscriber would both log a warning about the QoS.
         """
         for source in set(self._infos_to_receive) - self._latched:
             publishers = self._node.get_publishers_info_by_topic(source.info_topic)

@@ -1,8 +1,8 @@
 """The ROS 2 lifecycle node ``bevdepth_detector``: parameters, transitions, diagnostics.
 
-Three threads share the work: the executor's thread receives messages and forms image sets, the
-second thread detects objects in them, and the third publishes the results. Further threads decode
-the images.
+Three threads share the work. The executor's thread receives messages and forms image sets. The
+second thread detects objects in the image sets, and the third thread publishes the results.
+Further threads decode the images.
 """
 
 from __future__ import annotations
@@ -44,28 +44,30 @@ from bevdepth_ros.signals import signals, wait_for
 
 NODE_NAME = 'bevdepth_detector'
 TICK_S = 0.25
-"""Period of the checks for problems; a changed problem is published at once."""
+"""Period of the timer (tick) that checks for problems and publishes changed problems, seconds."""
 CLOCK_TICKS = 8
-"""A missing /clock is reported after this many ticks in a row without a message on it."""
+"""With use_sim_time, a missing /clock is reported if no message arrived for more than this number
+of ticks."""
 CLOCK_LOG_PERIOD_S = 60.0
-"""A replay that starts again is logged at most this often, seconds."""
+"""Shortest time between two log messages about a replay that started again, seconds."""
 CLOCK_STARTUP_S = 15.0
-"""Additional startup time with use_sim_time while nothing was received on /clock, seconds. On a
-busy machine, the process of a player takes this time to start."""
+"""With use_sim_time, the startup time is longer by this time, in seconds, until a message arrives
+on /clock. On a busy machine, the process of a player takes this time to start."""
 GRAPH_CHECK_TICKS = 4
-"""Ticks between two checks for other publishers of the outputs."""
+"""Number of ticks between two checks for other publishers of the outputs."""
 EXIT_TIMEOUT_S = 0.5
-"""Longest wait for the image set in progress, and for its publication, when the process ends."""
+"""Longest wait, in seconds, for the image set in progress when the process ends, and again for its
+publication."""
 FAULT_HOLD_S = 2.0
-"""A fault in messages has ended if it did not occur again for this time."""
+"""A problem with messages has ended if it did not occur again for this time, in seconds."""
 
 
 class DetectorNode(LifecycleNode):
     """Detects objects in synchronized camera images.
 
-    configure loads the weights and creates the publishers. activate subscribes and starts the
-    worker. deactivate finishes the complete image sets and ends the subscriptions and the worker.
-    cleanup releases everything else.
+    The transition configure loads the weights and creates the publishers. activate subscribes and
+    starts the worker. deactivate processes the complete image sets, and ends the subscriptions and
+    the worker. cleanup releases the weights and the publishers.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -143,7 +145,9 @@ class DetectorNode(LifecycleNode):
         return self._reached('active', result)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe, finish the complete sets and stop; ERROR after a failure of the device."""
+        """Unsubscribe, process the complete image sets and stop the worker; ERROR if the device
+        failed.
+        """
         if self._device_failure is not None:
             return TransitionCallbackReturn.ERROR
         self._stop_detecting(discard=False, timeout_s=STOP_TIMEOUT_S)
@@ -183,7 +187,9 @@ class DetectorNode(LifecycleNode):
         return result
 
     def _load_detector(self) -> Detector:
-        """Return the detector; load its weights unless they are loaded already."""
+        """Return the detector. Load the weights, unless they are loaded already with the same
+        settings.
+        """
         wanted = (
             self._settings.checkpoint_path,
             self._settings.device,
@@ -222,8 +228,8 @@ class DetectorNode(LifecycleNode):
         return detector
 
     def _now_s(self) -> float:
-        """Return the time of the node's clock, seconds. Without /clock, return the time of the
-        system, because reading it takes a tenth of the time.
+        """Return the time of the node's clock, seconds. If the node does not use /clock, read the
+        system time directly, which takes a tenth of the time.
         """
         clock = self.get_clock()
         return clock.now().nanoseconds * 1e-9 if clock.ros_time_is_active else time.time()
@@ -257,7 +263,7 @@ class DetectorNode(LifecycleNode):
         if self._pipeline is not None:
             self._pipeline.stop(discard, timeout_s)
             if self._pipeline.is_alive():
-                # The thread still uses this detector, so the next activation loads another one.
+                # The thread still uses this detector, so the next activation must load a new one.
                 self._detector = self._loaded = None
                 if not signals.received:  # the process does not end
                     self.get_logger().error(
@@ -290,8 +296,8 @@ class DetectorNode(LifecycleNode):
         )
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        """Reject invalid values and parameters that cannot change now, with the reason; apply the
-        others at once.
+        """Reject the changes, with the reason, if a value is invalid or a parameter cannot change
+        in the current state. Otherwise apply them at once.
         """
         values = {change.name: change.value for change in changes if change.name in FIELDS}
         try:
@@ -320,8 +326,8 @@ class DetectorNode(LifecycleNode):
             self._pipeline.clock_went_back(self.get_clock().now().nanoseconds)
 
     def on_callback_error(self, error: Exception) -> None:
-        """Report an exception of a timer, a service or a callback of rclpy, such as that of
-        /clock.
+        """Report an exception in a timer, in a service, or in a callback of rclpy itself, such as
+        its callback for /clock.
         """
         self._note_fault('callback', 'node', callback_problem(error))
 
@@ -333,8 +339,8 @@ class DetectorNode(LifecycleNode):
         self._monitor.report(kind, area, WARN, sentence)
 
     def _on_device_failure(self, sentence: str) -> None:
-        """Record that detection has ended; called by the worker's thread. The executor's thread
-        then changes the state.
+        """Store that detection has ended because the device failed. The worker's thread calls this
+        method; the executor's thread then starts the error transition.
         """
         self._monitor.report('device_failure', 'node', ERROR, sentence)
         self._device_failure = sentence
@@ -351,8 +357,8 @@ class DetectorNode(LifecycleNode):
             )
 
     def _report_missing_events(self) -> None:
-        """Report images, results or /clock that do not arrive, because no callback can report
-        this.
+        """Report missing images, results and messages on /clock. Only a timer can report them,
+        because missing messages call no callback.
         """
         if self._device_failure is not None and self._pipeline is not None:
             self.trigger_deactivate()
@@ -371,25 +377,25 @@ class DetectorNode(LifecycleNode):
         if self._awaits_clock and not lacks_clock:
             self._awaits_clock = False
             self._monitor.clock_began(self._settings.camera_startup_s)
-        # A node that has just been told to use /clock needs time to find its publisher.
+        # After use_sim_time was set, the node needs time to discover the publisher of /clock.
         self._ticks_without_clock = self._ticks_without_clock + 1 if lacks_clock else 0
         if self._monitor.startup_is_over() and self._ticks_without_clock > CLOCK_TICKS:
             sentence = (
                 'use_sim_time is set, but no message was received on '
                 f'{self.resolve_topic_name("/clock")}: '
-                'publish it or set use_sim_time to false'
+                'publish the time or set use_sim_time to false'
             )
             self._monitor.report('clock', 'node', WARN, sentence)
         else:
             self._monitor.solved('clock')
 
     def _lacks_clock(self) -> bool:
-        """Return True if the node uses /clock and has received nothing on it."""
+        """Return True if the node uses /clock and has received no message on this topic."""
         uses_clock = self.get_parameter('use_sim_time').value
         return bool(uses_clock) and not self.get_clock().now().nanoseconds
 
     def _report_other_publishers(self) -> None:
-        """Report another node that publishes the outputs of this one."""
+        """Report other nodes that publish on the topic ``~/detections`` of this node."""
         others = self._outputs.other_publishers() if self._outputs is not None else []
         if not others:
             self._monitor.solved('other_publishers')
@@ -421,8 +427,8 @@ class DetectorNode(LifecycleNode):
 
 
 def _ready_detector(detector: Detector, cameras: int) -> Detector:
-    """Prepare ``detector`` for ``cameras`` images, so that the first image set is not slow, and
-    return it.
+    """Prepare ``detector`` for image sets of ``cameras`` images and return it. Without the
+    preparation, the first image set would take longer.
     """
     detector.prepare(cameras)
     JpegDecoder(detector.device).prepare()
@@ -444,7 +450,7 @@ def _run() -> None:
         try:
             spin_until_signal(node, node.on_callback_error)
         finally:
-            signals.ignore()  # otherwise the signal would end the first wait of release
+            signals.ignore()  # otherwise the signal would end the first wait in release()
             node.release(EXIT_TIMEOUT_S)
             node.destroy_node()
             # destroy_node of rclpy keeps the state machine. If a thread still loads weights or

@@ -1,4 +1,4 @@
-"""Publishers of the output topics, and the thread that publishes."""
+"""The publishers of the output topics, and the thread that publishes the results."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ from bevdepth_ros.detector.slot import STOP_TIMEOUT_S, SlotThread
 
 MARKER_LIFETIME_FRAMES = 2
 MARKER_LIFETIME_S = (0.2, 5.0)
-"""Shortest and longest lifetime of markers, seconds. Between these limits, the lifetime is about
-two image sets."""
+"""Shortest and longest lifetime of markers, seconds. Between these limits, the lifetime is
+MARKER_LIFETIME_FRAMES times the time between the last two published results."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,9 @@ class DetectionResult:
     Attributes:
         detections: the boxes.
         covariance: covariance of the boxes.
-        frame: frame in which the boxes were detected.
-        depth: (N, D, h, w) depth distribution of the frame's cameras; None if it is not published.
+        frame: images, calibration and ego poses from which the boxes were detected.
+        depth: (N, D, h, w) depth distribution of the frame's cameras; None if
+            ``publish_depth_points`` is false.
         config: config of the network.
         placement: tf frame of the messages.
         received: time.monotonic() when the last image of the set was received, seconds.
@@ -71,8 +72,8 @@ class DetectionResult:
 
 
 class Outputs:
-    """Lifecycle publishers, and the tracker. Detections are always published. Other messages are
-    built only if their topic has subscribers.
+    """The lifecycle publishers of the node, and the tracker. ``~/detections`` is always published.
+    The other messages are built only if their topic has subscribers.
     """
 
     def __init__(self, node: LifecycleNode) -> None:
@@ -111,7 +112,7 @@ class Outputs:
         self._publishers.clear()
 
     def other_publishers(self) -> list[str]:
-        """Return the names of other nodes that publish ``~/detections`` of this node."""
+        """Return the names of other nodes that publish on this node's topic ``~/detections``."""
         topic = self._detections.topic_name
         names = [info.node_name for info in self._node.get_publishers_info_by_topic(topic)]
         if self._node.get_name() in names:
@@ -121,7 +122,9 @@ class Outputs:
     def publish_labels(
         self, class_names: tuple[str, ...], score_threshold: float, stamp_ns: int, frame_id: str
     ) -> None:
-        """Publish the table of labels; late subscribers receive it, too."""
+        """Publish the table of labels. The topic is latched, so that later subscribers also
+        receive the table.
+        """
         self._label_info.publish(
             label_info(class_names, score_threshold, header(stamp_ns, frame_id))
         )
@@ -129,8 +132,9 @@ class Outputs:
     def publish(self, result: DetectionResult, settings: Settings) -> dict[str, float] | None:
         """Publish ``result`` on all topics and return the durations of all its stages, seconds.
 
-        If ``max_rate_hz`` does not allow another result yet, only update the tracks and return
-        None. The detections are published first, so that they do not wait for the tracker.
+        If ``max_rate_hz`` does not allow this result, only update the tracks and return None. The
+        detections are published before the tracks are computed, so that they do not wait for the
+        tracker.
         """
         began, placement = time.monotonic(), result.placement
         if not self._rate_limit.allows(result.detections.stamp_ns, settings.max_rate_hz):
@@ -189,8 +193,8 @@ class Outputs:
         covariance: BoxCovariance,
         tracks: Tracks3D | None,
     ) -> None:
-        """Publish the other topics that have subscribers, for the published ``detections`` and
-        ``tracks``.
+        """Publish ``detections`` and ``tracks`` on ``~/tracks``, ``~/objects``, ``~/markers`` and
+        the topics of Autoware, if these topics have subscribers.
         """
         placement = result.placement
         if tracks is not None and self._tracks.get_subscription_count():
@@ -246,20 +250,20 @@ class ResultPublisher:
         """Start the thread.
 
         Args:
-            publish: publishes one result and returns the durations of its stages, seconds; None
-                if the rate limit did not allow it.
+            publish: publishes one result and returns the durations of its stages, seconds, or None
+                if the rate limit did not allow the publication.
             monitor: receives the durations, the number of unpublished results, and failures.
         """
         self._publish, self._monitor = publish, monitor
         self._thread: SlotThread[DetectionResult] = SlotThread('publication', self._run)
 
     def put(self, result: DetectionResult) -> None:
-        """Pass a result; it replaces one that still waits."""
+        """Pass a result to the thread. It replaces a result that is still waiting."""
         if self._thread.put(result):
             self._monitor.result_unpublished()
 
     def stop(self, discard: bool, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """End the thread; the arguments are those of ``SlotThread.stop``."""
+        """End the thread; see ``SlotThread.stop`` for the arguments."""
         self._thread.stop(discard, timeout_s)
 
     def _run(self, results: Iterator[DetectionResult]) -> None:

@@ -1,5 +1,5 @@
-"""Declares the node's parameters, each with default, range, description, and when it may
-change.
+"""Declares the parameters of the node. A declaration contains the default, the range, the
+description, and the states in which the parameter may change.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class Settings(RigSettings):
     )
     cpu_threads: int = parameter(
         0,
-        'Number of CPU threads of the network. 0 selects half of the cores, but both cores of a '
-        'machine with two.',
+        'Number of CPU threads of the network. 0 selects half of the cores, or both cores of a '
+        'machine with two cores.',
         low=0,
         high=256,
     )
@@ -97,8 +97,8 @@ class Settings(RigSettings):
     )
     camera_timeout_s: float = parameter(
         1.0,
-        'If a camera sends no image for this time, it is reported, and excluded until its images '
-        'arrive again, seconds.',
+        'A camera that sends no image for this time, in seconds, is reported, and is excluded '
+        'until its images arrive again.',
         change=LIVE,
         low=0.1,
         high=60.0,
@@ -157,8 +157,8 @@ class Settings(RigSettings):
     )
     max_rate_hz: float = parameter(
         0.0,
-        'Largest number of published results per second of stamps. All results are tracked. 0 '
-        'means no limit.',
+        'Largest number of published results per second, measured by their stamps. All results '
+        'are tracked. 0 means no limit.',
         change=LIVE,
         low=0.0,
         high=100.0,
@@ -299,7 +299,9 @@ _PARSERS: dict[str, Callable[[Any], object]] = {
 
 
 def check_formats(values: Mapping[str, Any]) -> None:
-    """Raise ValueError if a value of a parameter (name -> value) has an invalid format."""
+    """Raise ValueError if a value has an invalid format; ``values`` maps names of parameters to
+    their values.
+    """
     for name in values.keys() & _PARSERS.keys():
         _PARSERS[name](values[name])
 
@@ -311,12 +313,12 @@ def declare(node: Node) -> None:
     """Declare every parameter on ``node``, which must be created with
     ``automatically_declare_parameters_from_overrides``.
 
-    Integers are accepted for floating-point parameters. Unknown names are logged together with the
-    most similar parameter.
+    Integers are accepted for floating-point parameters. A parameter with an unknown name is logged
+    together with the most similar known name.
 
     Raises:
-        ValueError: a value of the wrong type.
-        rclpy.exceptions.InvalidParameterValueException: a value out of range.
+        ValueError: a value has the wrong type.
+        rclpy.exceptions.InvalidParameterValueException: a value is out of range.
     """
     given = {
         name: parameter.value for name, parameter in node.get_parameters_by_prefix('').items()
@@ -334,7 +336,11 @@ def declare(node: Node) -> None:
 
 
 def _as_declared(name: str, value: Any) -> Any:
-    """Return ``value`` in the type of the parameter's default."""
+    """Return ``value``, converted to the type of the parameter's default.
+
+    Raises:
+        ValueError: the value has another type.
+    """
     default: Any = FIELDS[name].default
     if isinstance(default, float) and type(value) is int:
         return float(value)
@@ -349,8 +355,8 @@ def _as_declared(name: str, value: Any) -> Any:
 
 
 def read(node: Node, changed: Mapping[str, Any] | None = None) -> Settings:
-    """Return the settings of ``node``, with absolute names of topics. The values of ``changed``
-    replace those of the node.
+    """Return the settings of ``node``, with absolute names of topics. If ``changed`` contains a
+    parameter, its value there replaces the value of the node.
 
     Raises:
         ValueError: the values contradict each other.
@@ -367,8 +373,8 @@ def read(node: Node, changed: Mapping[str, Any] | None = None) -> Settings:
 
 
 def _absolute(node: Node, topic: str) -> str:
-    """Return the absolute name of a topic or topic pattern; the function of rclpy rejects patterns
-    with {camera}.
+    """Return the absolute name of a topic, or of a pattern with {camera}, which the function of
+    rclpy would reject.
     """
     if topic.startswith('~'):
         return f'{node.get_fully_qualified_name()}{topic[1:]}'
@@ -377,7 +383,9 @@ def _absolute(node: Node, topic: str) -> str:
 
 
 def check_choices(values: Mapping[str, Any]) -> None:
-    """Raise ValueError if a value (name -> value) is not among the parameter's choices."""
+    """Raise ValueError if a value is not among the choices of its parameter; ``values`` maps names
+    of parameters to their values.
+    """
     for name, value in values.items():
         check_choice(FIELDS[name], value)
 

@@ -1,4 +1,4 @@
-"""Starts and stops the subscriptions, the detection thread and the publishing thread, which exist
+"""Starts and stops the subscriptions, the detection thread and the publishing thread. They exist
 while the node is active.
 """
 
@@ -22,11 +22,13 @@ from bevdepth_ros.rig.frames import FrameBuilder
 from bevdepth_ros.rig.transforms import Transforms
 
 STALE_S = 2.0
-"""A moving transform that was not updated for this time is reported, seconds."""
+"""A moving transform is reported if it was not updated for this time, in seconds."""
 
 
 class Pipeline:
-    """Subscribes in the executor's thread, detects in a second one and publishes in a third."""
+    """Receives images in the executor's thread, detects in a second thread, and publishes in a
+    third thread.
+    """
 
     def __init__(
         self,
@@ -42,16 +44,16 @@ class Pipeline:
         """Start the threads, then subscribe.
 
         Args:
-            node: its executor receives the messages.
-            detector: used only by the detection thread.
+            node: node whose executor receives the messages.
+            detector: the detector, which only the detection thread uses.
             settings: returns the current settings.
             monitor: receives counts and problems.
             publish: see ``ResultPublisher``.
             on_tf_fault: see ``on_fault`` of ``Transforms``.
             on_device_failure: see ``Worker``.
-            infos: the newest CameraInfo by topic. This object updates the dictionary. The caller
-                keeps it, so that a calibration that is published only once survives a
-                deactivation.
+            infos: the newest CameraInfo by topic. This object updates the dictionary, and the
+                caller keeps it for the next activation. A calibration that is published only once
+                is therefore not lost when the node is deactivated.
 
         Raises:
             ValueError: a calibration file is unusable.
@@ -88,7 +90,7 @@ class Pipeline:
             started.pop_all()
 
     def _use_known_infos(self) -> None:
-        """Use the CameraInfo that was received before the last deactivation."""
+        """Use the CameraInfo that was received in earlier activations of the node."""
         for camera, topic in self._info_topics.items():
             if topic in self._infos:
                 self._builder.take_info(camera, self._infos[topic])
@@ -98,7 +100,7 @@ class Pipeline:
         self._builder.take_info(camera, message)
 
     def stop(self, discard: bool, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """Stop all parts in reverse order; the arguments are those of ``Worker.stop``."""
+        """Stop the subscriptions, then the threads; see ``Worker.stop`` for the arguments."""
         if not discard:
             self._intake.flush()
             self._intake.report_no_sets()
@@ -112,14 +114,16 @@ class Pipeline:
         return self._worker.is_alive()
 
     def check(self, camera_timeout_s: float) -> None:
-        """Report missing images (as ``Intake.check``), results, transforms and odometry."""
+        """Report missing images, results, transforms and odometry; see ``Intake.check`` for the
+        argument.
+        """
         self._intake.check(camera_timeout_s)
         self._worker.check()
         self._report_stale_transforms()
         self._report_missing_odometry()
 
     def _report_stale_transforms(self) -> None:
-        """Report moving transforms that stopped arriving while images arrive."""
+        """Report moving transforms that are no longer updated although image sets arrive."""
         is_live = self._monitor.seconds_since_last_set() < STALE_S / 2
         stale = self._transforms.stale(STALE_S, self._ego) if is_live else {}
         self._monitor.solved(*(f'stale/{frame}' for frame in self._stale - stale.keys()))
@@ -128,8 +132,8 @@ class Pipeline:
             self._monitor.report(f'stale/{frame}', 'tf', WARN, sentence)
 
     def _report_missing_odometry(self) -> None:
-        """Report that no odometry has arrived, although images have: if tf has the ego poses, too,
-        nothing else shows that ``odometry_topic`` is wrong.
+        """Report that no odometry has arrived although image sets have arrived. If tf also
+        contains the ego poses, nothing else shows that ``odometry_topic`` is wrong.
         """
         topic = self._transforms.missing_odometry()
         if not topic:
@@ -142,6 +146,8 @@ class Pipeline:
             self._monitor.report('odometry', 'tf', WARN, sentence)
 
     def clock_went_back(self, now_ns: int) -> None:
-        """Drop waiting images, and transforms later than the current time ``now_ns``."""
+        """Drop the images that are not in an image set yet, and all transforms that are later than
+        the current time ``now_ns``.
+        """
         self._intake.reset()
         self._transforms.clock_went_back(now_ns)

@@ -9,14 +9,16 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 FASTEST_M_S = 100.0
-"""Highest speed of a vehicle; the only limit while the previous motion is unknown."""
+"""Highest speed of a vehicle, m/s. While the previous motion is unknown, only this limit applies.
+"""
 MAX_DURATION_S = 1.0
-"""Poses that are further apart in time are not compared, because past frames of this age are not
-used for fusion."""
+"""Two poses are not compared if they are further apart in time than this, in seconds, because past
+frames of this age are not used for fusion."""
 STEP_M, STEP_DEG = 1.0, 20.0
-"""Smaller corrections of the localization are not jumps."""
+"""Corrections of the localization up to this shift, meters, and turn, degrees, are not jumps."""
 ACCELERATION_M_S2, ACCELERATION_DEG_S2 = 15.0, 300.0
-"""Largest change of speed and of turn rate."""
+"""Largest change of the speed per second, and of the turn rate per second. Together with STEP_M
+and STEP_DEG, they give the largest deviation from the previous motion that is not a jump."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class PoseJump:
     """A pose that does not continue the previous motion.
 
     Attributes:
-        description: what the pose did.
-        expected_pose: (4, 4) world_from_ego that would have continued the motion.
+        description: clause that gives the size of the jump.
+        expected_pose: (4, 4) world_from_ego that would continue the previous motion.
     """
 
     description: str
@@ -44,18 +46,18 @@ STANDSTILL = _Motion(np.zeros(3), np.zeros(3))
 
 
 class PoseCheck:
-    """Compares each pose with the last pose and motion."""
+    """Compares each ego pose with the previous pose and the previous motion."""
 
     def __init__(self) -> None:
         self._last: tuple[int, np.ndarray] | None = None
         self._motion: _Motion | None = None
 
     def jump(self, stamp_ns: int, pose: np.ndarray | None) -> PoseJump | None:
-        """Return the jump if the pose does not continue the previous motion.
+        """Return the jump if the pose does not continue the previous motion, otherwise None.
 
         Args:
-            stamp_ns: time of the pose.
-            pose: (4, 4) world_from_ego; None when there is none.
+            stamp_ns: time of the pose, nanoseconds.
+            pose: (4, 4) world_from_ego; None if the pose is unknown.
         """
         last, self._last = self._last, None if pose is None else (stamp_ns, pose)
         motion, self._motion = self._motion, None
@@ -92,7 +94,7 @@ class PoseCheck:
 
 
 def _moved(pose: np.ndarray, motion: _Motion, seconds: float) -> np.ndarray:
-    """Return the pose after ``seconds`` of ``motion``."""
+    """Return the pose that ``pose`` becomes after ``seconds`` of ``motion``."""
     result = pose.copy()
     result[:3, 3] += motion.velocity * seconds
     result[:3, :3] = pose[:3, :3] @ Rotation.from_rotvec(motion.turn_rate * seconds).as_matrix()
@@ -100,12 +102,14 @@ def _moved(pose: np.ndarray, motion: _Motion, seconds: float) -> np.ndarray:
 
 
 def _turn(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
-    """Return the (3,) rotation vector between two poses in the axes of the earlier, radians."""
+    """Return the (3,) rotation vector from ``earlier`` to ``later`` in the axes of ``earlier``,
+    radians.
+    """
     turn = earlier[:3, :3].T @ later[:3, :3]
     cosine = (float(np.trace(turn)) - 1) / 2
-    if cosine < -0.5:  # the axis of half a turn is lost in the differences below
+    if cosine < -0.5:  # near half a turn, the differences below are too small to give the axis
         return Rotation.from_matrix(turn).as_rotvec()
-    # SciPy takes 0.2 ms, which detection and publication would both wait for.
+    # SciPy takes 0.2 ms, and both detection and publication would wait for it.
     vector = np.array((turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]))
     sine = float(np.linalg.norm(vector)) / 2
     return vector / 2 * (math.atan2(sine, cosine) / sine if sine else 1.0)

@@ -3,7 +3,7 @@
 A problem has a key, an area, a level and a sentence, which is its message. The sentence is logged
 when the problem begins, when the words of the sentence change (changed numbers do not count), and
 every ``LOG_PERIOD_S`` while the problem lasts. When the problem ends, the first clause of the
-sentence is logged. If a problem ends and begins again, it is logged at most once per
+sentence is logged. If a problem ends and begins again, its beginning is logged at most once per
 ``FLAPPING_PERIOD_S``.
 """
 
@@ -22,18 +22,21 @@ from diagnostic_msgs.msg import DiagnosticStatus
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 LOG_PERIOD_S = 10.0
-"""An active problem is logged again after this time."""
+"""While a problem is active, it is logged again each time after this number of seconds."""
 FLAPPING_PERIOD_S = 60.0
-"""A problem that has ended and begins again is logged again after this time."""
+"""If a problem has ended and begins again, its beginning is logged only if its last log entry is
+at least this number of seconds old."""
 MOST_WORDINGS = 20
-"""Number of different sentences per problem that are stored."""
+"""Largest number of different sentences whose log times are stored per problem."""
 LONGEST_SENTENCE = 600
-"""Longer sentences are cut to this number of characters."""
+"""Sentences with more characters are cut to this number."""
 
 
 @dataclass
 class Problem:
-    """An active problem; ``sentence`` contains its remedy, ``level`` is WARN or ERROR."""
+    """A problem. ``sentence`` is its message, which includes the remedy. ``level`` is WARN or
+    ERROR. ``shown`` is True after ``collect`` returned this problem.
+    """
 
     area: str
     level: bytes
@@ -45,7 +48,7 @@ class Problems:
     """The active problems; every method may be called from any thread."""
 
     def __init__(self, logger: Any) -> None:
-        """Start without problems; ``logger`` is the node's."""
+        """Start without problems; ``logger`` is the logger of the node."""
         self._logger = logger
         self._lock = threading.Lock()
         self._holding: dict[str, Problem] = {}
@@ -80,7 +83,9 @@ class Problems:
             self._log(level, sentence)
 
     def _is_due(self, key: str, sentence: str, now: float, returns: bool) -> bool:
-        """Return True if the sentence must be logged: it is new, or its last entry is too old."""
+        """Return True if the sentence must be logged, because it is new or its last log entry is
+        old enough.
+        """
         logged = self._logged_at.get(key, {})
         if len(logged) >= MOST_WORDINGS:
             logged.clear()
@@ -111,8 +116,8 @@ class Problems:
             self._logger.info(f'solved: {_subject(sentence)}')
 
     def _log(self, level: bytes, sentence: str) -> None:
-        """Write a line to the log; an exception must not end the calling thread. rclpy requires a
-        separate call site for each severity.
+        """Write a line to the log. An exception of the logger must not end the calling thread.
+        rclpy requires a separate line of code for each severity.
         """
         try:
             if level == ERROR:
@@ -123,7 +128,7 @@ class Problems:
             print(f'{sentence} (not logged: {error})', file=sys.stderr)
 
     def drop_all_but(self, area: str) -> None:
-        """Drop the problems of all other areas without logging."""
+        """Drop the problems of all areas except ``area``, without logging."""
         with self._lock:
             self._holding = {
                 key: problem for key, problem in self._holding.items() if problem.area == area
@@ -144,8 +149,8 @@ class Problems:
             return changed
 
     def collect(self) -> list[Problem]:
-        """Return the active problems, worst first, and those that began and ended since the last
-        call.
+        """Return the active problems, and the problems that began and ended since the last call.
+        The worst problems are first.
         """
         with self._lock:
             found = [
@@ -164,7 +169,9 @@ class Problems:
 
 
 def _subject(sentence: str) -> str:
-    """Return the first clause of ``sentence``, which names the problem; the rest explains it."""
+    """Return the first clause of ``sentence``, which names the problem. The remaining clauses
+    explain the problem.
+    """
     return re.split(r': |; |, (?:although|so) ', sentence, maxsplit=1)[0]
 
 
@@ -174,8 +181,9 @@ def _words(sentence: str) -> str:
 
 
 def _in_one_line(sentence: str) -> str:
-    """Return ``sentence`` in one line of at most ``LONGEST_SENTENCE`` characters; names of frames
-    and encodings in messages may contain anything.
+    """Return ``sentence`` in one line, cut to ``LONGEST_SENTENCE`` characters, with a space for
+    each character that cannot be printed. A sentence may contain tf frames and encodings from
+    messages, which may be any text.
     """
     cut = sentence if len(sentence) <= LONGEST_SENTENCE else f'{sentence[:LONGEST_SENTENCE]} ...'
     return ''.join(character if character.isprintable() else ' ' for character in cut)

@@ -1,4 +1,6 @@
-"""QoS of inputs and outputs, which parameters of the form ``qos_overrides./topic...`` override."""
+"""QoS of inputs and outputs. Parameters such as ``qos_overrides./topic.publisher.depth`` override
+them.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,12 @@ def make_qos(
 
 
 def overrides(node: Node, topic: str, entity: str) -> QoSOverridingOptions | None:
-    """Return the options for the policies of a topic that the user overrides; None if there are
-    none.
+    """Return options with the QoS policies of a topic that the user overrides, or None if the user
+    overrides no policy of this topic.
 
-    For policies that the user does not override, rclpy would declare read-only parameters. These
-    would keep the values of the first activation when ``image_reliability`` or
-    ``image_queue_size`` change.
+    The options must not contain other policies, because rclpy would declare read-only parameters
+    for them. These parameters would keep the values of the first activation after a change of
+    ``image_reliability`` or ``image_queue_size``.
 
     Args:
         node: node with ``automatically_declare_parameters_from_overrides``.

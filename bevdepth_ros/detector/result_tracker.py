@@ -13,16 +13,17 @@ from bevdepth_core.uncertainty import BoxCovariance
 from bevdepth_ros.detector.pose_check import PoseCheck
 
 TRAIL_S = 3.0
-"""Duration of a trail."""
+"""Duration of a trail, seconds."""
 TRAIL_STEP_S = 0.25
-"""Shortest time between two positions of a trail."""
+"""Shortest time between two positions of a trail, seconds. The newest position may be nearer to
+the position before it."""
 
 
 class ResultTracker:
-    """Tracks objects and stores their trails; only the publishing thread uses it.
+    """Tracks objects and stores their trails. Only the publishing thread may use this object.
 
-    A result that was replaced before its publication does not reach the tracker, which predicts
-    the tracks over the gap.
+    The tracker does not receive results that a newer result replaced before the publication. It
+    predicts the tracks over the time of such a result.
     """
 
     def __init__(self) -> None:
@@ -37,9 +38,11 @@ class ResultTracker:
         covariance: BoxCovariance,
         config: TrackerConfig,
     ) -> Tracks3D | None:
-        """Return the tracks after ``detections``, None if the frame has no ego poses.
+        """Update the tracks with ``detections`` and return them; return None if the frame has no
+        ego poses.
 
-        When the localization jumps, tracks and trails move with it: objects keep their ids.
+        If the localization jumps, tracks and trails are moved by the same transform, so that
+        objects keep their ids.
         """
         pose = ego_pose(frame)
         jump = self._pose_check.jump(frame.stamp_ns, pose)
@@ -55,8 +58,8 @@ class ResultTracker:
         return tracks
 
     def trails(self, tracks: Tracks3D, frame: Frame) -> list[np.ndarray]:
-        """Return the (k, 3) past and present positions of each track of ``update``, oldest first,
-        in the ego frame of ``frame``.
+        """Return the (k, 3) past and present positions of each track that ``update`` returned, the
+        oldest position first, in the ego frame of ``frame``, meters.
         """
         pose = ego_pose(frame)
         assert pose is not None  # otherwise there are no tracks
@@ -64,28 +67,30 @@ class ResultTracker:
 
 
 def ego_pose(frame: Frame) -> np.ndarray | None:
-    """Return the (4, 4) pose of the camera whose stamp is nearest that of the frame."""
+    """Return the (4, 4) ego pose at the exposure of the camera whose stamp is nearest to the stamp
+    of the frame; None if the frame has no ego poses.
+    """
     if frame.world_from_ego is None:
         return None
     return frame.world_from_ego[np.abs(frame.stamps_ns - frame.stamp_ns).argmin()]
 
 
 class Trails:
-    """Recent positions of tracks in the world frame: the last moment, and moments at least
-    ``TRAIL_STEP_S`` apart before it.
+    """Recent positions of tracks in the world frame, at the last moment and at earlier moments
+    that are at least ``TRAIL_STEP_S`` apart.
     """
 
     def __init__(self) -> None:
         self._moments: deque[tuple[int, np.ndarray, np.ndarray]] = deque()  # stamp, ids, centers
 
     def add(self, tracks: Tracks3D, world_from_ego: np.ndarray) -> None:
-        """Add the current positions and drop those older than ``TRAIL_S``. If time went back,
-        drop all earlier positions first.
+        """Add the current positions, and drop positions that are older than ``TRAIL_S``. If the
+        stamp is before the last stamp, drop all stored positions first.
         """
         moments, stamp_ns = self._moments, tracks.stamp_ns
         if moments and stamp_ns < moments[-1][0]:
             moments.clear()
-        # The newest moment is replaced until it is TRAIL_STEP_S younger than the one before.
+        # The newest moment is replaced until it is TRAIL_STEP_S younger than the moment before it.
         if len(moments) > 1 and (moments[-1][0] - moments[-2][0]) * 1e-9 < TRAIL_STEP_S:
             moments.pop()
         centers = tracks.boxes.center @ world_from_ego[:3, :3].T + world_from_ego[:3, 3]
@@ -94,7 +99,7 @@ class Trails:
             moments.popleft()
 
     def move(self, new_world_from_world: np.ndarray) -> None:
-        """Move all positions after the localization jumped; (4, 4), rigid."""
+        """Move all positions by a (4, 4) rigid transform, after the localization jumped."""
         turn, shift = new_world_from_world[:3, :3], new_world_from_world[:3, 3]
         for _, _, centers in self._moments:
             centers[:] = centers @ turn.T + shift

@@ -14,8 +14,8 @@ from bevdepth_core.types import CameraRig
 
 @dataclass(frozen=True)
 class TrainingRig:
-    """The rig of the training images. The default is the rig of nuScenes. The synthetic drives on
-    which the bundled weights were trained have a similar rig.
+    """The rig of the training images. The default values are those of the nuScenes rig. The
+    bundled weights were trained on synthetic drives with a similar rig.
 
     Attributes:
         size: width and height of the images, pixels.
@@ -32,11 +32,12 @@ class TrainingRig:
 
 
 FOCAL_FACTOR = 1.3
-"""Focal lengths may be shorter or longer than in training by this factor."""
+"""Focal lengths may be shorter or longer than in the training images by this factor."""
 HEIGHT_MARGIN_M = 0.3
 YAW_MARGIN_DEG = 30.0
 TILT_LIMIT_DEG = 15.0
-"""Training cameras are level and upright within a degree."""
+"""Largest tilt of a camera that is not reported, degrees. The tilt of the training cameras is at
+most one degree."""
 
 
 def unlike_training(
@@ -45,14 +46,14 @@ def unlike_training(
     spec: ImageSpec,
     training: TrainingRig | None = None,
 ) -> list[str]:
-    """Return one clause for each large difference between ``rig`` and the training rig, with both
-    numbers.
+    """Return one clause for each large difference between ``rig`` and the training rig. The clause
+    contains the values of both rigs.
 
     Args:
         rig: the cameras.
         sizes: (width, height) of each camera's images, pixels.
-        spec: the network's input.
-        training: rig that the weights were trained on.
+        spec: specification of the network's input image.
+        training: rig of the images on which the weights were trained; None for nuScenes.
     """
     training = training or TrainingRig()
     clauses = []
@@ -65,8 +66,8 @@ def unlike_training(
 def _focal(
     name: str, focal_px: float, size: tuple[int, int], spec: ImageSpec, training: TrainingRig
 ) -> list[str]:
-    """Compare focal lengths in pixels of the network's input, which do not depend on the size of
-    the camera's images.
+    """Compare focal lengths in pixels of the network's input images. In these pixels, a focal
+    length does not depend on the size of the camera's images.
     """
     focal = focal_px * ImageTransform.for_inference(*size, spec).scale
     shortest, longest = (
@@ -105,7 +106,7 @@ def _mount(name: str, ego_from_camera: np.ndarray, training: TrainingRig) -> lis
 
 
 class RigCheck:
-    """Compares each camera once, and again when its calibration has changed."""
+    """Compares each camera with the training rig at first and when its calibration changed."""
 
     def __init__(self, spec: ImageSpec):
         """Store the input ``spec`` of the network."""
@@ -115,8 +116,8 @@ class RigCheck:
         self._clauses: dict[str, list[str]] = {}
 
     def changed_warning(self, rig: CameraRig, sizes: Sequence[tuple[int, int]]) -> str | None:
-        """Return a warning about all cameras so far, empty if none differs; None if nothing has
-        changed since the last call.
+        """Return a warning about all cameras that were compared so far, or an empty string if no
+        camera differs. Return None if the warning is the same as in the last call.
         """
         if rig is self._last_rig:
             return None

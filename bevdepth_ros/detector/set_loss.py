@@ -1,4 +1,4 @@
-"""Compares the number of image sets with the number of images."""
+"""Detects lost image sets by comparing the number of image sets with the number of images."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from dataclasses import dataclass
 WINDOW_S = 5.0
 """Window in which image sets and images are counted, seconds."""
 FEWEST = 10
-"""Smallest number of images per camera in a window that is evaluated."""
+"""A window is evaluated only if a camera sent at least this number of images in it."""
 HEALTHY = 0.8
-"""A loss is reported if fewer than this share of the possible sets were formed."""
+"""A loss is reported if fewer than this share of the possible image sets were formed."""
 JITTERY = 1 / 16
-"""If the jitter is at least this share of the trigger cycle, it is reported as the cause."""
+"""Jitter is reported as the cause of a loss only if it is larger than this share of the trigger
+cycle."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Loss:
     images: Mapping[str, int]
 
     def sentence(self, jitter_s: Mapping[str, float], period_s: float, slop_s: float) -> str:
-        """Return the loss and its most likely cause as a sentence.
+        """Return a sentence with the loss, its most likely cause, and the remedy.
 
         Args:
             jitter_s: jitter of the stamps by camera, seconds.
@@ -44,13 +45,13 @@ class Loss:
         jittery = max(jitter_s, key=lambda name: jitter_s[name])
         if self.images[rare] < HEALTHY * possible:
             return (
-                f'{lost}: {rare} sent {self.images[rare]} images, others up to {possible}; check '
-                f'the driver of {rare} and the network'
+                f'{lost}: {rare} sent {self.images[rare]} images, other cameras up to {possible}; '
+                f'check the driver of {rare} and the network'
             )
         if self.too_wide:
             return (
-                f'{lost}: {self.too_wide} did not fit into sync_slop_s ({slop_s} s); raise it '
-                'or correct the stamps'
+                f'{lost}: {self.too_wide} did not fit into sync_slop_s ({slop_s} s); raise '
+                'sync_slop_s or correct the stamps'
             )
         if JITTERY * period_s < jitter_s[jittery] < float('inf'):
             return (
@@ -67,8 +68,9 @@ class SetLoss:
     """Evaluates one window after the other.
 
     A change of the used cameras starts a new window. A change of the trigger cycle also starts a
-    new window, because a set can be lost while the rate changes. It does so only once per window,
-    so that a cycle that always changes hides no loss.
+    new window, because a set can be lost while the image rate changes. After such a restart, the
+    next window is completed even if the cycle changes again. Otherwise, a cycle that changes all
+    the time would hide a loss.
     """
 
     def __init__(self) -> None:
@@ -81,13 +83,13 @@ class SetLoss:
     def check(
         self, received: Mapping[str, int], sets: int, too_wide: int, cycle_s: float
     ) -> Loss | None:
-        """Return the loss of the last complete window, None if it is below the limit.
+        """Return the loss of the last complete window, or None if the loss is below the limit.
 
         Args:
-            received: images so far, by the cameras that are used.
-            sets: formed so far.
-            too_wide: sets so far that did not fit into ``sync_slop_s``.
-            cycle_s: trigger cycle, seconds, without small changes.
+            received: number of images so far, by name of the used camera.
+            sets: number of image sets formed so far.
+            too_wide: number of image sets so far that did not fit into ``sync_slop_s``.
+            cycle_s: trigger cycle, seconds. Small changes must be removed from it.
         """
         now = time.monotonic()
         has_new_cycle, self._cycle_s = cycle_s != self._cycle_s, cycle_s

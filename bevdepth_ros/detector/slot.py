@@ -13,12 +13,12 @@ from bevdepth_ros.signals import interruptible
 
 Item = TypeVar('Item')
 STOP_TIMEOUT_S = 6.0
-"""Longest wait for the item in progress, seconds. A full-size network takes several seconds on two
-CPU cores."""
+"""Longest wait until the item in progress is processed, seconds. A full-size network takes several
+seconds on two CPU cores."""
 
 
 class LatestSlot(Generic[Item]):
-    """Passes items from one thread to another, keeping only the newest."""
+    """Passes items from one thread to another. It stores only the newest item."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -41,7 +41,7 @@ class LatestSlot(Generic[Item]):
             return item
 
     def close(self, discard: bool = False) -> None:
-        """Close the slot; an item in it can still be taken unless ``discard`` is set."""
+        """Close the slot. A stored item can still be taken, unless ``discard`` is True."""
         with self._condition:
             self._closed = True
             if discard:
@@ -50,14 +50,15 @@ class LatestSlot(Generic[Item]):
 
 
 class SlotThread(Generic[Item]):
-    """A thread that processes the items of a slot."""
+    """A thread that processes the items of its own ``LatestSlot``."""
 
     def __init__(self, name: str, work: Callable[[Iterator[Item]], None]) -> None:
         """Start the thread.
 
         Args:
             name: name of the thread.
-            work: receives an iterator of the items; it ends when the thread is stopped.
+            work: function that processes all items. It receives an iterator of the items, which
+                ends when ``stop`` is called.
         """
         self._slot: LatestSlot[Item] = LatestSlot()
         self._thread = threading.Thread(
@@ -66,11 +67,11 @@ class SlotThread(Generic[Item]):
         self._thread.start()
 
     def put(self, item: Item) -> bool:
-        """Pass an item; return True if it replaced an item that still waited.
+        """Pass an item to the thread; return True if it replaced an item that was still waiting.
 
         ``time.sleep(0)`` releases the interpreter, so that the thread begins within 0.05 ms.
-        Otherwise it would wait until the calling thread blocks, or for the switch interval, which
-        took 0.25 ms.
+        Otherwise the thread would wait until the calling thread blocks or its switch interval
+        ends, which took 0.25 ms.
         """
         replaced = self._slot.put(item)
         time.sleep(0)
@@ -80,13 +81,13 @@ class SlotThread(Generic[Item]):
         """End the thread; if it does not end in time, it continues in the background.
 
         Args:
-            discard: drop the item that still waits.
-            timeout_s: longest wait for the item in progress, seconds; a signal ends the wait.
+            discard: if True, the item that is still waiting is dropped.
+            timeout_s: longest wait for the end of the thread, seconds; a signal ends the wait.
         """
         self._slot.close(discard)
         with interruptible():
             self._thread.join(timeout_s)
 
     def is_alive(self) -> bool:
-        """Return True if the thread still works on an item."""
+        """Return True if the thread has not ended, because it still processes an item."""
         return self._thread.is_alive()

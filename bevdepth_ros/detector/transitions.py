@@ -7,8 +7,8 @@ from rclpy.lifecycle import LifecycleNode
 
 
 def respond_to_every_transition_request(node: LifecycleNode) -> None:
-    """Respond to invalid requests with failure. rclpy raises an exception and sends no response,
-    so that the client would wait forever.
+    """Make ``node`` respond with a failure to requests for invalid transitions. Without this
+    change, rclpy raises an exception and sends no response, so that the client waits forever.
     """
     (service,) = (
         service for service in node.services if service.srv_name.endswith('/change_state')
@@ -25,8 +25,9 @@ def respond_to_every_transition_request(node: LifecycleNode) -> None:
             reason = str(error).partition('\n')[0]
             node.get_logger().warning(f'transition {name} is invalid: {reason}')
         except KeyboardInterrupt:
-            # SIGINT arrived during the transition, for example while it loads weights. The process
-            # ends after this response. If the exception went on, rclpy would log a fatal error.
+            # SIGINT arrived during the transition, for example while weights were being loaded.
+            # The process ends after this response. If the exception left this function, rclpy
+            # would log a fatal error.
             pass
         response.success = False
         return response

@@ -10,7 +10,7 @@ from rclpy.node import Node
 
 try:
     import diagnostic_updater
-except ImportError:  # the pip-only Humble has none
+except ImportError:  # the pip-only Humble does not contain this package
     diagnostic_updater = None
 
 PERIOD = 'diagnostic_updater.period'
@@ -46,15 +46,15 @@ class MinimalUpdater:
 def make_updater(node: Node) -> Any:
     """Return an updater of ``node`` that publishes on ``force_update`` only.
 
-    The node calls ``force_update``, because the timer of the updater would stop with a simulated
-    clock, and changes would wait for its period. Status names begin with the full name of the
-    node, and the hardware id is this name without the slash. diagnostic_aggregator can therefore
-    distinguish several vehicles.
+    The node calls ``force_update`` itself. The timer of the updater would stop with the simulated
+    clock, and a changed problem would be published only after the period of this timer. Status
+    names begin with the full name of the node, and the hardware id is this name without the first
+    slash. diagnostic_aggregator can therefore distinguish several vehicles.
     """
     if diagnostic_updater is None:
         updater: Any = MinimalUpdater(node)
     else:
-        if node.has_parameter(PERIOD):  # declared from an override; the updater declares it again
+        if node.has_parameter(PERIOD):  # otherwise the updater could not declare this parameter
             node.undeclare_parameter(PERIOD)
         updater = diagnostic_updater.Updater(node)
         updater.timer.cancel()

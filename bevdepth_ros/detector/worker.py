@@ -25,10 +25,10 @@ from bevdepth_ros.rig.synchronizer import ImageSet
 from bevdepth_ros.rig.transforms import TransformMissingError
 
 STALL_S = 10.0
-"""A detection that takes longer is reported. A full-size network takes several seconds on two CPU
-cores."""
+"""A detection that takes longer than this, in seconds, is reported. A full-size network takes
+several seconds on two CPU cores."""
 FEW_WITHOUT_PAST = 10
-"""Missing velocities are reported after this many results in a row without a past frame."""
+"""Missing velocities are reported after this number of results in a row without a past frame."""
 _DEVICE_WORDS = ('CUDA', 'cuDNN', 'CUBLAS', 'cublas', 'allocate memory')
 
 
@@ -58,12 +58,13 @@ class Worker:
         """Start the thread.
 
         Args:
-            detector: used only by this thread.
+            detector: the detector, which only this thread uses.
             builder: builds frames from image sets.
             settings: returns the current settings.
-            publish: receives a result; must return at once.
+            publish: called with each result; must return at once.
             monitor: receives the outcome of every image set.
-            on_device_failure: receives a sentence when the device has failed and the thread ends.
+            on_device_failure: called with a message when the thread ends because the device
+                failed.
         """
         self._detector, self._builder, self._settings = detector, builder, settings
         self._publish, self._monitor, self._on_device_failure = publish, monitor, on_device_failure
@@ -75,14 +76,14 @@ class Worker:
         self._thread: SlotThread[ImageSet] = SlotThread('detection', self._run)
 
     def put(self, images: ImageSet) -> None:
-        """Pass an image set; it replaces a set that still waits."""
+        """Pass an image set to the thread. It replaces a set that is still waiting."""
         self._monitor.set_arrived(images.spread_s)
         if self._thread.put(images):
             self._monitor.set_dropped('replaced')
 
     def check(self) -> None:
-        """Report a detection that takes too long; called by the executor's thread, because this
-        thread may hang.
+        """Report a detection that takes too long. The executor's thread calls this method, because
+        the detection thread may hang.
         """
         since = self._busy_since
         busy_s = 0.0 if since is None else time.monotonic() - since
@@ -97,8 +98,8 @@ class Worker:
             self._monitor.solved('stalled')
 
     def stop(self, discard: bool, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """End the thread as ``SlotThread.stop`` does. The image set in progress has no result if
-        ``discard`` is set or the thread does not end in time.
+        """End the thread; see ``SlotThread.stop`` for the arguments. The result of the image set
+        in progress is not published if ``discard`` is True or the thread does not end in time.
         """
         if discard:
             self._stopping.set()
@@ -144,7 +145,7 @@ class Worker:
         try:
             if built.frame is not None:
                 self._detect_in(built.frame, built, images.received, started)
-        finally:  # after the publication, which must not wait for reports
+        finally:  # last, because the publication must not wait for the reports
             self._report_cameras(images, built)
 
     def _detect_in(self, frame: Frame, built: BuiltFrame, received: float, started: float) -> None:
@@ -157,7 +158,7 @@ class Worker:
         height_m = settings.base_frame_height_m
         ready = time.monotonic()
         detections = detections_in_base(self._detect(frame_on_ground(frame, height_m)), height_m)
-        if self._stopping.is_set():  # the node is shut down without publishing this result
+        if self._stopping.is_set():  # the result must not be published; see stop()
             return
         placement = self._placement(detections.stamp_ns)
         if placement is None:
@@ -189,7 +190,9 @@ class Worker:
         )
 
     def _placement(self, stamp_ns: int) -> Placement | None:
-        """Return the frame of the outputs; drop the image set and return None if tf lacks it."""
+        """Return the tf frame of the outputs. If tf does not contain this frame, drop the image
+        set and return None.
+        """
         settings = self._settings()
         frame_id = settings.output_frame or settings.base_frame
         pose = None
@@ -206,7 +209,9 @@ class Worker:
         return Placement(frame_id, pose)
 
     def _detect(self, frame: Frame) -> Detections3D:
-        """Detect; if the device fails, free its memory, drop past frames and try once more."""
+        """Return the detections in ``frame``. If the device fails, free its memory, drop the past
+        frames and try once more.
+        """
         try:
             return self._detector(frame)
         except Exception as error:
@@ -232,8 +237,8 @@ class Worker:
             raise DeviceFailedError(sentence) from error
 
     def _drop_past_frames_after_jump(self, frame: Frame) -> None:
-        """Drop past frames when the ego pose jumps, because they would be fused at a wrong
-        place.
+        """Drop the past frames if the ego pose jumps, because their features would be fused at
+        wrong positions.
         """
         pose = None if frame.world_from_ego is None else frame.world_from_ego[0]
         jump = self._pose_check.jump(frame.stamp_ns, pose)
@@ -245,7 +250,7 @@ class Worker:
         self._monitor.report('pose_jump', 'tf', WARN, sentence)
 
     def _report_cameras(self, images: ImageSet, built: BuiltFrame) -> None:
-        """Report the outcome of each camera of the image set, and of the image set."""
+        """Report the problems of each camera of the image set, and why the set was rejected."""
         cameras = [self._settings().cameras[index] for index in images.cameras]
         for camera in cameras:
             fault = built.faults.get(camera)
@@ -320,9 +325,10 @@ class Worker:
             self._report_stereo(self._detector.baseline_m)
 
     def _report_stereo(self, baseline_m: float | None) -> None:
-        """Set values that show whether the vehicle moved enough to compare depths of two frames.
+        """Set diagnostic values that show whether the cameras moved far enough between the two
+        frames for stereo depth.
 
-        Standing still is normal, so it is not reported as a problem.
+        A vehicle that stands still is normal, so this is not reported as a problem.
         """
         if baseline_m is None:
             stereo = 'off: there is no past frame'

@@ -116,7 +116,7 @@ def test_the_report_of_a_loss_ends_when_a_camera_is_no_longer_used(
     ('b_images', 'jitter_s', 'words'),
     [
         (40, 0.0, 'were lost or arrived too late'),
-        (39, 0.0, 'b sent 39 images, others up to 50'),
+        (39, 0.0, 'b sent 39 images, other cameras up to 50'),
         (50, 0.0064, 'jitter by 0.006 s'),
         (50, float('inf'), 'were lost or arrived too late'),
     ],
