@@ -15,10 +15,10 @@ import numpy as np
 
 PACKAGE, LAUNCH_FILE = 'bevdepth_ros', 'detect.launch.py'
 DOMAINS = range(1, 101)
-"""Domain ids whose ports are outside of Linux's range of ephemeral ports."""
+"""Ids of ROS domains whose ports are outside of Linux's range of ephemeral ports."""
 DISCOVERY_PORT, DOMAIN_PORTS = 7400, 250
 PARTICIPANT_PORTS = range(10, 10 + 2 * 32, 2)
-"""Ports of a domain's first 32 participants, relative to its discovery port."""
+"""Ports of the first 32 participants of a domain, relative to the discovery port of the domain."""
 LOG_LINES_SHOWN = 15
 
 _leases: list[socket.socket] = []
@@ -41,7 +41,8 @@ def launched(arguments: list[str], log_path: Path) -> Iterator[subprocess.Popen]
     command = shutil.which('ros2')
     if command is None:
         raise LaunchError(
-            'the command ros2 was not found: use `make demo`, or source env.sh or your ROS 2 first'
+            'the command ros2 was not found: use `make demo`, or first source env.sh or the setup '
+            'file of your ROS 2'
         )
     with log_path.open('w') as log:
         process = subprocess.Popen(
@@ -57,7 +58,7 @@ def launched(arguments: list[str], log_path: Path) -> Iterator[subprocess.Popen]
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Interrupt a launch; if it does not end, kill it and its children."""
+    """Interrupt a launch. If the launch does not end, kill it and its children."""
     for number, timeout_s in ((signal.SIGINT, 15), (signal.SIGKILL, 5)):
         if process.poll() is None:
             os.killpg(process.pid, number)
@@ -74,7 +75,8 @@ def last_lines(log_path: Path) -> str:
 
 
 def isolate() -> None:
-    """Move this process and its children to an unused ROS domain that other machines cannot see.
+    """Set environment variables so that this process and its children use an unused ROS domain,
+    which is restricted to this machine.
 
     Raises:
         LaunchError: no domain is unused.
@@ -89,7 +91,8 @@ def domain_variables(domain: int, distribution: str | None = None) -> dict[str, 
 
     Args:
         domain: id of the ROS domain.
-        distribution: distribution of ROS 2; None: that of ``ROS_DISTRO``.
+        distribution: name of the ROS 2 distribution; if None, the environment variable
+            ``ROS_DISTRO`` gives the name.
     """
     is_humble = (distribution or os.environ.get('ROS_DISTRO')) == 'humble'
     localhost = (
@@ -101,9 +104,10 @@ def domain_variables(domain: int, distribution: str | None = None) -> dict[str, 
 
 
 def free_domain(candidates: Sequence[int] = DOMAINS) -> tuple[int, socket.socket]:
-    """Return a ROS domain that no process on this machine uses, and its lease.
+    """Return the id of a ROS domain that no process on this machine uses, and a lease.
 
-    No other call returns this domain until the lease is closed.
+    The lease is a socket. No other call on this machine returns this domain until the socket is
+    closed.
 
     Raises:
         LaunchError: all ``candidates`` are in use.
@@ -119,8 +123,8 @@ def free_domain(candidates: Sequence[int] = DOMAINS) -> tuple[int, socket.socket
 
 
 def _lease(domain: int) -> socket.socket | None:
-    """Bind an abstract Unix socket as a lock for ``domain``; None if it is taken, or if a
-    participant uses a port of the domain.
+    """Reserve ``domain`` by binding an abstract Unix socket, and return this socket. Return None
+    if the domain is already reserved, or if a participant uses a port of the domain.
     """
     lease = socket.socket(socket.AF_UNIX)
     try:

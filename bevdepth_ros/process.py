@@ -22,26 +22,30 @@ from rclpy.task import Future
 from bevdepth_ros.signals import interruptible, signals
 
 SPIN_S = 0.2
-"""Longest time until a spinning process handles a signal."""
+"""Longest time, in seconds, until a spinning process handles a signal."""
 PAUSE_S = 0.01
-"""Pause after an exception, so that an exception that repeats does not use a whole CPU core."""
+"""Pause after an exception, in seconds. It prevents that repeated exceptions use a whole CPU core.
+"""
 LOG_PERIOD_S = 10.0
 SWITCH_S = 0.0005
 """Switch interval of the Python interpreter. Python's default of 5 ms could delay each image set
 by 5 ms at every hand-over between the receiving, detecting and publishing threads."""
 
 NAME_FORMATS = {
-    'node': 'the name of a node consists of letters, digits and _, and begins with no digit',
-    'ns': 'a namespace begins with / and consists of letters, digits, _ and /; after each / '
-    'follows no digit and no second /',
+    'node': 'the name of a node consists of letters, digits and _, and must not begin with a '
+    'digit',
+    'ns': 'a namespace begins with / and consists of letters, digits, _ and /; a / must not be '
+    'followed by a digit or by another /',
 }
 _NAME_RULE = re.compile(r"remap rule: '.*?(__(node|ns):=.*)'\. Error")
 
 
 def split_arguments(words: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return the arguments of the program, and those of ROS: ``--ros-args`` up to ``--``.
+    """Split a command line into the arguments of the program and the arguments of ROS.
 
-    rclpy takes words such as ``/old:=/new`` for its own, even those before ``--ros-args``.
+    The arguments of ROS are the words from ``--ros-args`` up to ``--`` or to the end. The program
+    must pass only these words to rclpy, because rclpy interprets a word such as ``/old:=/new`` as
+    a remapping even if it is before ``--ros-args``.
     """
     parts: tuple[list[str], list[str]] = [], []
     is_ros = False
@@ -61,7 +65,7 @@ def ros_process(arguments: Sequence[str] | None = None) -> Iterator[None]:
     the process with a message.
 
     Args:
-        arguments: arguments of ROS; None: all of the command line.
+        arguments: arguments of ROS; if None, the whole command line of the process.
     """
     signals.note()
     sys.setswitchinterval(SWITCH_S)
@@ -80,18 +84,19 @@ def ros_process(arguments: Sequence[str] | None = None) -> Iterator[None]:
 def end_process() -> NoReturn:
     """End the process at once, after its nodes were destroyed and its files were closed.
 
-    A normal exit waits for threads that work and unloads torch, which takes many seconds on a busy
-    machine, so that launch would kill the process.
+    A normal exit waits for the running threads and unloads torch. On a busy machine, this takes
+    many seconds, so that launch would kill the process.
     """
-    gc.collect()  # destroys nodes in reference cycles: others would list them for 20 s
+    # Nodes in reference cycles must be destroyed. Otherwise, other nodes would list them for 20 s.
+    gc.collect()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
 def _reason(error: Exception) -> str:
-    """Return the first part of rcl's message, without the names of source files, and the
-    remedy.
+    """Return the reason of an error of rcl and its remedy. The reason is the first part of rcl's
+    message, without the names of source files.
     """
     reason = str(error).split(', at /')[0].strip()
     if name := _NAME_RULE.search(reason):
@@ -102,7 +107,9 @@ def _reason(error: Exception) -> str:
 
 
 def start_problem(error: Exception) -> str:
-    """Return why a node cannot be created, with the remedy where rclpy does not name the cause."""
+    """Return why a node cannot be created. If the message of rclpy does not name the cause, return
+    the cause and the remedy instead of the message.
+    """
     if 'NOT_SET' in str(error):
         return (
             'a parameter has an empty list or no value, which rclpy rejects: write [""], or leave '
@@ -115,16 +122,18 @@ def spin_until_signal(node: Node, on_error: Callable[[Exception], None] | None =
     """Execute the callbacks of ``node`` until SIGINT or SIGTERM.
 
     Args:
-        node: continues after an exception in a callback. rclpy's own callbacks raise for some
-            messages, such as a /clock before 1970.
-        on_error: receives the exception; None logs it.
+        node: the node, which continues after an exception in a callback. Callbacks of rclpy itself
+            raise exceptions for some messages, such as a time before 1970 on /clock.
+        on_error: called with the exception; if None, the exception is logged.
     """
     executor = make_executor()
     executor.add_node(node)
-    # A timeout would not do: while messages arrive faster than they are handled, none is checked.
+    # A timeout of the executor would not be sufficient: while messages arrive faster than they are
+    # handled, the executor does not check its timeout.
     ended = Future()
     signals.on_signal = partial(ended.set_result, None)
-    # Python calls the handler of a signal only between its own instructions: the timer runs some.
+    # Python calls a signal handler only between two Python instructions. While no messages arrive,
+    # only this timer executes Python instructions.
     node.create_timer(SPIN_S, lambda: None, clock=Clock(clock_type=ClockType.STEADY_TIME))
     try:
         while not signals.received and node.context.ok():
@@ -143,8 +152,8 @@ def make_executor() -> Executor:
     """Return an executor that runs callbacks in the thread that spins it.
 
     rclpy's EventsExecutor receives a camera image in a third of the time and with a quarter of the
-    processor time of SingleThreadedExecutor, which builds a set of all entities to wait for after
-    every callback. Humble does not have it.
+    processor time of SingleThreadedExecutor, which builds a wait set of all entities after every
+    callback. Humble does not have EventsExecutor.
     """
     try:
         from rclpy.experimental import EventsExecutor

@@ -1,6 +1,7 @@
-"""The programs that a launch starts beside the detector.
+"""The programs that a launch starts in addition to the detector.
 
-Their imports take seconds, in which Ctrl-C would print a traceback.
+The imports of these programs take seconds. While they run, Ctrl-C ends the process without a
+traceback.
 """
 
 from __future__ import annotations

@@ -12,9 +12,11 @@ from bevdepth_core.types import Boxes3D
 from bevdepth_core.visualization import GroundTruth
 
 MAX_GAP_NS = 1_100_000_000
-"""Annotations further apart are not interpolated; nuScenes has two per second."""
+"""Largest time between two annotations, in nanoseconds, between which boxes are interpolated.
+nuScenes has two annotations per second."""
 SAME_TIME_NS = 60_000_000
-"""Objects without an id are shown only this close to their annotation."""
+"""An object without an id is shown only if the time of the scene differs from the time of its
+annotation by at most this, in nanoseconds."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,12 @@ class Annotation:
     """Annotated boxes at one time.
 
     Attributes:
-        stamp_ns: time of the annotation.
-        boxes: in the world frame, velocity zero.
-        labels: (n,) class index.
-        ids: id of each object, the same at all times; empty for an object without id.
+        stamp_ns: time of the annotation, nanoseconds.
+        boxes: the n boxes, with velocity zero. In an ``AnnotationHistory``, they are in the world
+            frame.
+        labels: (n,) class index of each box.
+        ids: id of the object in each box. An object has the same id in all annotations. An empty
+            id means that the id is unknown.
     """
 
     stamp_ns: int
@@ -35,7 +39,9 @@ class Annotation:
 
 
 def transformed(boxes: Boxes3D, target_from_source: np.ndarray) -> Boxes3D:
-    """Return boxes in another upright frame; ``target_from_source`` is (4, 4), rigid."""
+    """Transform boxes to another frame, in which they also stay upright. ``target_from_source`` is
+    (4, 4), rigid.
+    """
     rotation, shift = target_from_source[:3, :3], target_from_source[:3, 3]
     turn = np.arctan2(rotation[1, 0], rotation[0, 0])
     return Boxes3D(
@@ -50,7 +56,7 @@ class AnnotationHistory:
     """Annotations in order of time."""
 
     def __init__(self, longest: int):
-        """Keep the newest ``longest`` annotations."""
+        """Start empty; at most the newest ``longest`` annotations are stored."""
         self._longest = longest
         self._history: list[Annotation] = []
 
@@ -58,21 +64,21 @@ class AnnotationHistory:
         return len(self._history)
 
     def add(self, annotation: Annotation) -> None:
-        """Add an annotation; it replaces one of the same time."""
+        """Add an annotation. It replaces an annotation with the same stamp."""
         self._history = [known for known in self._history if known.stamp_ns != annotation.stamp_ns]
         self._history.insert(bisect_left(self._stamps(), annotation.stamp_ns), annotation)
         del self._history[: -self._longest]
 
     def at(self, stamp_ns: int, world_from_ego: np.ndarray) -> GroundTruth | None:
-        """Return the annotated boxes at a time; None if no annotation is near.
+        """Return the annotated boxes at a time in the ego frame; None if no annotation is near.
 
-        Objects with an id are interpolated linearly between the annotations before and after, or
-        extrapolated from the last two if there is no later one. Objects without an id are returned
-        only close to their annotation.
+        Objects with an id are interpolated linearly between the annotation before and the
+        annotation after this time. If there is no later annotation, they are extrapolated from the
+        last two annotations. For objects without an id, see ``SAME_TIME_NS``.
 
         Args:
-            stamp_ns: time of the boxes.
-            world_from_ego: (4, 4) pose of the frame to return boxes in.
+            stamp_ns: time of the boxes, nanoseconds.
+            world_from_ego: (4, 4) pose of the ego frame at this time.
         """
         pair = self._pair(stamp_ns)
         if pair is None:
@@ -89,8 +95,8 @@ class AnnotationHistory:
         return [known.stamp_ns for known in self._history]
 
     def _pair(self, stamp_ns: int) -> tuple[Annotation, Annotation] | None:
-        """Return the annotations before and after a time, or the first or last two if all are on
-        one side.
+        """Return the annotation before and the annotation after a time. If all annotations are
+        later or all are earlier, return the two annotations that are nearest in time.
         """
         if not self._history:
             return None
@@ -101,7 +107,9 @@ class AnnotationHistory:
 def _at(
     nearest: Annotation, pair: tuple[Annotation, Annotation], stamp_ns: int
 ) -> tuple[Boxes3D, np.ndarray]:
-    """Return the boxes of ``nearest`` at another time, and which of them are valid there."""
+    """Move the boxes of ``nearest`` to the time ``stamp_ns``. Return them with a mask that is True
+    for the boxes that are valid at this time.
+    """
     other = pair[0] if nearest is pair[1] else pair[1]
     span_s = (other.stamp_ns - nearest.stamp_ns) * 1e-9
     rows = {name: row for row, name in enumerate(other.ids) if name}

@@ -29,9 +29,9 @@ CAMERA_PARAMETERS = (
 can use one params_file."""
 TF_BUFFER_S = 30.0
 QUEUE_SIZE = 30
-"""Images per camera that DDS queues while an image is rendered."""
+"""Number of images per camera that DDS queues while an image is rendered."""
 DETECTIONS_TIMEOUT_S = 5.0
-"""If no detections arrive for this time, images are rendered without them."""
+"""If no detections arrive for this time, in seconds, images are rendered without detections."""
 LOG_PERIOD_S = 10.0
 
 _IMAGES = QoSProfile(depth=QUEUE_SIZE, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -45,7 +45,7 @@ class SceneListener:
         """Declare the parameters and subscribe.
 
         Args:
-            node: its executor receives the messages.
+            node: node whose executor receives the messages.
             panel_width: see ``SceneStore``.
 
         Raises:
@@ -86,11 +86,12 @@ class SceneListener:
         self._subscribe(Detection3DArray, annotations, 10, self.store.add_annotations)
 
     def next_scene(self) -> Scene | None:
-        """Return the newest scene, None if it is not newer than the last one that was returned.
+        """Return the newest scene, or None if it is not newer than the last scene that was
+        returned.
 
-        The newest scene is that of the newest detections, or of the newest images if no
-        detections arrived for ``DETECTIONS_TIMEOUT_S``. While the images of the newest detections
-        are not received, the result is None.
+        The newest scene has the stamp of the newest detections. If no detections arrived for
+        ``DETECTIONS_TIMEOUT_S``, it has the stamp of the newest images. Until the images of the
+        newest detections have arrived, the result is None.
         """
         with_detections = time.monotonic() - self.store.detections_arrived <= DETECTIONS_TIMEOUT_S
         stamp_ns = (
@@ -99,7 +100,8 @@ class SceneListener:
         if stamp_ns is None:
             return None
         wanted = (self.store.recording, with_detections, stamp_ns)
-        # Stamps may go back if tf of older detections arrives later, or in another recording.
+        # Within a recording, older detections whose tf arrived late must not be shown. In another
+        # recording, stamps may be older.
         if self._shown is not None and wanted[:2] == self._shown[:2] and wanted <= self._shown:
             return None
         scene = self.store.scene(stamp_ns)
@@ -108,7 +110,7 @@ class SceneListener:
         return scene
 
     def call_at(self, rate_hz: float, work: Callable[[], None], purpose: str) -> None:
-        """Call ``work`` at this rate and log its exceptions, which would end the node."""
+        """Call ``work`` at this rate and log its exceptions, because they would end the node."""
 
         def tick() -> None:
             try:

@@ -21,15 +21,15 @@ def declare(
     low: float | None = None,
     high: float | None = None,
 ) -> Any:
-    """Declare a parameter that is fixed at the start, and return its value.
+    """Declare a parameter that cannot change after the start of the node, and return its value.
 
     Args:
-        node: its owner.
-        name: its name.
+        node: node that the parameter belongs to.
+        name: name of the parameter.
         default: default value, which also defines the type.
         description: text for users.
-        low: minimum of a number, None: any.
-        high: maximum of a number.
+        low: smallest allowed value of a number; None if there are no limits.
+        high: largest allowed value of a number.
 
     Raises:
         InvalidParameterTypeException: the given value has another type.
@@ -44,7 +44,9 @@ def declare(
 
 
 def run(make_node: Callable[[], Node], name: str) -> NoReturn:
-    """Run a node until a signal, then exit; exit with a message if a parameter is invalid."""
+    """Run a node until SIGINT or SIGTERM, then end the process. If a parameter is invalid, exit
+    with a message.
+    """
     with ros_process():
         _run(make_node, name)
     end_process()

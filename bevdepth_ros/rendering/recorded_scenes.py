@@ -1,5 +1,5 @@
-"""Yields the scenes of a rosbag2 in order: with recorded detections, with those of a detector that
-runs at the same time, or without detections.
+"""Yields the scenes of a rosbag2 in order of time. They contain the recorded detections, the
+detections of a detector that processes the recorded images, or no detections.
 """
 
 from __future__ import annotations
@@ -33,16 +33,18 @@ from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 ANNOTATIONS_TOPIC = '/annotations'
 SECOND_BEFORE_NS = 1_000_000_000
 SILENT_NS = 3_000_000_000
-"""Image sets are formed without a camera that has had no image for this time."""
+"""Image sets are formed without a camera that has had no image for this time, in nanoseconds."""
 DECODE_TIMEOUT_S = 60.0
-"""Longest time to decode the images of a set; long, because no image of a recording may be
-lost."""
+"""Longest time to decode the images of a set, in seconds. It is long, because no image of a
+recording may be lost."""
 MAX_DURATION_S = 1e9
 
 
 @dataclass(frozen=True)
 class _Moment:
-    """Time of a scene, and the frame that the detector used, so images are decoded once."""
+    """Time of a scene. If a detector runs, ``frame`` is the frame that it used. The scene uses the
+    same frame, so that images are decoded only once.
+    """
 
     stamp_ns: int
     frame: Frame | None = None
@@ -50,11 +52,11 @@ class _Moment:
 
 
 class RecordedScenes:
-    """One bag; a context manager.
+    """The scenes of one bag; use it as a context manager.
 
     Attributes:
-        has_detections: whether objects of the detector were recorded.
-        start_ns, end_ns: log times of its first and of its last message.
+        has_detections: True if objects of the detector were recorded.
+        start_ns, end_ns: log times of the first and of the last message of the bag, nanoseconds.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class RecordedScenes:
             settings: cameras and frames.
             detector_name: name of the node whose objects were recorded.
             panel_width: see ``SceneStore``.
-            detections_bag: folder or file of another rosbag2 that holds the objects.
+            detections_bag: folder or file of another rosbag2 that contains the recorded objects.
         """
         self._bag, self._detections_bag = Bag(path, _report), detections_bag
         self._settings = replace(settings, decode_timeout_s=DECODE_TIMEOUT_S)
@@ -149,11 +151,12 @@ class RecordedScenes:
         bag contains no results.
 
         Args:
-            start_s: part of the bag to skip, seconds; a detector also processes the last second of
-                it, to have a past frame.
-            duration_s: length of the part to use, seconds.
-            detector: detects in the images; None uses recorded detections.
-            with_depth: also return the depth of this detector.
+            start_s: number of seconds to skip at the beginning of the bag. A detector also
+                processes the last of these seconds, so that the first scene has a past frame.
+            duration_s: length of the part of the bag to use, seconds.
+            detector: the detector that processes the images; if None, the recorded detections are
+                used.
+            with_depth: if True, the scenes contain the depth that ``detector`` predicts.
         """
         begin_ns = self._bag.start_ns + round(start_s * 1e9)
         end_ns = begin_ns + round(min(duration_s, MAX_DURATION_S) * 1e9)
@@ -187,7 +190,9 @@ class RecordedScenes:
     def _matcher(
         self, detector: Detector | None, with_depth: bool, waiting: deque[_Moment]
     ) -> ImageSetSynchronizer:
-        """Return a synchronizer that detects in each image set and adds it to ``waiting``."""
+        """Return a synchronizer that appends a moment to ``waiting`` for each image set. If there
+        is a ``detector``, it first detects the objects in the image set.
+        """
         builder = FrameBuilder(lambda: self._settings, self._transforms)
         for camera, info in self._store.infos.items():
             builder.take_info(camera, info)
@@ -232,7 +237,9 @@ class RecordedScenes:
 
 
 def _silent(synchronizer: ImageSetSynchronizer, now_ns: int) -> list[int]:
-    """Return the cameras without an image in the last ``SILENT_NS`` before ``now_ns``."""
+    """Return the indices of the cameras that sent no image in the last ``SILENT_NS`` nanoseconds
+    before ``now_ns``.
+    """
     return [
         index
         for index, camera in enumerate(synchronizer.cameras)
@@ -243,7 +250,7 @@ def _silent(synchronizer: ImageSetSynchronizer, now_ns: int) -> list[int]:
 def _messages(
     bag: Bag, topics: set[str], start_ns: int = 0, stop_ns: int = LATEST_NS
 ) -> Iterator[tuple[str, Any]]:
-    """Yield topic and deserialized message."""
+    """Yield the topic and the deserialized message of each message on ``topics``."""
     for topic, _, data in bag.messages(topics, start_ns, stop_ns):
         yield topic, deserialize_message(data, message_class(bag.topics[topic].message_type))
 

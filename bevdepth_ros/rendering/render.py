@@ -35,9 +35,11 @@ from bevdepth_ros.rendering.video import ImageWriter
 from bevdepth_ros.rig.settings import RigSettings
 
 FINEST_WIDTH = 1440
-"""Narrower images are rendered at this width and resized, which keeps lines and text sharp."""
+"""If the output is narrower than this, in pixels, images are rendered at this width and then
+resized, so that lines and text stay sharp."""
 LOG_INTERVAL_S = 10.0
-"""Interval of the progress in a log file, seconds."""
+"""If the output is a log file instead of a terminal, the progress is printed at this interval, in
+seconds."""
 
 
 class RenderError(Exception):
@@ -99,19 +101,25 @@ def render(options: argparse.Namespace) -> int:
 
 
 def _absent(topics: list[str]) -> str:
-    """Return a clause about topics that the bag does not have; empty if it has all of them."""
+    """Return a clause that names ``topics``, which the bag does not contain; empty if ``topics``
+    is empty.
+    """
     if not topics:
         return ''
     return f'; the bag has no {", ".join(topics)} (--camera-preset selects other names)'
 
 
 def settings(preset: str, detector: str = '/bevdepth_detector') -> RigSettings:
-    """Return the settings of a camera preset, given by name or path; empty: the defaults.
+    """Return the settings in a camera preset.
 
-    Topics without a leading slash are resolved in the namespace of the node ``detector``.
+    Args:
+        preset: name of a preset, or path of a parameter file; if empty, the default settings are
+            returned.
+        detector: full name of the detector. Topics without a leading slash are resolved in its
+            namespace.
 
     Raises:
-        RenderError: there is no such preset, or the node would reject the file.
+        RenderError: the preset does not exist, or the detector would reject the file.
     """
     if not preset:
         return RigSettings()
@@ -149,7 +157,9 @@ def _detector(options: argparse.Namespace) -> Detector | None:
 
 
 def _thinned(scenes: Iterable[Scene], fps: float | None) -> Iterator[Scene]:
-    """Skip scenes so that at most ``fps`` per second remain; None keeps all."""
+    """Skip scenes so that at most ``fps`` scenes per second of the recording remain. If ``fps`` is
+    None, keep all scenes.
+    """
     due_ns = 0
     for scene in scenes:
         if fps is None or scene.stamp_ns >= due_ns:
@@ -160,7 +170,7 @@ def _thinned(scenes: Iterable[Scene], fps: float | None) -> Iterator[Scene]:
 def _with_progress(
     scenes: Iterable[Scene], recording: RecordedScenes, options: argparse.Namespace
 ) -> Iterator[Scene]:
-    """Yield the scenes; show the rendered part of the recording and the remaining time."""
+    """Yield the scenes, and print the rendered part of the recording and the remaining time."""
     begin_s = recording.start_ns * 1e-9 + options.start
     seconds = min(options.duration, max(0.0, recording.end_ns * 1e-9 - begin_s))
     text = '{desc}: {percentage:3.0f}%|{bar}| {n:.1f} of {total:.1f} s [{elapsed}<{remaining}]'
@@ -221,7 +231,10 @@ def _add_recording_options(parser: argparse.ArgumentParser) -> None:
     add('--bag', type=Path, required=True, help='folder or file of a rosbag2')
     text = '.mp4, .gif, one .png, or a folder for numbered PNG files'
     add('--out', type=Path, required=True, help=text)
-    text = 'camera preset or file, as camera_preset:= of the launch file; namespace of --detector'
+    text = (
+        'camera preset, as for camera_preset:= of the launch file; its relative topics are in the '
+        'namespace of --detector'
+    )
     add('--camera-preset', default='', help=text)
 
 
@@ -231,7 +244,7 @@ def _add_detection_options(group: argparse._ArgumentGroup) -> None:
     add('--checkpoint', type=Path, help=text)
     text = 'another rosbag2 with the detections, as `record:=` of the launch file writes it'
     add('--detections', type=Path, help=text)
-    text = 'node whose recorded detections are rendered'
+    text = 'name of the node whose recorded detections are rendered (default %(default)s)'
     add('--detector', default='/bevdepth_detector', help=text)
     text = 'device of the detector, with --checkpoint: cpu, cuda, cuda:<n> or auto (default auto)'
     add('--device', default='auto', help=text)
@@ -263,7 +276,7 @@ def _add_image_options(group: argparse._ArgumentGroup) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Render. On an error, exit with a message; after an interrupt, exit with status 130."""
+    """Run the command. On an error, exit with a message; after an interrupt, with status 130."""
     options = _options(argv)
     try:
         count = render(options)

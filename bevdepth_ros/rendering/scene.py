@@ -1,6 +1,6 @@
 """Combines images, detections and annotations of one time into a ``Scene`` that can be rendered.
 
-Used with live topics and with recordings; this module creates no node.
+This module is used for live topics and for recordings. It creates no node.
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ from bevdepth_ros.rig.synchronizer import ImageSet
 from bevdepth_ros.rig.transforms import TransformMissingError, Transforms
 
 IMAGES_KEPT = {'compressed': 64, 'raw': 8}
-"""Images per camera that are stored until their detections arrive: 5 s of JPEG images at 12 Hz;
-fewer raw images, because they are large."""
+"""Number of images per camera that are stored until their detections arrive, by
+``image_transport``. 64 JPEG images are 5 s at 12 Hz. Fewer raw images are stored, because they are
+large."""
 SAME_SET_NS = 60_000_000
-"""An image belongs to detections if their stamps differ by at most this. The exposures of an image
-set spread over 43 ms, and image sets are 83 ms apart."""
+"""An image belongs to detections if the two stamps differ by at most this, in nanoseconds. In
+nuScenes, the images of a set are exposed within 43 ms, and image sets are 83 ms apart."""
 POSE_CLAMP_S = 0.2
-"""Largest time between an image and the ego pose that is used for it."""
+"""Largest time, in seconds, between an image and the ego pose that is used for it."""
 TF_TIMEOUT_NS = 400_000_000
-"""Results and annotations do not wait for tf if they are older than the newest message by more
-than this."""
+"""Detections and annotations wait for tf only until there are detections or images that are newer
+by more than this, in nanoseconds."""
 ANNOTATIONS_KEPT = 4096
 SHOWN_SCORE = 0.35
-"""Default of the lowest score that is rendered; lower ones are mostly duplicates of other
-boxes."""
+"""Default of the lowest score of a rendered box. Boxes with a lower score are mostly duplicates of
+other boxes."""
 
 _WITHOUT_WAITING = threading.Event()
 _WITHOUT_WAITING.set()
-"""A set event: it ends each wait of the frame builder at once."""
+"""An event that is always set. With it, the frame builder does not wait for missing data."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ class Scene:
         frame: undistorted images, perhaps at a reduced size, with the calibration of that size.
         detections: detections of these images; None if there are none.
         ground_truth: annotated boxes in the detections' frame, None if unknown.
-        latency_s: from the arrival of the last image to that of the detections, seconds; None if
-            unknown.
-        depth: the network's depth in these images, None if unknown.
+        latency_s: time from the arrival of the last image to the arrival of the detections,
+            seconds; None if unknown.
+        depth: depth that the network predicted for these images; None if unknown.
     """
 
     frame: Frame
@@ -83,13 +84,14 @@ class _Arrival:
 
 
 class SceneStore:
-    """Stores recent messages and combines them to scenes; for one thread.
+    """Stores recent messages and combines them to scenes. Only one thread may use it.
 
     Attributes:
         infos: the newest CameraInfo of each camera.
-        recording: number of the recording that the images belong to; the first is 0.
-        detections_arrived: time.monotonic() of the last arrival of detections; -inf before the
-            first.
+        recording: number of the recording that the images belong to. The first recording has the
+            number 0.
+        detections_arrived: time.monotonic() at the last arrival of detections; -inf if none have
+            arrived.
     """
 
     def __init__(self, settings: RigSettings, transforms: Transforms, panel_width: int):
@@ -97,9 +99,9 @@ class SceneStore:
 
         Args:
             settings: cameras and frames.
-            transforms: where extrinsics and ego poses are looked up.
-            panel_width: images may be decoded at a half, a quarter or an eighth of their size, but
-                not narrower than this, pixels.
+            transforms: looks up extrinsics and ego poses.
+            panel_width: smallest width of decoded images, pixels. Wider images may be decoded at a
+                half, a quarter or an eighth of their size.
 
         Raises:
             ValueError: a calibration file is invalid.
@@ -129,8 +131,8 @@ class SceneStore:
         self._unplaced: deque[tuple[str, Annotation]] = deque(maxlen=ANNOTATIONS_KEPT)
 
     def add_image(self, camera: str, message: CompressedImage | Image) -> None:
-        """Add an image. A late image is dropped; an image that is much older than the last one
-        starts a new recording.
+        """Add an image. An image that is older than the last image of its camera is dropped. If it
+        is older by more than ``LATE_NS``, it starts a new recording instead.
         """
         arrival = _Arrival(stamp_ns(message), message, time.monotonic())
         images = self._images[camera]
@@ -142,8 +144,8 @@ class SceneStore:
         self._images[camera].append(arrival)
 
     def _start_new_recording(self, stamp_ns: int) -> None:
-        """Drop the data of the last recording; keep annotations and tf of the new one, which may
-        have arrived before its first image.
+        """Drop the data of the last recording. Annotations of the new recording, which may have
+        arrived before its first image, are kept.
         """
         new = [
             (frame, annotation)
@@ -168,15 +170,15 @@ class SceneStore:
         self.add_detections(detections_from_cloud(message, self._names), message.header.frame_id)
 
     def add_detections(self, detections: Detections3D, frame_id: str = '') -> None:
-        """Add detections in ``frame_id``; empty for the base frame."""
+        """Add detections in the tf frame ``frame_id``. An empty name means the base frame."""
         self.detections_arrived = time.monotonic()
         self._detections.append(
             _Arrival(detections.stamp_ns, detections, self.detections_arrived, frame_id)
         )
 
     def add_annotations(self, message: Detection3DArray) -> None:
-        """Add annotated boxes in any frame that tf links to the fixed frame; classes that nuScenes
-        does not have are dropped.
+        """Add annotated boxes in any frame that tf links to the fixed frame. Boxes of classes that
+        are not in nuScenes are dropped.
 
         Raises:
             ValueError: the message does not contain valid boxes.
@@ -194,7 +196,7 @@ class SceneStore:
 
     @property
     def detection_rate_hz(self) -> float | None:
-        """Rate of the newest results in Hz, None before the second."""
+        """Rate of the newest results in Hz; None until two results have arrived."""
         recent = [arrival.arrived for arrival in list(self._detections)[-10:]]
         return (
             (len(recent) - 1) / (recent[-1] - recent[0])
@@ -203,8 +205,9 @@ class SceneStore:
         )
 
     def newest_detections_ns(self) -> int | None:
-        """Return the stamp of the newest detections for which tf is available, or which are too
-        old to wait for tf; None before the first.
+        """Return the stamp of the newest detections for which tf is available. If tf is available
+        for none of the detections of the last ``TF_TIMEOUT_NS``, return the stamp of the newest
+        detections. Return None if there are no detections.
         """
         if not self._detections:
             return None
@@ -225,16 +228,18 @@ class SceneStore:
         )
 
     def newest_images_ns(self) -> int | None:
-        """Return a stamp at which all cameras that publish have images, None before the first."""
+        """Return the latest stamp up to which all cameras that publish have sent images; None
+        before the first image.
+        """
         newest = [images[-1].stamp_ns for images in self._images.values() if images]
         return min(newest) if newest else None
 
     def scene(self, stamp_ns: int, frame: Frame | None = None) -> Scene | None:
-        """Return the scene at ``stamp_ns``; None if no image of it can be used.
+        """Return the scene at ``stamp_ns``, or None if no image near this stamp can be used.
 
         Args:
             stamp_ns: stamp of the detections, or of the images if there are no detections.
-            frame: frame that the detector used; None builds it from messages.
+            frame: frame that the detector used; if None, a frame is built from the stored images.
         """
         arrivals = {
             index: image
@@ -256,7 +261,9 @@ class SceneStore:
         )
 
     def _in_base(self, arrival: _Arrival) -> Detections3D | None:
-        """Return detections in the base frame; None if tf does not link their frame to it."""
+        """Transform detections to the base frame; return None if tf does not link their frame to
+        the base frame.
+        """
         detections, base = arrival.message, self._settings.base_frame
         if arrival.frame_id in ('', base):
             return detections
@@ -269,8 +276,8 @@ class SceneStore:
         return replace(detections, boxes=transformed(detections.boxes, pose))
 
     def _frame(self, arrivals: dict[int, _Arrival]) -> Frame | None:
-        """Return the frame of these images (index of the camera -> image); None if no image can
-        be used.
+        """Return the frame of these images, which are given by the index of their camera. Return
+        None if no image can be used.
         """
         if not arrivals:
             return None
@@ -293,8 +300,9 @@ class SceneStore:
         return self._frames.poses(stamps_ns)[0]
 
     def _place_annotations(self, now_ns: int) -> None:
-        """Transform annotations to the fixed frame when tf has their stamps. Annotations older
-        than TF_TIMEOUT_NS do not wait: they use a pose that is up to POSE_CLAMP_S away.
+        """Transform annotations to the fixed frame if tf contains the transform at their stamps.
+        For annotations older than TF_TIMEOUT_NS, a transform up to POSE_CLAMP_S away is
+        sufficient.
         """
         for _ in range(len(self._unplaced)):
             frame, annotation = self._unplaced.popleft()

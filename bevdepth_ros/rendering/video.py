@@ -15,7 +15,7 @@ from PIL import Image
 from bevdepth_core.visualization import CLASS_COLORS
 
 CONSTANT_QUALITY = '20'
-"""Quality on x264's scale; a lower value is better."""
+"""Constant rate factor of x264. A lower value means a better quality."""
 GIF_COLORS = 256
 MILLISECOND = Fraction(1, 1000)
 
@@ -23,9 +23,10 @@ MILLISECOND = Fraction(1, 1000)
 class ImageWriter:
     """Context manager that writes (height, width, 3) uint8 RGB images of one size.
 
-    ``drive.mp4`` is H.264 that browsers can play, ``drive.gif`` repeats forever, ``image.png``
-    contains the first image, and a path without suffix is a folder of PNG files. A file is written
-    under a temporary name and renamed when it is complete.
+    A path that ends in .mp4 gives an H.264 video that browsers can play, and .gif gives an
+    animation that repeats forever. With .png, only the first image is written. A path without
+    suffix is a folder for PNG files. A file is written under a temporary name and renamed when it
+    is complete.
 
     Args:
         path: file or folder to write.
@@ -82,7 +83,9 @@ class ImageWriter:
                 self._temporary.unlink()
 
     def add(self, image: np.ndarray, moment_s: float) -> None:
-        """Write an image; ``moment_s`` is its time, seconds, later than that of the last image."""
+        """Write an image. ``moment_s`` is the time of the image in seconds. It must be later than
+        the time of the last image.
+        """
         self._write(image, moment_s)
         self.count += 1
 
@@ -140,8 +143,8 @@ class ImageWriter:
 
 
 def _with_few_colors(image: Image.Image) -> Image.Image:
-    """Return ``image`` with a palette that contains the exact class colors. They cover few
-    pixels, so a usual palette would mix them.
+    """Return ``image`` with a palette that contains the exact class colors. The class colors cover
+    few pixels, so that a usual palette would only approximate them.
     """
     kept = [share for color in CLASS_COLORS.values() for share in color]
     free = GIF_COLORS - len(CLASS_COLORS)

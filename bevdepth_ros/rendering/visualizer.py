@@ -2,8 +2,8 @@
 
     ros2 run bevdepth_ros visualizer        # or visualizer:=true of the launch file
 
-Subscribes to the topics that the detector subscribes to and publishes. Renders only while an
-output topic has a subscriber.
+The node subscribes to the inputs and to the outputs of the detector. It renders only while one of
+its own output topics has a subscriber.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Visualizer(Node):
         """Declare the parameters and subscribe.
 
         Args:
-            options: as ``rclpy.node.Node`` takes them.
+            options: options of ``rclpy.node.Node``.
 
         Raises:
-            ValueError: parameters that contradict each other.
-            InvalidParameterValueException: a parameter out of range.
+            ValueError: parameters contradict each other.
+            InvalidParameterValueException: a parameter is out of range.
         """
         super().__init__(NODE_NAME, **options)
         rate = declare(
@@ -88,7 +88,7 @@ class Visualizer(Node):
 
 
 def main() -> None:
-    """Run the node until it is interrupted; does not return."""
+    """Run the node until it is interrupted. This function ends the process and does not return."""
     run(Visualizer, NODE_NAME)
 
 
