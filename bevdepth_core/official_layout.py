@@ -170,7 +170,8 @@ def official_state_dict(model: BEVDepth) -> dict[str, torch.Tensor]:
 
 
 def own_state_dict(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return official weights, which must include the ``GEOMETRY`` buffers, by their own names.
+    """Rename official weights: the result has the names of this project. ``state`` must include
+    the ``GEOMETRY`` buffers.
 
     Raises:
         ValueError: the frustum is not a grid of pixels and depths.

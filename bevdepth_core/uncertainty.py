@@ -95,8 +95,8 @@ class UncertaintyModel:
         height: standard deviation of z, meters.
         yaw: standard deviation of the heading, radians.
         velocity: standard deviation of each component of the velocity, m/s.
-        score: (classes,) score of the boxes for which the values are valid.
-        score_slope: (classes,) the values of a box are multiplied by
+        score: (classes,) reference score. For a box with this score, the values apply unchanged.
+        score_slope: (classes,) the values of other boxes are multiplied by
             exp(score_slope * (score - score of the box)).
     """
 

@@ -54,8 +54,8 @@ class Calibration:
         return cls(rig, _sizes(images), camera_vector(matrices), exact)
 
     def holds_for(self, rig: CameraRig, images: Sequence[np.ndarray | torch.Tensor]) -> bool:
-        """Return True if ``rig`` has the matrices and ``images`` have the sizes of this
-        calibration. The names of the cameras may differ.
+        """Return True if this calibration was computed for the matrices of ``rig`` and for the
+        sizes of ``images``. The names of the cameras may differ.
         """
         return self.sizes == _sizes(images) and (
             self.rig is rig

@@ -48,7 +48,11 @@ class Tracks3D:
         return replace(self, **{name: getattr(self, name)[index] for name in PER_TRACK})
 
     def as_detections(self) -> Detections3D:
-        """Return the tracks as detections with known velocities."""
+        """Return the tracks as detections.
+
+        Velocities of detections without a past frame count as unknown. Those of tracks are known,
+        so ``stamp_ns`` also takes the place of the stamp of the past frame.
+        """
         return Detections3D(
             self.boxes, self.scores, self.labels, self.class_names, self.stamp_ns, self.stamp_ns
         )

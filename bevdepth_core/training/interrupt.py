@@ -7,7 +7,8 @@ stops.
 | training | the start of training | stopping | stopping | the end of training |
 | stopping | the first signal | stops at once, unsaved | is ignored | the end of the step |
 
-A scheduler may send SIGTERM several times; it ends the process with SIGKILL if it cannot wait.
+A second SIGTERM is ignored, because some schedulers send SIGTERM several times. A scheduler that
+does not wait longer sends SIGKILL.
 """
 
 from __future__ import annotations

@@ -155,8 +155,8 @@ class Player:
         return f' of {expected} ({missing} are lost)' if whole and missing > 0 else ''
 
     def _publish_earlier_latched(self) -> None:
-        """Publish the latched messages that were recorded before the start offset, because late
-        subscribers of the original publishers received them, too.
+        """Publish the latched messages that were recorded before the start offset. During the
+        recording, a node that subscribed at the start offset received these messages, too.
         """
         latched = [name for name in self._publishers if self._bag.topics[name].latched]
         for name, stamp_ns, data in self._bag.messages(

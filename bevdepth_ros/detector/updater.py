@@ -54,7 +54,8 @@ def make_updater(node: Node) -> Any:
     if diagnostic_updater is None:
         updater: Any = MinimalUpdater(node)
     else:
-        if node.has_parameter(PERIOD):  # otherwise the updater could not declare this parameter
+        if node.has_parameter(PERIOD):
+            # The updater declares this parameter, which fails for a parameter that is declared.
             node.undeclare_parameter(PERIOD)
         updater = diagnostic_updater.Updater(node)
         updater.timer.cancel()

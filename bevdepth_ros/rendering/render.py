@@ -232,8 +232,8 @@ def _add_recording_options(parser: argparse.ArgumentParser) -> None:
     text = '.mp4, .gif, one .png, or a folder for numbered PNG files'
     add('--out', type=Path, required=True, help=text)
     text = (
-        'camera preset, as for camera_preset:= of the launch file; its relative topics are in the '
-        'namespace of --detector'
+        'camera preset, as for camera_preset:= of the launch file; relative topic names in it '
+        'start in the namespace of --detector'
     )
     add('--camera-preset', default='', help=text)
 

@@ -25,9 +25,9 @@ def pool_by_cumsum(
     The errors are larger because a cumulative sum runs over all points: the larger the sum, the
     larger its rounding error.
 
-    As in the publication, a point is a row of ``C`` numbers in the type of the features. The
-    device reports the number of points inside the grid to the host, so that this function
-    cannot be captured in a CUDA graph.
+    As in the publication, the product of depth and context is stored for every point, as ``C``
+    numbers in the data type of ``context``. The device reports the number of points inside the
+    grid to the host, so that this function cannot be captured in a CUDA graph.
     """
     nx, ny, _ = shape
     batch, channels = depth.shape[0], context.shape[2]

@@ -25,8 +25,8 @@ EVAL_LOSSES = 1e-5
 float64 runs differ by 3e-6."""
 TRAINING_LOSSES = 5e-3
 """Relative tolerance of losses with batch norms in training mode. The heatmap losses of the tasks
-deviate by up to 1.7e-3. Changes of the images that are smaller than a float32 rounding change them
-by up to 5e-4 (docs/PARITY.md). The reference contains no float64 run of this step."""
+deviate by up to 1.7e-3. If the images change by less than a rounding error of float32, these
+losses change by up to 5e-4 (docs/PARITY.md). The reference has no float64 run of this step."""
 TOLERANCE = 1e-3
 """Relative tolerance of gradients, and of the running statistics after a forward pass with batch
 norms in training mode. Models without stereo have the same tolerance."""

@@ -15,7 +15,7 @@ from tests.networks import TINY
 def report(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, lidar: str | None, needs_boxes: bool
 ) -> list[str]:
-    """Write a dataset with three frames, two cars or trucks in each, and return the messages."""
+    """Write a dataset of three frames with a car and a truck each, and return the messages."""
     root = write_own_dataset(tmp_path / 'data', lidar=lidar)
     settings = DatasetSettings(str(root), VERSION, SPLIT, str(tmp_path / 'cache'))
     with caplog.at_level(logging.INFO):
@@ -34,7 +34,7 @@ def test_classes_without_boxes_are_named_in_a_warning(tmp_path, caplog) -> None:
     )
 
 
-def test_a_missing_lidar_is_reported_and_absent_classes_are_not_if_no_boxes_are_needed(
+def test_without_needed_boxes_a_missing_lidar_is_reported_but_not_the_absent_classes(
     tmp_path, caplog
 ) -> None:
     messages = report(tmp_path, caplog, lidar=None, needs_boxes=False)

@@ -294,7 +294,7 @@ def test_the_depth_loss_of_a_stereo_network_uses_the_depth_before_the_mask() -> 
     )
 
 
-def test_the_depth_objective_trains_every_part_that_depth_depends_on_in_a_stereo_network() -> None:
+def test_in_a_stereo_network_the_depth_objective_trains_every_part_that_computes_depth() -> None:
     module = BEVDepthModule(ModelSettings(network=STEREO, pretrained='none', objective='depth'))
     batch = collate([noise_sample(0, np.random.default_rng(0))], STEREO)
     module._losses(batch)[0].total.backward()

@@ -201,9 +201,9 @@ def _annotated(key_frames: Sequence[KeyFrame]) -> np.ndarray:
 
     An actor is observed in a key frame if it has a lidar point or is visible in an image. It has
     a box from one key frame before its first observation to one key frame after its last
-    observation, also in key frames in between in which it is hidden. Without the additional key
-    frame at each end, the first and the last observed box would have no velocity. Actors farther
-    away than ``ANNOTATION_RANGE`` have no box.
+    observation, also in key frames in between in which it is hidden. With these two additional
+    boxes, even an actor that is observed in a single key frame has a velocity, which the devkit
+    computes from neighboring boxes. Actors farther away than ``ANNOTATION_RANGE`` have no box.
     """
     observed = np.array(
         [(key_frame.points > 0) | (key_frame.visible > 0) for key_frame in key_frames]

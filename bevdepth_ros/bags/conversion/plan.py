@@ -93,8 +93,8 @@ def make_plan(
     if not len(times):
         counts = ', '.join(f'{len(stamps)} on {topic}' for topic, stamps in sensors.items())
         raise ConversionError(
-            f'there is no key frame: at no stamp of {reference} does every sensor have a message '
-            f'within {slop_ns * 1e-9:g} s '
+            f'there is no key frame: for each message of {reference}, at least one other sensor '
+            f'has no message within {slop_ns * 1e-9:g} s '
             f'(messages with an ego pose: {counts}); check the clocks, or raise --slop'
         )
     key_frames = tuple(
