@@ -90,7 +90,8 @@ class StopOnInterrupt(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning's handler of SIGTERM would end the run at the end of the batch, without a
-        # checkpoint; with several processes, it would wait for all processes in the handler.
+        # checkpoint; with several processes, the handler would block until every process has
+        # reached it.
         if _is_main_thread():
             signal.signal(signal.SIGTERM, self._on_signal)
         self._training = True

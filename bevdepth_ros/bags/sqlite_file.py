@@ -82,7 +82,7 @@ class SqliteFile:
         except BaseException as error:
             self.close()
             if isinstance(error, apsw.Error):
-                raise ValueError(f'it contains no topics of a rosbag2: {error}') from error
+                raise ValueError(f'it contains no readable list of topics: {error}') from error
             raise
 
     def close(self) -> None:
