@@ -12,7 +12,7 @@ from bevdepth_ros.rig.settings import CameraSource, RigSettings
 
 
 class Calibrations:
-    """Stores the intrinsics of each camera. Another thread may pass CameraInfo."""
+    """Stores the calibration of each camera. ``take_info`` may be called by another thread."""
 
     def __init__(self, settings: RigSettings, topic_name: Callable[[str], str] = str) -> None:
         """Read the calibration files.
@@ -46,16 +46,16 @@ class Calibrations:
         return camera in self._infos
 
     def intrinsics(self, source: CameraSource, rectified: bool) -> Intrinsics:
-        """Return the intrinsics of the newest CameraInfo; they are computed once per message.
+        """Return the intrinsics of the newest CameraInfo. They are computed once per message.
 
         Raises:
-            ValueError: the camera has no CameraInfo, or it is invalid; the message is a clause
-                that follows the camera's name.
+            ValueError: the camera has no CameraInfo, or its CameraInfo is invalid; the message is
+                a clause that follows the camera's name.
         """
         info = self._infos.get(source.name)
         if info is None:
             topic = self._topic_name(source.info_topic)
-            remedy = 'publish it, or set camera_info_topics or camera_info_files'
+            remedy = 'publish CameraInfo there, or set camera_info_topics or camera_info_files'
             raise ValueError(f'has no CameraInfo: no message was received on {topic}; {remedy}')
         known = self._known.get(source.name)
         if known is None or known[0] is not info or known[1] != rectified:

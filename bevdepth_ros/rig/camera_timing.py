@@ -7,11 +7,11 @@
   modulo the trigger cycle.
 * The lateness is the arrival time minus the stamp, compared with the images of the other cameras
   in the same cycle. It is measured in seconds of stamps, so that the rate of a replay does not
-  change it. It changes with the clock and with the transport. Together with stamps that skip or
-  repeat a cycle, it shows that a clock jumped by whole cycles.
+  change it. It changes with the clock and with the transport. If stamps also skip or repeat a
+  cycle, the lateness shows that the clock jumped by whole cycles.
 * The backlog is the arrival time of an image compared with the usual arrival time of its stamp.
-  Images that waited for the executor arrive in any order of the cameras. Their lateness therefore
-  says nothing about clocks.
+  Images that waited for the executor arrive in any order of the cameras. The lateness of such
+  images therefore does not show errors of clocks.
 """
 
 from __future__ import annotations
@@ -31,32 +31,37 @@ WINDOW = 20
 RATE_WINDOW = 2 * WINDOW
 """Number of last images from which rates are measured."""
 LATE_NS = 250_000_000
-"""If an image is older than the newest image by at most this, it arrived out of order. If it is
-older, the clock went back."""
+"""If a stamp is earlier than the newest stamp of its camera by at most this, in nanoseconds, the
+image arrived out of order. If the stamp is still earlier, the clock went back."""
 CHANGE = 5
 """Number of intervals in a row that show a change of the rate."""
 OPPOSITE = 1 / 3
-"""Share of the cycle. An image that deviates by more can be too early in its cycle, or too late in
-the cycle before."""
+"""If an image deviates by more than this share of the cycle, it may be too early in its cycle or
+too late in the cycle before."""
 LONGEST_PAUSE = 6
 """Sets pause for at most this many images because a clock may have jumped. The number is smaller
 than the number of images that can wait for a set."""
 SAME = 1 / 4
-"""Share of the cycle. Two stamps of a camera that are nearer to each other belong to one cycle."""
+"""Two stamps of a camera belong to the same cycle if they are nearer to each other than this share
+of the cycle."""
 SHORTEST_JUMP = 0.6
-"""Share of the cycle. A clock jumped by a cycle only if images arrive earlier or later by more."""
+"""A clock jumped by a cycle only if images arrive earlier or later than usual by more than this
+share of the cycle."""
 STEEP = 3.0
-"""Multiple of the jitter. If deviations change by more within half a window, the clock drifts."""
+"""The clock drifts if deviations change within half a window by more than this multiple of the
+jitter."""
 CERTAIN = 1.25
-"""Multiple of the shortest jump. Arrival times surely show larger errors of a clock. Smaller
-errors can be hidden, because an image is compared only with images that have already arrived."""
+"""Arrival times surely show an error of a clock that is larger than this multiple of the shortest
+jump. They may not show a smaller error, because an image is compared only with images that have
+already arrived."""
 JUMP_IMAGES = 5
 """The lateness of this many images after a possible jump decides whether the clock jumped."""
 LONGEST_BACKLOG_S = 4.0
-"""If images arrive later or earlier than usual for this many seconds, this becomes usual."""
+"""If images arrive later or earlier than usual for this many seconds, the usual arrival times are
+measured again."""
 FASTEST = 0.1
-"""Smallest pace, in seconds of arrival per second of stamps, at which arrival times are
-compared."""
+"""Smallest pace, in seconds of arrival per second of stamps, at which arrival times are compared.
+A replay at ten times real time has this pace."""
 FASTER, SLOWER = 0.85, 1.15
 """Shares of the usual interval. Shorter and longer intervals show a change of the rate."""
 SHORT = 0.65
@@ -67,10 +72,11 @@ LOST = 1.5
 FEWEST = 4
 """Smallest number of stamps from which their jitter is measured."""
 IRREGULAR = 0.1
-"""Intervals are irregular if half of them differ by more than this share of the period."""
+"""Intervals are irregular if their 20th and 75th percentiles differ by more than this share of the
+period."""
 CANDIDATES = np.geomspace(0.85, 1.4, 48)
-"""Periods that are tried, as shares of a first estimate. If stamps jitter, this estimate is up to
-10 % too small."""
+"""Candidates for the period, as shares of a first estimate. If stamps jitter, the first estimate
+is up to 10 % too small."""
 PREFER_USUAL = 0.75
 """The usual period is kept if its agreement of phases is above this share of the best
 agreement."""
@@ -93,14 +99,15 @@ def fit_line(stamps: Sequence[int], usual_ns: float = 0.0) -> tuple[float, float
     best.
 
     Args:
-        stamps: of one camera, nanoseconds.
-        usual_ns: period to prefer if phases agree about as well, nanoseconds; 0 if unknown.
+        stamps: ascending stamps of one camera, nanoseconds.
+        usual_ns: usual period, nanoseconds; 0 if unknown. It is used if the phases agree with it
+            nearly as well as with the best candidate.
     """
     if len(stamps) < 2:
         return 0.0, math.inf
     times = np.array(stamps, np.float64) - stamps[len(stamps) // 2]
     intervals = sorted((times[1:] - times[:-1]).tolist())
-    # nuScenes uses 12 of 20 cycles: one of three intervals is one cycle, the others two cycles.
+    # nuScenes uses 12 of 20 cycles: a third of the intervals takes one cycle, the others take two.
     shortest, longest = intervals[(len(intervals) - 1) // 5], intervals[len(intervals) * 3 // 4]
     period = statistics.median([one for one in intervals if one <= LOST * shortest])
     if longest - shortest > IRREGULAR * period:
@@ -120,8 +127,9 @@ def _jitter(residuals: np.ndarray) -> float:
     count = len(residuals)
     if count < FEWEST:
         return math.inf
-    # Differences of residuals do not contain a jump of the clock, and jitter more by the root of
-    # two. A line through few stamps follows their jitter, so that the residuals are too small.
+    # A jump of the clock changes only one difference of residuals. The differences jitter more
+    # than the residuals, by a factor of the root of two. A line through few stamps follows the
+    # jitter of these stamps, so that the residuals are too small.
     changes = np.sort(abs(np.diff(residuals)))
     few = FEWEST / count - FEWEST / WINDOW
     return float(changes[(count - 1) * 9 // 10]) * (1 + few) / math.sqrt(2)
@@ -139,7 +147,7 @@ class Backlog:
         self.restart()
 
     def restart(self) -> None:
-        """Measure the usual arrival times from now on."""
+        """Forget the usual arrival times, and measure them again from now on."""
         self.pace, self.is_usual, self._count, self._scatter_s = 0.0, False, 0, 0.0
 
     def take(self, stamp: int, arrival_s: float, period_s: float) -> None:
@@ -176,7 +184,7 @@ class CameraTiming:
         newest_ns: the newest stamp, 0 before the first.
         last: for each of the last two images: stamp, arrival time in seconds, and whether the
             image arrived as usual.
-        period_ns: interval between images if none is lost; 0 while unknown.
+        period_ns: interval between images if no image is lost; 0 while unknown.
         usual_period_ns: period for which the offset was found; 0 while unknown.
         is_faster: True if the rate rose.
         is_slower: True if the rate fell, or if images are lost again and again.
@@ -184,9 +192,9 @@ class CameraTiming:
         backlog: backlog of the images of this camera.
         deviations: the last deviations.
         jitter_ns: largest jitter of about nine of ten stamps; infinite while unknown.
-        received: images so far.
-        skipped_ns: stamp of the first image that was missing when the clock last may have jumped
-            ahead; 0 if it may have jumped back.
+        received: number of images so far.
+        skipped_ns: when stamps last skipped a cycle, so that the clock may have jumped ahead, the
+            stamp that the first missing image would have; 0 if the clock may have jumped back.
         jump_sign: 1 while it is checked whether the clock jumped ahead, -1 while it is checked
             whether the clock jumped back, otherwise 0.
         ignored: number of images so far that repeated another image or had no stamp.
@@ -253,14 +261,14 @@ class CameraTiming:
         self.last.append((stamp, arrival_s, self.backlog.is_usual))
 
     def ignore(self, stamp: int, arrival_s: float) -> None:
-        """Count an image without a stamp, or with the same stamp as another one."""
+        """Count an image that has no stamp, or the same stamp as an earlier image."""
         self.ignored += 1
         if stamp > 0:
             self._look_for_jump(stamp, arrival_s)
 
     def repeats(self, stamp: int, arrival_s: float) -> bool:
-        """Return True if the clock may have gone back: the next stamp belongs to a cycle that
-        already had an image, although time went on.
+        """Return True if the clock may have gone back: ``stamp`` belongs to a cycle whose image
+        was already received, although the arrival time is later.
         """
         newest, same_ns = self.newest_ns, SAME * self.period_ns
         # A single image that is a little older than the newest image arrived out of order.
@@ -273,8 +281,8 @@ class CameraTiming:
         )
 
     def _moved_s(self, stamp: int, arrival_s: float) -> float:
-        """Return by how many seconds stamps went on more than arrival times since the last image;
-        0 if arrival times cannot be compared.
+        """Return how much more than the arrival time the stamp has increased since the last image,
+        seconds of stamps; 0 if arrival times cannot be compared.
         """
         pace = self.backlog.pace
         if pace <= FASTEST:
@@ -283,7 +291,9 @@ class CameraTiming:
         return 1e-9 * (stamp - last) - (arrival_s - last_s) / pace
 
     def _look_for_jump(self, stamp: int, arrival_s: float) -> None:
-        """Notice stamps that skip or repeat a cycle although time went on as usual."""
+        """Begin to check whether the clock jumped, if the stamp skips or repeats a cycle but the
+        arrival time does not.
+        """
         newest, period = self.newest_ns, self.period_ns
         skips = bool(period) and stamp > newest + LOST * period
         sign = int(skips) - int(self.repeats(stamp, arrival_s))
@@ -317,11 +327,12 @@ class CameraTiming:
 
         Args:
             differences: how much later the image is than the image of each other camera, after
-                subtraction of the offsets; not empty.
-            period_ns: period of the trigger.
+                subtraction of the offsets, nanoseconds; not empty.
+            period_ns: period of the trigger, nanoseconds.
         """
-        # Deviations are unwrapped from the last ones. Otherwise a clock that drifts would look
-        # correct each time it has drifted by a whole cycle. Jitter alone must not cause a drift.
+        # Deviations are known only modulo the cycle. Each deviation is shifted by whole cycles so
+        # that it is near the last deviations. Otherwise a clock that drifts would look correct
+        # each time it has drifted by a whole cycle. Jitter alone must not cause such a shift.
         last, quarter = list(self.deviations)[-WINDOW // 2 :], period_ns / 4
         has_moved = len(last) >= CHANGE and abs(last[-1]) > quarter
         middle = statistics.median(last) if has_moved else 0.0
@@ -338,8 +349,9 @@ class CameraTiming:
         self.clear_deviations()
 
     def is_misaligned(self, count: int, limit: float, period_ns: int) -> bool:
-        """Return True if the last ``count`` images were all too early or all too late. Images that
-        are about half a cycle away count as both.
+        """Return True if the last ``count`` images were all too early or all too late, by more
+        than ``limit``. An image that deviates by about half a cycle counts as too early and as too
+        late.
         """
         if len(self.deviations) < count or abs(self.deviations[-1]) <= limit:
             return False
@@ -348,8 +360,8 @@ class CameraTiming:
         return is_far or min(last) > limit or max(last) < -limit
 
     def median_deviation(self, count: int) -> float:
-        """Return the median deviation of the last ``count`` images; infinite if there are
-        fewer.
+        """Return the median deviation of the last ``count`` images; infinite if there are fewer
+        than ``count`` images.
         """
         last = list(self.deviations)[-count:]
         return statistics.median(last) if len(last) == count else math.inf
@@ -364,7 +376,7 @@ class CameraTiming:
         self._lateness_s = deque(list(self._lateness_s)[-count:], WINDOW)
 
     def note_usual_lateness(self) -> None:
-        """Use the lateness of the last images as the usual lateness."""
+        """Update the usual lateness from the lateness of the last images."""
         count = len(self._lateness_s)
         if count < WINDOW // 2 or self.jump_sign:
             return
@@ -374,18 +386,18 @@ class CameraTiming:
         self._scatter_s = max(KEEP * self._scatter_s, ordered[-1] - ordered[0])
 
     def lateness_change(self, count: int, period_s: float, share: float = 1.0) -> int:
-        """Compare the lateness of the last images with the limit ``share`` times the shortest
-        jump.
+        """Compare the lateness of the last ``count`` images with the usual lateness.
 
-        Return 1 if they arrive later than usual by more than this limit, -1 if they arrive earlier
-        than ever by more than this limit, otherwise 0.
+        The limit is ``share`` times the shortest jump. Return 1 if these images arrive later than
+        usual by more than the limit, -1 if they arrive earlier than ever before by more than the
+        limit, otherwise 0.
         """
         last = list(self._lateness_s)[-count:]
         return self._change(statistics.median(last), period_s, share) if last else 0
 
     def _change(self, lateness_s: float, period_s: float, share: float = 1.0) -> int:
-        # No camera can send an image before its exposure, so images earlier than ever show a wrong
-        # clock.
+        # No camera can send an image before its exposure. If images arrive earlier than ever
+        # before, the clock is wrong.
         if self._usual_s is None:
             return 0
         limit_s = share * self._shortest_jump_s(period_s)
@@ -406,8 +418,8 @@ class CameraTiming:
         return max(SHORTEST_JUMP * period_s, self._scatter_s)
 
     def is_far(self, limit_s: float) -> bool:
-        """Return True if all last images arrive earlier or later than images of other cameras with
-        the same stamps, by more than ``limit_s``.
+        """Return True if the last ``JUMP_IMAGES`` images arrived earlier or later than images of
+        other cameras with the same stamps, each by more than ``limit_s``.
         """
         if not self._lateness_s or abs(self._lateness_s[-1]) <= limit_s:
             return False
@@ -415,8 +427,8 @@ class CameraTiming:
         return len(last) == JUMP_IMAGES and min(map(abs, last)) > limit_s
 
     def has_jumped(self, period_s: float) -> bool:
-        """Return True if the clock jumped: stamps skipped or repeated a cycle, and all images have
-        arrived earlier or later than usual since.
+        """Return True if the clock jumped: stamps skipped or repeated a cycle, and since then all
+        images have arrived earlier or later than usual.
         """
         if not self.jump_sign:
             return False
@@ -431,13 +443,13 @@ class CameraTiming:
         return has_jumped
 
     def trust_clock(self) -> None:
-        """Measure the usual lateness from now on."""
+        """Forget the usual lateness, and measure it again from now on."""
         self._usual_s, self._earliest_s, self._scatter_s = None, math.inf, 0.0
 
     def clock_error_s(self, period_s: float) -> float:
         """Return the error of the camera's stamps, seconds.
 
-        Errors of more than half a cycle are estimated from arrival times, smaller ones from
+        Errors of more than half a cycle are estimated from arrival times, smaller errors from
         stamps.
         """
         by_arrival_s = -statistics.median(self._lateness_s) if self._lateness_s else 0.0
@@ -448,7 +460,7 @@ class CameraTiming:
 
 
 def drift(values: Iterable[float]) -> float:
-    """Return the median of the later half of ``values`` minus that of the earlier half."""
+    """Return the median of the later half of ``values`` minus the median of the earlier half."""
     values = list(values)
     half = len(values) // 2
     return statistics.median(values[half:]) - statistics.median(values[:half])

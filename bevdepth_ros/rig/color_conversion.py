@@ -5,11 +5,11 @@ cv_bridge has these errors, which this module avoids:
 
 * PyPI 1.13.0.post0 ignores ``step`` and raises KeyError for 16-bit and YUV encodings and for
   ``bayer_grbg8``. The C++ version of Humble (3.2) and Jazzy (4.1) reads wrong rows if ``step`` is
-  not a multiple of the pixel, and has no nv12 and nv24. So cv_bridge converts only 8-bit images
-  without row padding, and OpenCV converts all others (see ``raw_images``).
+  not a multiple of the size of a pixel, and does not support nv12 and nv24. So cv_bridge converts
+  only 8-bit images without row padding, and OpenCV converts all other images (see ``raw_images``).
 * The C++ version is built for one major version of numpy, and cannot be imported together with
-  another version (vision_opencv issue 535). OpenCV then converts all images, and the log names the
-  reason.
+  another version (vision_opencv issue 535). In this case, OpenCV converts all images, and the log
+  contains the reason.
 * ``cv2_to_compressed_imgmsg`` has no JPEG quality in any version. ``jpeg_message`` therefore uses
   OpenCV.
 """
@@ -40,11 +40,11 @@ COLOR_CODES = {
     'bayer_gbrg8': cv2.COLOR_BayerGR2RGB,
     'bayer_grbg8': cv2.COLOR_BayerGB2RGB,
 }
-"""Encoding of 8-bit pixels -> OpenCV's conversion to RGB, None if there is nothing to convert."""
+"""Maps each encoding of 8-bit pixels to OpenCV's conversion to RGB, and rgb8 to None."""
 
 
 def load_cv_bridge() -> Any | None:
-    """Return a ``cv_bridge.CvBridge`` that works, or None, with the reason in the log."""
+    """Return a ``cv_bridge.CvBridge``. If it cannot be used, log the reason and return None."""
     try:
         from cv_bridge import CvBridge
 

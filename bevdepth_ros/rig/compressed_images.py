@@ -22,23 +22,27 @@ except ImportError:  # a ROS without pip packages; Pillow decodes to the same va
     simplejpeg = None
 
 MAX_JPEG_SCANS = 20
-"""Progressive encoders write about 10. Each scan costs a pass over all pixels."""
+"""Largest number of scans in a JPEG file. Progressive encoders write about 10. A decoder processes
+all pixels once per scan."""
 _START_OF_SCAN = 0xDAFF  # little endian
 MAX_PNG_CHUNKS = 256
-"""A PNG may have this many chunks and one more per kilobyte; encoders write chunks of 8 kB and
-more."""
+"""A PNG file may have at most this number of chunks, plus one chunk per kilobyte. Encoders write
+chunks of at least 8 kB."""
 PADDING_BYTES = 16
-"""USB cameras pad JPEG files before the end marker by a few bytes."""
+"""Largest allowed number of padding bytes before the end marker of a JPEG file. USB cameras write
+a few."""
 RESTART_PADDING_BYTES = 4
-"""Some USB cameras also pad before restart markers, by at most this many bytes. In a test of 2,000
-files with one wrong bit, no file had so few extraneous bytes before a restart marker."""
+"""Largest allowed number of padding bytes before a restart marker. Some USB cameras write them. In
+a test of 2,000 files with one wrong bit, no file had so few extraneous bytes before a restart
+marker, so that damage is still detected."""
 _PADDED = re.compile(r'Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd([0-79])')
 FILE_CODECS = ('', 'jpeg', 'jpg', 'png', 'tiff', 'tif', 'webp')
 """Names of the supported codecs in format strings."""
 PILLOW_MEGAPIXELS = 178
-"""Pillow opens no image with more pixels, which is twice its ``MAX_IMAGE_PIXELS``."""
+"""Pillow opens no image with more megapixels than this. The limit is twice Pillow's
+``MAX_IMAGE_PIXELS``."""
 _TRANSPORTS = {'h264': 'ffmpeg', 'h265': 'ffmpeg', 'hevc': 'ffmpeg', 'av1': 'ffmpeg'}
-"""Codec in a format string -> transport of image_transport, where the names differ."""
+"""Maps a codec in a format string to the transport of image_transport, if the names differ."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ class Format:
 
     @property
     def bayer(self) -> str | None:
-        """8-bit encoding of the mosaic in a file with one channel; None if the file is gray."""
+        """8-bit Bayer encoding of the image before compression; None if the image was not a Bayer
+        mosaic.
+        """
         layout = ENCODINGS.get(self.encoding)
         if isinstance(layout, Packed) and layout.meaning.startswith('bayer_'):
             return layout.meaning
@@ -78,9 +84,9 @@ class Format:
     def is_swapped(self) -> bool:
         """True if red and blue are swapped in the file.
 
-        ``compressed bgr`` in the format string says that the encoder received BGR, as it expects.
-        Without it, the encoder received RGB in place of BGR, and image_transport's subscriber
-        swaps the colors back.
+        If the format string contains ``compressed bgr``, the encoder received BGR, as it expects.
+        Otherwise the encoder received RGB instead of BGR, and the subscriber of image_transport
+        must swap red and blue.
         """
         return self.is_color and 'compressed bgr' not in self.rest
 
@@ -138,12 +144,14 @@ def decode_compressed(
 
 
 def is_jpeg(message: CompressedImage | Image) -> bool:
-    """Return True if ``message`` holds a JPEG file."""
+    """Return True if ``message`` contains a JPEG file."""
     return isinstance(message, CompressedImage) and _file_kind(bytes(message.data[:12])) == 'JPEG'
 
 
 def is_color_jpeg(message: CompressedImage, max_pixels: int) -> bool:
-    """Return True if ``message`` is a JPEG in plain color, which a GPU may decode."""
+    """Return True if a GPU may decode ``message``: it contains a JPEG file in color, without
+    swapped colors, and with at most ``max_pixels`` pixels and ``MAX_JPEG_SCANS`` scans.
+    """
     data = message.data
     header = _turbo_header(data)
     if header is None or Format.parse(message.format).is_swapped:
@@ -163,7 +171,7 @@ def _file_kind(data: bytes) -> str | None:
 
 
 def _unsupported(message: CompressedImage) -> str:
-    """Return the error message for data that none of the supported codecs decodes."""
+    """Return the error message for data that are in none of the supported file formats."""
     fault = (
         f'is not a JPEG, PNG, TIFF or WebP file ({len(message.data)} bytes, format '
         f'{message.format!r})'
@@ -191,11 +199,13 @@ def _bound_work(data: bytes, kind: str) -> None:
 
 
 def _scans(data: bytes) -> int:
-    """Return how often a start-of-scan marker occurs; image data never contains one."""
+    """Return the number of start-of-scan markers. Compressed image data never contains such a
+    marker.
+    """
     pairs = (np.frombuffer(data, '<u2', (len(data) - start) // 2, start) for start in (0, 1))
     return sum(
         np.count_nonzero(array == _START_OF_SCAN) for array in pairs
-    )  # a tenth of data.count
+    )  # takes a tenth of the time of data.count
 
 
 def _has_more_chunks_than(limit: int, data: bytes) -> bool:
@@ -218,8 +228,8 @@ def _turbo_header(data: bytes) -> tuple[int, int, str] | None:
 
 
 def _decoded_by_turbo(data: bytes, colors: str, min_width: int) -> np.ndarray:
-    """Return (H, W) or (H, W, 3); raise ValueError for damaged data, about which libjpeg only
-    warns.
+    """Return (H, W) or (H, W, 3) uint8. Raise ValueError for damaged data, although libjpeg only
+    warns about them.
     """
     options = {'colorspace': 'GRAY' if colors == 'Gray' else 'RGB', 'min_width': min_width}
     if min_width:
@@ -242,7 +252,7 @@ def _is_padding(warning: str) -> bool:
 
 
 def _decoded_by_pillow(data: bytes, kind: str, max_pixels: int) -> np.ndarray:
-    """Return (H, W) or (H, W, 3) uint8; 16-bit values keep the upper byte."""
+    """Return (H, W) or (H, W, 3) uint8. Of 16-bit values, the upper byte is used."""
     try:
         image = PillowImage.open(io.BytesIO(data), formats=(kind,))
     except PillowImage.DecompressionBombError as error:
@@ -255,7 +265,8 @@ def _decoded_by_pillow(data: bytes, kind: str, max_pixels: int) -> np.ndarray:
         require_at_most(max_pixels, image.width, image.height)
         if image.mode in ('I', 'F'):
             raise ValueError(
-                f'is a {kind} of 32-bit values, whose range is not defined; publish 8 or 16 bits'
+                f'is a {kind} of 32-bit values, whose range is not defined; publish 8-bit or '
+                '16-bit values'
             )
         try:
             if image.mode.startswith('I;16'):  # Pillow would cut the values off at 255
@@ -266,14 +277,14 @@ def _decoded_by_pillow(data: bytes, kind: str, max_pixels: int) -> np.ndarray:
 
 
 def _lost_colors(pixels: np.ndarray, image_format: Format) -> str:
-    """Return a warning if a color image became gray, as image_transport does with YUV (issue 170
-    of image_transport_plugins).
+    """Return a warning if the compression made a color image gray. image_transport does this with
+    YUV images (issue 170 of image_transport_plugins).
     """
     if pixels.ndim == 3 or not image_format.is_color:
         return ''
     return (
         f'sends gray images, although their encoding is {image_format.encoding}: the compression '
-        'removed the colors, and the network detects less without them; compress rgb8 images'
+        'removed the colors, and without colors the network detects less; compress rgb8 images'
     )
 
 

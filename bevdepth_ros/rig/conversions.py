@@ -14,7 +14,7 @@ from bevdepth_ros.rig.raw_images import image_from_raw
 
 
 def image_from_message(message: CompressedImage | Image, max_pixels: int) -> np.ndarray:
-    """Return (H, W, 3) uint8 RGB; arguments and errors are those of ``decoded_image``."""
+    """Return (H, W, 3) uint8 RGB. See ``decoded_image`` for the arguments and errors."""
     return np.asarray(decoded_image(message, max_pixels).pixels)
 
 
@@ -24,7 +24,7 @@ def decoded_image(
     """Decode an image message.
 
     Args:
-        message: a compressed or a raw image; 16-bit values keep the upper byte.
+        message: a compressed or a raw image. Of 16-bit values, the upper byte is used.
         max_pixels: larger images are rejected before they are decoded.
         min_width: JPEG files may be decoded at a reduced size of at least this width, pixels. With
             0, they are always decoded at full size.
@@ -38,7 +38,7 @@ def decoded_image(
 
 
 def intrinsics_from_file(path: str | Path, rectified: bool) -> Intrinsics:
-    """Return the intrinsics in a YAML file as camera_calibration writes it.
+    """Return the intrinsics in a YAML file in the format of camera_calibration.
 
     Raises:
         ValueError: the file has another format, or its calibration is invalid.

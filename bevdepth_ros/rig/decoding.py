@@ -60,7 +60,7 @@ class ImageDecoder:
         self._late: dict[str, Future[DecodedImage]] = {}
 
     def close(self) -> None:
-        """End the threads, without waiting for those that still decode."""
+        """End the threads, without waiting for images that are still being decoded."""
         if self._jpeg_batches is not None:
             self._jpeg_batches.close()
         for thread in self._threads.values():
@@ -128,7 +128,7 @@ class ImageDecoder:
         max_pixels: int,
         future: Future[DecodedImage],
     ) -> None:
-        """Decode in the camera's thread, for ``future``."""
+        """Decode in the thread of the camera, and store the image or the error in ``future``."""
         if camera not in self._threads:
             self._threads[camera] = ThreadPoolExecutor(1, thread_name_prefix=f'decode_{camera}')
         self._threads[camera].submit(

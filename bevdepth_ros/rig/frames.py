@@ -31,9 +31,10 @@ from bevdepth_ros.rig.undistortion import Undistorter
 
 Result = TypeVar('Result')
 POLL_S = 0.005
-"""Period at which missing geometry is looked up again."""
+"""Period, in seconds, at which missing geometry is looked up again."""
 POSE_TIMEOUT_S = 1.0
-"""After a wait for geometry has timed out, image sets do not wait for poses during this time."""
+"""After a wait for geometry has timed out, image sets do not wait for ego poses for this time, in
+seconds."""
 
 
 class CameraFaultError(Exception):
@@ -54,16 +55,18 @@ CAMERA_FAULTS = ('bad_image', 'no_camera_info', 'no_extrinsics')
 
 @dataclass(frozen=True)
 class BuiltFrame:
-    """Result of building a frame of one set.
+    """Result of building the frame of one image set.
 
     Attributes:
-        frame: frame of the usable cameras; None if there are too few of them.
+        frame: frame of the usable cameras; None if there are too few usable cameras.
         faults: why each excluded camera of the set was excluded, by name.
         rejection: why there is no frame, as (one of ``diagnostics.DROP_REASONS``, sentence); None
             if there is a frame.
         no_poses: why the frame has no ego poses; None if it has ego poses.
         warnings: warnings about the calibration, by camera.
-        seconds: times of look-ups (``geometry``) and of decoding after them (``decoding``).
+        seconds: durations in seconds. Images are decoded while calibration and tf are looked up.
+            ``decoding`` is how long the builder then still waited for images, and ``geometry`` is
+            the remaining time of the build.
     """
 
     frame: Frame | None
@@ -76,7 +79,9 @@ class BuiltFrame:
 
 @dataclass(frozen=True)
 class _View:
-    """One camera of a set whose image is being decoded; ``image`` waits for it."""
+    """One camera of a set whose image is being decoded. ``image`` waits for the decoded image and
+    returns it.
+    """
 
     source: CameraSource
     stamp_ns: int
@@ -86,12 +91,12 @@ class _View:
 
 @dataclass(frozen=True)
 class _Geometry:
-    """Functions that return what was looked up for a camera, or raise the reason why it is
-    missing.
+    """Results of the look-ups for one camera, as functions. If a look-up failed, the function
+    raises the error.
 
     Attributes:
         intrinsics: returns the intrinsics of the full-size image.
-        extrinsic: returns the (4, 4) pose of the image's frame in the base frame.
+        extrinsic: returns the (4, 4) pose of the image's tf frame in the base frame.
     """
 
     intrinsics: Callable[[], Intrinsics]
@@ -112,7 +117,9 @@ class _CalibratedView:
 
 
 class FrameBuilder:
-    """Builds frames in one thread; another thread may pass CameraInfo."""
+    """Builds frames from image sets. Only one thread may call ``build``. Another thread may call
+    ``take_image`` and ``take_info``.
+    """
 
     def __init__(
         self,
@@ -131,7 +138,7 @@ class FrameBuilder:
             startup_is_over: returns True when the start-up time of the cameras is over. During
                 this time, image sets with an uncalibrated camera are rejected.
             device: see ``ImageDecoder``.
-            min_width: see ``ImageDecoder``; the intrinsics are those of the reduced size.
+            min_width: see ``ImageDecoder``. The intrinsics of a frame fit the reduced images.
             topic_name: returns the name of a topic after remappings, for messages to users.
 
         Raises:
@@ -177,8 +184,8 @@ class FrameBuilder:
         """Return the frame of the cameras that can be used.
 
         Args:
-            images: one message per camera.
-            stopping: ends a wait early.
+            images: the image set.
+            stopping: event that ends the wait for missing geometry.
         """
         settings, began = self._settings(), time.monotonic()
         views = self._views(images, settings)
@@ -278,7 +285,9 @@ class FrameBuilder:
     def _calibrated(
         self, view: _View, image: DecodedImage, geometry: _Geometry
     ) -> _CalibratedView:
-        """Apply the geometry to the size of the image, and remove lens distortion."""
+        """Return the camera with its image without lens distortion, and with intrinsics that fit
+        the size of the decoded image.
+        """
         name = view.source.name
         try:
             intrinsics = geometry.intrinsics()
@@ -297,8 +306,8 @@ class FrameBuilder:
         )
 
     def _rig(self, views: list[_CalibratedView]) -> CameraRig:
-        """Return the last rig if nothing has changed, because the validation of a rig takes as
-        long as the look-ups in tf.
+        """Return the rig of these cameras. If nothing has changed, return the last rig again,
+        because the validation of a new rig takes as long as the look-ups in tf.
         """
         names = tuple(view.name for view in views)
         intrinsics = np.stack([view.intrinsics.matrix for view in views])
@@ -325,15 +334,15 @@ class FrameBuilder:
             return self._transforms.latest(settings.base_frame, view.frame_id)
         except TransformMissingError as error:
             remedy = (
-                f'publish where {source.name} is mounted (tf2_ros static_transform_publisher), or '
-                'set base_frame or camera_frames'
+                f'publish the pose of {source.name} on the vehicle as a transform (tf2_ros '
+                'static_transform_publisher), or set base_frame or camera_frames'
             )
             raise CameraFaultError('no_extrinsics', f'{error}; {remedy}') from error
 
     def _rejection(
         self, settings: RigSettings, usable: list[str], faults: dict[str, CameraFaultError]
     ) -> tuple[str, str] | None:
-        """Return why there can be no frame, as in ``BuiltFrame``."""
+        """Return why no frame can be built, as the value of ``BuiltFrame.rejection``."""
         uncalibrated = next(
             (fault for fault in faults.values() if fault.reason != 'bad_image'), None
         )
@@ -351,9 +360,11 @@ class FrameBuilder:
     def _await_geometry(
         self, settings: RigSettings, views: list[_View], stopping: threading.Event
     ) -> None:
-        """Wait until the geometry of the set is known, at most ``geometry_timeout_s``.
+        """Wait at most ``geometry_timeout_s`` until calibration, extrinsics and ego poses of the
+        set are known.
 
-        The wait does not include cameras whose geometry did not arrive in an earlier wait.
+        A camera whose calibration or extrinsics did not arrive in an earlier wait is not waited
+        for again.
         """
         deadline = time.monotonic() + settings.geometry_timeout_s
         wait_for_poses = time.monotonic() >= self._poses_awaited_from
@@ -388,8 +399,8 @@ class FrameBuilder:
         )
 
     def _warnings(self, views: list[_CalibratedView]) -> dict[str, str]:
-        """Return warnings by camera: about its calibration, and about a frame or topic that it
-        shares with another camera.
+        """Return warnings by name of the camera. They are about the calibration of the camera, and
+        about a tf frame or CameraInfo topic that two cameras share.
         """
         topics = self._info_topics
         warnings = {view.name: list(view.warnings) for view in views}
@@ -399,19 +410,19 @@ class FrameBuilder:
                 warnings[view.name] += _shared(view, other)
                 if topic is not None and topic == topics.get(other.name):
                     warnings[view.name].append(
-                        f'has the CameraInfo topic of {other.name} ({topic}); set '
+                        f'has the same CameraInfo topic as {other.name} ({topic}); set '
                         'camera_info_topics'
                     )
         return {
-            name: f'camera {name} ' + '; it '.join(clauses)
+            name: f'camera {name} ' + '; the camera also '.join(clauses)
             for name, clauses in warnings.items()
             if clauses
         }
 
 
 def _each(steps: Iterable[tuple], faults: dict[str, CameraFaultError]) -> Iterator:
-    """Yield the results of (camera, step) pairs; store the fault of a camera whose step fails in
-    ``faults``.
+    """Call the function of each (name of the camera, function) pair, and yield its result. If a
+    function raises CameraFaultError, store the error in ``faults`` instead.
     """
     for camera, step in steps:
         try:
@@ -434,14 +445,16 @@ def _raise(error: Exception) -> NoReturn:
 
 
 def _shared(view: _CalibratedView, other: _CalibratedView) -> list[str]:
-    """Return warnings about cameras that have the same frame. Cameras of a stereo pair, which R or
-    P of their CameraInfo places differently, get no warning.
+    """Return a warning if two cameras have the same tf frame and the same pose in this frame.
+
+    The two cameras of a stereo pair may share a tf frame without a warning, because R or P of
+    their CameraInfo gives each camera a different pose in this frame.
     """
     if view.frame_id != other.frame_id:
         return []
     if not np.array_equal(view.intrinsics.frame_from_camera, other.intrinsics.frame_from_camera):
         return []
     return [
-        f'has the frame {view.frame_id} of {other.name}, so both are taken to be at the same '
-        'place; set camera_frames'
+        f'has the same tf frame as {other.name} ({view.frame_id}), so that both cameras have the '
+        'same pose; set camera_frames'
     ]

@@ -34,7 +34,7 @@ class _SideStream:
         self._stream = torch.cuda.Stream(device) if device.type == 'cuda' else None
 
     def __call__(self, work: Callable[[], Sequence[DecodedImage]]) -> Sequence[DecodedImage]:
-        """Return the images of ``work``, complete."""
+        """Run ``work`` on this stream, wait until the GPU has finished, and return the images."""
         if self._stream is None:
             return work()
         with torch.cuda.stream(self._stream):
@@ -55,13 +55,15 @@ class Upload:
         self._decode_jpeg, self._copy = JpegDecoder(device), PageLockedCopy(device)
 
     def __call__(self, message: CompressedImage | Image, max_pixels: int) -> DecodedImage:
-        """Return the image on the GPU, complete; raise ValueError as ``decoded_image`` does."""
+        """Return the image on the GPU after the GPU has finished. Raise ValueError in the same
+        cases as ``decoded_image``.
+        """
         [image] = self._stream(lambda: [self._decoded(message, max_pixels)])
         return image
 
     def _decoded(self, message: CompressedImage | Image, max_pixels: int) -> DecodedImage:
-        """Decode a color JPEG file on the GPU. The CPU decodes all other images, and the files
-        that the GPU rejects; it reports what is wrong with them.
+        """Decode a color JPEG file on the GPU. The CPU decodes all other images. It also decodes
+        the files that the GPU rejects, because its errors say what is wrong with a file.
         """
         if isinstance(message, CompressedImage) and is_color_jpeg(message, max_pixels):
             with suppress(ValueError):
@@ -72,7 +74,7 @@ class Upload:
 
 
 class _Waiting(NamedTuple):
-    """A file that waits for the next call."""
+    """A file that waits for the next call of the decoder."""
 
     message: CompressedImage
     max_pixels: int
@@ -109,9 +111,9 @@ class JpegBatches:
         Args:
             message: contains the file.
             max_pixels: larger images are rejected.
-            image: receives the image on the GPU, complete.
-            reject: is called instead if the file is not a color JPEG file, or if the GPU rejects
-                any file of the call.
+            image: future that receives the image on the GPU.
+            reject: called instead if the file is not a color JPEG file, or if the GPU rejects any
+                file of the call.
         """
         self._waiting.append(_Waiting(message, max_pixels, image, reject))
         self._thread.submit(self._decode_waiting)
@@ -120,7 +122,7 @@ class JpegBatches:
     def _decode_waiting(self) -> None:
         waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
         files = []
-        for file in waiting:  # checked here, because the executor's thread is the busiest one
+        for file in waiting:  # checked in this thread, because the executor's thread is busier
             if is_color_jpeg(file.message, file.max_pixels):
                 files.append(file)
             else:

@@ -17,7 +17,7 @@ def frame_on_ground(frame: Frame, height_m: float) -> Frame:
     """Return ``frame`` with cameras and poses relative to the ground below the base frame.
 
     Args:
-        frame: relative to the base frame.
+        frame: frame with cameras and poses relative to the base frame.
         height_m: height of the base frame above the ground, meters.
     """
     if not height_m:
@@ -32,7 +32,9 @@ def frame_on_ground(frame: Frame, height_m: float) -> Frame:
 
 
 def detections_in_base(detections: Detections3D, height_m: float) -> Detections3D:
-    """Transform detections from the ground frame to the base frame."""
+    """Transform detections from the frame on the ground to the base frame, which is ``height_m``
+    meters above the ground.
+    """
     if not height_m:
         return detections
     center = detections.boxes.center - np.array([0.0, 0.0, height_m])

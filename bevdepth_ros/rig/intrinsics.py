@@ -28,7 +28,8 @@ ROTATION_TOLERANCE = 0.01
 MAX_BASELINE_M = 10.0
 """Largest shift of a camera by Tx and Ty of P."""
 LARGE_RECTIFICATION_DEG = 10.0
-"""Stereo rectification rotates images by less than this. A larger rotation is reported."""
+"""A rectification that rotates the image by more than this is reported, because stereo
+rectification rotates images less."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Intrinsics:
         width: width of that image, pixels; 0 if CameraInfo does not give it.
         height: height of that image, pixels; 0 if CameraInfo does not give it.
         distortion: lens distortion that the image still has; None if it has none.
-        frame_from_camera: (4, 4) pose of the projection in the optical frame: the identity,
-            except for rectified images with R, Tx or Ty.
+        frame_from_camera: (4, 4) pose, in the optical frame, of the camera that ``matrix``
+            describes. It is the identity, except for rectified images with R, Tx or Ty.
         warnings: clauses that follow the camera's name.
     """
 
@@ -61,13 +62,13 @@ class Intrinsics:
     def require_image_size(self, width: int, height: int) -> None:
         """Raise ValueError if images of this size, in pixels, do not fit the calibration."""
         if not (self.width and self.height):
-            # The calibration names no size: the principal point must fit the image itself.
+            # The calibration contains no size, so the principal point must fit the image.
             _require_plausible(self.matrix, width, height, 'K')
         elif (width, height) != (self.width, self.height):
             raise ValueError(
                 f'is {width}x{height}, but its calibration is for {self.width}x{self.height}; '
                 'if images are resized or cropped on the way, use the CameraInfo of the resized '
-                'ones, or fill in its region of interest and binning'
+                'images, or fill in the region of interest and binning of CameraInfo'
             )
 
     def scaled(self, columns: float, rows: float) -> Intrinsics:
@@ -119,7 +120,9 @@ class Region:
         return cls(offset, size, binning)
 
     def applied_to(self, matrix: np.ndarray) -> np.ndarray:
-        """Convert the (3, 3) camera ``matrix`` of the full image to that of the published one."""
+        """Return the (3, 3) camera matrix of the published image; ``matrix`` is the camera matrix
+        of the full image.
+        """
         shifted = matrix.copy()
         shifted[:2, 2] -= self.offset
         return np.diag((*(1 / self.binning), 1.0)) @ shifted
@@ -135,10 +138,10 @@ def intrinsics_from_info(message: CameraInfo, rectified: bool) -> Intrinsics:
     """Return the intrinsics of the image that ``message`` describes.
 
     Args:
-        message: K, P and D are those of the full image; region of interest and binning are
-            applied as sensor_msgs/CameraInfo defines them.
-        rectified: True if the images are rectified. P, R, Tx and Ty are then used, or K if all
-            values of P are zero. If it is False, K and D are used.
+        message: calibration. Its K, P and D must be for the full image. The region of interest and
+            the binning are applied as sensor_msgs/CameraInfo defines them.
+        rectified: True if the images are rectified. In this case, P, R, Tx and Ty are used, or K
+            if all values of P are zero. If it is False, K and D are used.
 
     Raises:
         ValueError: the calibration is invalid; the message is a clause that follows the camera's
@@ -177,14 +180,14 @@ def _require_plausible(matrix: np.ndarray, width: int, height: int, name: str) -
         and principal.any()
     ):
         raise ValueError(
-            f'is not calibrated: its camera matrix {name} is {matrix.tolist()}; calibrate it, or '
-            'set camera_info_files'
+            f'is not calibrated: its camera matrix {name} is {matrix.tolist()}; calibrate the '
+            'camera, or set camera_info_files'
         )
     fault = _shape_fault(matrix) or _size_fault(principal, width, height)
     if fault:
         raise ValueError(
             f'is not calibrated correctly: {name} has {fault}; use the CameraInfo of these '
-            'images, or calibrate it again'
+            'images, or calibrate the camera again'
         )
 
 
@@ -222,19 +225,21 @@ def _frame_from_camera(p: np.ndarray, r: object) -> np.ndarray:
     if np.linalg.norm(shift) > MAX_BASELINE_M:
         raise ValueError(
             f'is not calibrated correctly: Tx and Ty of P shift it by '
-            f'{np.linalg.norm(shift):.1f} m; calibrate it again'
+            f'{np.linalg.norm(shift):.1f} m; calibrate the camera again'
         )
     if not np.isfinite(rotation).all():
         raise ValueError(
-            'is not calibrated correctly: R of its CameraInfo is not finite; calibrate it again'
+            'is not calibrated correctly: R of its CameraInfo is not finite; calibrate the camera '
+            'again'
         )
     determinant = np.linalg.det(rotation)
-    if abs(determinant) < 1e-6:  # not filled in; bags of nuScenes carry other singular values
+    # R that is not filled in is singular. It is zero or, in bags of nuScenes, another matrix.
+    if abs(determinant) < 1e-6:
         rotation = np.eye(3)
     elif determinant < 0 or np.abs(rotation @ rotation.T - np.eye(3)).max() > ROTATION_TOLERANCE:
         raise ValueError(
             f'is not calibrated correctly: R of its CameraInfo is not a rotation matrix: '
-            f'{rotation.tolist()}; calibrate it again'
+            f'{rotation.tolist()}; calibrate the camera again'
         )
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = rotation.T, -rotation.T @ shift
@@ -249,7 +254,9 @@ def _distortion(message: CameraInfo) -> Distortion | None:
 def _warnings(
     message: CameraInfo, rectified: bool, projection: np.ndarray, pose: np.ndarray
 ) -> tuple[str, ...]:
-    """Return warnings about the calibration; ``projection`` is the matrix that is used."""
+    """Return warnings about the calibration. ``projection`` is K or P, whichever is used; ``pose``
+    is ``Intrinsics.frame_from_camera``.
+    """
     warnings = []
     k = np.asarray(message.k, np.float64).reshape(3, 3)
     if rectified and any(message.d) and np.allclose(projection, k, rtol=1e-6):

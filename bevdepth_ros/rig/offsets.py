@@ -17,15 +17,17 @@ deviations of the difference of two gaps."""
 CONSTANT = 1 / 20
 """If the phases of every camera vary by at most this share of the cycle, FEWEST does not apply."""
 FEWEST, ENOUGH = 10, 20
-"""Smallest numbers of images per camera. The first applies if phases vary by more than CONSTANT,
-the second if the error of the phases exceeds FEW_ERROR."""
+"""Smallest numbers of images per camera. FEWEST applies if phases vary by more than CONSTANT, and
+ENOUGH applies if the error of the phases exceeds FEW_ERROR."""
 FEW_ERROR = 1 / 4
-"""Share of the cycle. With fewer than FEWEST images, the gap must be larger than all other gaps by
-at least this share."""
+"""With fewer than FEWEST images, the gap must be larger than all other gaps by at least this share
+of the cycle."""
 CLEAR_SET = 2.0
-"""The times before and after a clear set exceed every gap within it by more than this factor."""
+"""The pauses before and after a clear set exceed every gap within the set by more than this
+factor."""
 AGREE = 1 / 10
-"""Clear sets agree if their offsets differ by at most this share of the times before and after."""
+"""Clear sets agree if their offsets differ by at most this share of the shortest pause before or
+after a clear set."""
 
 
 def find_offsets(
@@ -42,10 +44,10 @@ def find_offsets(
     on this circle lies between two cycles. Lost images do not change phases.
 
     Args:
-        stamps: stamps of each camera, at least one, nanoseconds.
-        period_ns: period of the trigger, or 0 if it is unknown. With a single image per camera,
-            the period is not needed.
-        slop_ns: the images of a set lie within this time.
+        stamps: at least one stamp of each camera, by index of the camera, nanoseconds.
+        period_ns: period of the trigger, nanoseconds, or 0 if it is unknown. With a single image
+            per camera, the period is not needed.
+        slop_ns: largest time between two images of a set, nanoseconds.
         is_over: True if no further images arrive, so that few images must be enough if the gap is
             clear.
     """
@@ -99,7 +101,9 @@ def _from_clear_sets(
 
 
 def _phases(own: np.ndarray, anchor: np.ndarray, period_ns: int) -> np.ndarray:
-    """Return how much later each stamp is than the stamp of the anchor in the same cycle."""
+    """Return, for each stamp in ``own``, how much later it is than the stamp of the same cycle in
+    ``anchor``.
+    """
     distances = own[:, None] - anchor[None]
     nearest = distances[np.arange(len(own)), np.abs(distances).argmin(1)]
     if not period_ns:
@@ -110,8 +114,8 @@ def _phases(own: np.ndarray, anchor: np.ndarray, period_ns: int) -> np.ndarray:
 
 
 def _in_order(middles: Mapping[int, float], period_ns: int, error: float) -> dict[int, int]:
-    """Return the offsets, ascending from the first camera of a cycle; empty if it is not clear
-    which camera is the first.
+    """Return the offsets by camera, in ascending order. Return an empty dictionary if it is not
+    clear which camera is the first of a cycle. ``middles`` are the median phases.
     """
     if not period_ns:
         period_ns = 4 * round(np.ptp(list(middles.values()))) + 1

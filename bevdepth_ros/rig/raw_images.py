@@ -1,5 +1,7 @@
-"""Converts sensor_msgs/Image to RGB. All packed encodings become 8-bit rows without padding
-first.
+"""Converts sensor_msgs/Image to RGB.
+
+Images in a packed encoding are first converted to 8-bit values in rows without padding. Color
+conversion is the second step.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ class Packed:
     Attributes:
         meaning: 8-bit encoding with the same channels.
         channels: values per pixel.
-        value_bytes: bytes per value, 1 or 2. Of two bytes, the upper byte is used.
+        value_bytes: number of bytes per value, 1 or 2. If there are two, the upper byte is used.
     """
 
     meaning: str
@@ -56,7 +58,8 @@ ENCODINGS: dict[str, Packed | Yuv] = {
     **{f'{name}16': Packed(f'{name}8', len(name), 2) for name in ('rgb', 'bgr', 'rgba', 'bgra')},
     'mono8': Packed('mono8', 1),
     'mono16': Packed('mono8', 1, 2),
-    # OpenCV's own types do not name their channels; blue is first, as in OpenCV.
+    # The names of OpenCV's types do not give the order of the channels. As usual in OpenCV, blue
+    # is assumed to be the first channel.
     **{
         f'{8 * value_bytes}UC{channels}': Packed(meaning, channels, value_bytes)
         for value_bytes in (1, 2)
@@ -87,7 +90,7 @@ def require_at_most(max_pixels: int, width: int, height: int) -> None:
 
 
 def image_from_raw(message: Image, max_pixels: int) -> np.ndarray:
-    """Return (H, W, 3) uint8 RGB; it may share the memory of ``message``.
+    """Return (H, W, 3) uint8 RGB. The array may share the memory of ``message``.
 
     Raises:
         ValueError: the image is invalid; the message is a clause that follows the camera's name.
@@ -118,11 +121,12 @@ def _without_padding(rows: np.ndarray, message: Image, layout: Packed) -> np.nda
 
 
 def _rows(message: Image, step: int, count: int, row_bytes: int) -> np.ndarray:
-    """Return the first (count, step) bytes of the buffer; raise ValueError if its size or ``step``
-    does not fit the header.
+    """Return the first (count, step) bytes of the buffer. Raise ValueError if the size of the
+    buffer or ``step`` does not fit the header.
 
     Bytes after the last row are ignored, unless their number is a multiple of the number of rows.
-    In this case ``step`` does not include the padding of the rows, and the image would be sheared.
+    In this case, ``step`` does not include the padding of the rows, and the image would be
+    sheared.
     """
     padding, rest = divmod(len(message.data) - step * count, count or 1)
     has_wrong_step = padding < 0 or (padding > 0 and not rest)
@@ -156,7 +160,7 @@ def _from_nv24(rows: np.ndarray, width: int, height: int) -> np.ndarray:
     """Convert luma and full-size color to RGB.
 
     OpenCV does not support NV24. Each pixel is therefore written twice, as one pair of YUYV, and
-    every second pixel of the result is used. The colors of one row of the image take two of the
+    every second pixel of the result is used. The colors of one row of the image occupy two of the
     (3 * height, step) ``rows``.
     """
     luma = rows[:height, :width]

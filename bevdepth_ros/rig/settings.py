@@ -18,11 +18,12 @@ from sensor_msgs.msg import CompressedImage, Image
 SettingsT = TypeVar('SettingsT', bound='RigSettings')
 
 LIVE = 'live'
-"""Takes effect with the next image set."""
+"""The parameter may change at any time. A change takes effect with the next image set."""
 INACTIVE = 'inactive'
-"""May change while the node is not active; takes effect on the next activation."""
+"""The parameter may change while the node is not active. A change takes effect on the next
+activation."""
 START = 'start'
-"""Read-only: fixed when the process starts."""
+"""The parameter is read-only; its value is fixed when the process starts."""
 COMMON_PARAMETERS = (
     'use_sim_time',
     'start_type_description_service',
@@ -65,7 +66,7 @@ class CameraSource:
 
 
 IMAGE_TYPES = {'compressed': CompressedImage, 'raw': Image}
-"""Value of ``image_transport`` -> message type of the image topics."""
+"""Maps each value of ``image_transport`` to the message type of the image topics."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,8 @@ class RigSettings:
     )
     pose_clamp_s: float = parameter(
         0.06,
-        'If an image is at most this long before the first or after the last ego pose in tf, this '
-        'pose is used, seconds.',
+        'If an image is at most this time, in seconds, before the first or after the last ego '
+        'pose in tf, the first or the last pose is used for the image.',
         change=LIVE,
         low=0.0,
         high=0.5,
@@ -230,7 +231,9 @@ class RigSettings:
 
     @classmethod
     def from_values(cls: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
-        """Return the settings with these values of parameters; all others have their defaults."""
+        """Return the settings with these values of parameters, by name. All other parameters have
+        their defaults.
+        """
         converted: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
@@ -270,7 +273,9 @@ class RigSettings:
 
 
 def check_frames(*frames: str) -> None:
-    """Raise ValueError if a frame begins with a slash, which ROS 1 has and tf2 rejects."""
+    """Raise ValueError if the name of a tf frame begins with a slash. ROS 1 allowed such names,
+    but tf2 rejects them.
+    """
     for frame in frames:
         if frame.startswith('/'):
             raise ValueError(f'frame {frame} must not begin with a slash: write {frame[1:]}')
@@ -290,8 +295,10 @@ def check_choice(field: dataclasses.Field, value: object) -> None:
 
 
 def check_range(field: dataclasses.Field, value: Any) -> None:
-    """Raise ValueError if ``value`` is outside the range of its parameter. rclpy checks it for the
-    parameters of a node; programs without the node may use settings outside the ranges.
+    """Raise ValueError if ``value`` is outside the range of its parameter.
+
+    rclpy checks the ranges of the parameters of a node. Programs without a node may use settings
+    outside of the ranges.
     """
     low, high = field.metadata['low'], field.metadata['high']
     if low is not None and not low <= value <= high:

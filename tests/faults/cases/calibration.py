@@ -89,7 +89,7 @@ CASES = (
         'two cameras with one frame',
         image_fault(with_frame_of_front, BACK),
         ALL,
-        ('WARN', 'cameras', 'camera CAM_BACK has the frame CAM_FRONT of CAM_FRONT'),
+        ('WARN', 'cameras', 'camera CAM_BACK has the same tf frame as CAM_FRONT (CAM_FRONT)'),
     ),
     Case(
         'plumb_bob distortion with 8 coefficients',

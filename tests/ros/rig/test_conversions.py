@@ -242,7 +242,7 @@ def test_an_image_of_another_size_than_its_calibration_is_rejected():
     intrinsics.require_size(image(1600, 900))
     with pytest.raises(ValueError, match='is 800x450, but its calibration is for 1600x900'):
         intrinsics.require_size(image(800, 450))
-    with pytest.raises(ValueError, match='use the CameraInfo of the resized ones'):
+    with pytest.raises(ValueError, match='use the CameraInfo of the resized images'):
         intrinsics.require_size(image(1600, 450))
 
 

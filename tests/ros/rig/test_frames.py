@@ -261,14 +261,14 @@ def test_the_warning_about_a_suspicious_calibration_names_the_camera():
 def test_two_cameras_with_the_same_tf_frame_are_reported_unless_their_tx_differs():
     images = image_set(frames=('left_optical', 'left_optical'))
     built = Setup().build(images)
-    assert 'camera right has the frame left_optical of left' in built.warnings['right']
+    assert 'camera right has the same tf frame as left (left_optical)' in built.warnings['right']
     p = P + np.array([[0, 0, 0, -12.8], [0] * 4, [0] * 4])
     assert Setup((info(p=P), info(p=p))).build(images).warnings == {}
 
 
 def test_two_cameras_with_the_same_camera_info_topic_are_reported():
     built = Setup(camera_info_topics=('/info', '/info')).build()
-    assert 'camera right has the CameraInfo topic of left (/info)' in built.warnings['right']
+    assert 'camera right has the same CameraInfo topic as left (/info)' in built.warnings['right']
 
 
 def calibration(focal: float) -> dict:
