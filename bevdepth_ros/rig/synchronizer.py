@@ -11,9 +11,9 @@ its own cycle. Even with known offsets, ``ApproximateTimeSynchronizer`` compares
 pairs. If stamps jitter by a tenth of the cycle, a narrow tolerance makes it lose sets of many
 cameras, and a wide tolerance makes it mix cycles.
 
-Each camera has one of these states:
+Each camera has one of these states (*exclusion* and *return* are explained below):
 
-| state | meaning | the camera enters it when | the camera leaves it when |
+| state | meaning | the state begins when | the state ends when |
 | --- | --- | --- | --- |
 | used | sets wait for its images | the filter starts, or by *return* | it is silent or excluded |
 | silent | it sends no images | the caller of ``check`` names it | its next image arrives |
@@ -34,31 +34,31 @@ Each camera has one of these states:
 
 *Return.* A camera is used again if its last ``RETURN`` images have a steady deviation near zero
 and arrive as usual. After a restart of the camera, or after cameras were untriggered, two
-conditions are weaker: the deviation may be steady at a new value, and the offset is then changed;
-the lateness may be larger than usual if it lasted for ``SETTLED`` images. In any case, the
+conditions are weaker. The deviation may be steady at another value, which then changes the offset.
+The lateness may be larger than usual if this lasts for ``SETTLED`` images. In any case, the
 lateness must be smaller than ``timeout_s``. Only the stamps and arrival times of a camera decide
-about its return; it does not matter whether image sets are formed, or whether its images can be
+about its return. It does not matter whether image sets are formed, or whether its images can be
 decoded.
 
-*Arrival times.* They are compared only while most other cameras arrive as usual, because, after
-the executor was busy, it takes the queued images of the cameras in any order. While the clock of a
-used camera may have jumped, sets pause for at most ``LONGEST_PAUSE`` images.
+*Arrival times.* Arrival times are compared only while the images of most other cameras arrive as
+usual. After the executor was busy, it processes the queued images of the cameras in any order.
+While the clock of a used camera may have jumped, sets pause for at most ``LONGEST_PAUSE`` images.
 
 *Untriggered cameras.* If at least half of the cameras deviate, it is unknown which cameras are
 wrong. The cameras are then *untriggered*, and all cameras that send images are used. When the
 deviations of most cameras have been steady for ``WINDOW`` images and two seconds, their offsets
 are searched again, and the cameras whose deviations still change are excluded.
 
-*Repeated stamps.* If the stamps of a camera come again, its clock may have gone back, or the
-clocks of all cameras. The images that wait at this moment are dropped, because images with the
-same stamps follow.
+*Repeated stamps.* If the stamps of a camera repeat earlier stamps, the clock of this camera or the
+clocks of all cameras may have gone back. The images that wait for their set at this moment are
+dropped, because images with the same stamps will follow.
 
 *Jitter.* No set is formed while stamps jitter so much that an image of another cycle could be
-taken for an image of the set's own cycle.
+mistaken for an image of the cycle of the set.
 
-*Limits.* These errors of a clock cannot be recognized: it is wrong by whole cycles from the start;
-it jumps before the usual arrival times are known, which takes about 40 images; it jumps by less
-than the scatter of arrival times.
+*Limits.* Some errors of a clock cannot be recognized. The clock may be wrong by whole cycles from
+the start. It may jump before the usual arrival times are known, which takes about 40 images. It
+may jump by less than the scatter of arrival times.
 """
 
 from __future__ import annotations
@@ -98,34 +98,38 @@ LONGEST_RETURN = 30
 SETTLED = 100
 """If a camera that restarted is late for this many images, this lateness is the usual lateness."""
 TIGHT = 1 / 10
-"""The tolerance of a set, the largest distance of a corrected stamp from their median, is this
-share of the cycle plus twice the jitter; ``_tolerance_ns`` has two upper limits."""
+"""The tolerance of a set is the largest allowed distance between a corrected stamp and the median
+of the set. It is this share of the cycle plus twice the jitter, up to the limits in
+``_tolerance_ns``."""
 WIDEST, WIDEST_OF_TWO = 0.35, 0.25
-"""Upper limits of the tolerance, as shares of the cycle, for many cameras and for two. Two images
-that differ from their median by a quarter each are half a cycle apart."""
+"""Upper limits of the tolerance, as shares of the cycle, for more than two cameras and for two
+cameras. Two images that each differ from their median by a quarter of the cycle are half a cycle
+apart."""
 OUTLIER = 2.8
 """Largest difference between a stamp and the median of its set, in units of the jitter of this
-difference; both the stamp and the median jitter. It equals 4.6 standard deviations. If an image is
-farther from the median than one cycle minus this difference, it may belong to another cycle."""
+difference, to which both the stamp and the median contribute. It equals 4.6 standard deviations.
+If an image is farther from the median than one cycle minus this difference, the image may belong
+to another cycle."""
 LONE = 3 / 4
-"""The tolerance of a camera uses the jitter of most cameras, or this share of the camera's own
-jitter if that is larger. Only a share is used, because a jitter is measured from ``WINDOW``
-images, with an error of about a fifth."""
+"""The tolerance of a camera is computed with the jitter of most cameras, or with this share of the
+camera's own jitter if this share is larger. Only a share is used, because the jitter of a camera
+is measured from ``WINDOW`` images, with an error of about a fifth."""
 MISALIGNED, AT_PLACE, STEADY = 1 / 6, 1 / 8, 1 / 16
 """Shares of the cycle: the deviation that excludes a camera, the deviation with which it may
 return, and the change of the deviation that does not count as drift."""
 JITTERS = 1.5
 """A deviation excludes a camera only if it is larger than this many times the jitter. While
-offsets are not learned, the number is larger by one."""
+offsets are not learned, the factor is larger by one."""
 SETTLE_NS = 100_000_000
-"""While it is examined whether cameras still drift, consecutive deviations are at least about this
-far apart, because at high rates ``WINDOW`` images in a row would not show the drift."""
+"""While it is examined whether cameras still drift, a camera is compared about once in this time,
+in nanoseconds. At high rates, ``WINDOW`` images in a row would not show the drift."""
 RATE_TOLERANCE = 0.07
-"""Image rates count as multiples of each other if they differ from multiples by at most this
-share. If one of ``WINDOW`` intervals is taken for two cycles, the rate changes by less than this
-share."""
+"""Image rates count as multiples of each other if they differ from exact multiples by at most this
+share. If one of ``WINDOW`` intervals is mistaken for two cycles, the rate changes by less than
+this share."""
 CHECKS = 4
-"""Calls of ``check`` in a row in which image rates must differ."""
+"""Image rates must differ in this number of calls of ``check`` in a row before the cameras count
+as untriggered."""
 
 RATES_DIFFER = 'their image rates differ'
 DRIFT = 'their stamps drift against each other'
@@ -136,10 +140,9 @@ class ImageSet:
     """Images of one trigger cycle.
 
     Attributes:
-        cameras: index of the camera of each image, ascending; cameras that are not used are
-            missing.
-        messages: sensor_msgs/CompressedImage or Image of these cameras.
-        stamps_ns: int64, their header stamps.
+        cameras: indices of the used cameras, ascending. There is one image per index.
+        messages: the n images, sensor_msgs/CompressedImage or Image, in the order of ``cameras``.
+        stamps_ns: (n,) int64, header stamps of the images.
         received: time.monotonic() when the last of these images was received, seconds.
     """
 
@@ -166,7 +169,9 @@ class _Camera(CameraTiming):
         self.repeated_s = -math.inf
 
     def nearest(self, at_ns: float) -> int:
-        """Return the corrected stamp of the waiting image nearest to a time."""
+        """Return the corrected stamp of the waiting image that is nearest to ``at_ns``. A
+        corrected stamp is the stamp minus the offset.
+        """
         corrected = [stamp - self.offset_ns for stamp in self.waiting]
         if len(corrected) == 1:
             return corrected[0]
@@ -174,7 +179,8 @@ class _Camera(CameraTiming):
 
 
 class ImageSetSynchronizer(SimpleFilter):
-    """Calls back with an ``ImageSet`` for each complete trigger cycle; for one thread.
+    """Calls its callbacks with an ``ImageSet`` for each complete trigger cycle. Only one thread
+    may use it.
 
     Attributes:
         slop_s: largest time between two images of a set, seconds.
@@ -197,10 +203,10 @@ class ImageSetSynchronizer(SimpleFilter):
         """Connect to the inputs, with all cameras used.
 
         Args:
-            filters: one per camera, such as ``message_filters.Subscriber``.
-            queue_size: images per camera that wait for their set.
+            filters: one filter per camera, such as ``message_filters.Subscriber``.
+            queue_size: largest number of images per camera that wait for their set.
             slop_s: largest time between two images of a set, seconds.
-            use_untriggered: whether sets of the newest images are formed while the cameras are not
+            use_untriggered: True if sets of the newest images are formed while the cameras are not
                 triggered together.
             now: a clock that never jumps, seconds.
         """
@@ -219,7 +225,7 @@ class ImageSetSynchronizer(SimpleFilter):
         ]
 
     def reset(self) -> None:
-        """Drop all waiting images; keep offsets and states of cameras."""
+        """Drop all waiting images and stamps; keep the offsets and states of the cameras."""
         self._last_ns, self._received_at_check = 0, -1
         for camera in self.cameras:
             camera.waiting.clear()
@@ -236,7 +242,9 @@ class ImageSetSynchronizer(SimpleFilter):
         return self._period_ns * 1e-9
 
     def add(self, message: Any, camera: int) -> None:
-        """Take an image of the camera with index ``camera``; calls back before it returns."""
+        """Add an image of the camera with the index ``camera``. If the image completes a set, the
+        callbacks are called before this method returns.
+        """
         one, stamp = self.cameras[camera], stamp_ns(message)
         # If the newest stamp arrives again, it is most likely a second copy of the same message.
         if 0 < stamp != one.newest_ns and one.repeats(stamp, self._now()):
@@ -264,8 +272,8 @@ class ImageSetSynchronizer(SimpleFilter):
 
         Args:
             silent: indices of the cameras that have sent no image for too long.
-            timeout_s: largest difference between the arrival times of images of different cameras
-                with the same stamp, seconds; the next images are judged with it.
+            timeout_s: largest allowed difference between the arrival times of images of different
+                cameras with the same stamp, seconds. This limit applies to the next images.
         """
         before, silent = self._used, set(silent)
         if len(silent) < len(self.cameras):
@@ -302,10 +310,11 @@ class ImageSetSynchronizer(SimpleFilter):
             del camera.waiting[next(iter(camera.waiting))]
 
     def _drop_repeated(self, camera: _Camera) -> None:
-        """Drop the waiting images whose stamps come again because the clock of a camera went back.
+        """Drop the waiting images whose stamps will be repeated, because the clock of ``camera``
+        went back.
 
-        The waiting images of another camera are kept if its own clock went back after the last
-        image of ``camera``, because they were stamped after that.
+        Another camera whose clock has already gone back since the last image of ``camera`` keeps
+        its waiting images, because they already have the new stamps.
         """
         _, last_s, _ = camera.last[-1]
         same_ns = self._period_ns / 2 if self._has_offsets else 1e9 * self.slop_s
@@ -328,7 +337,8 @@ class ImageSetSynchronizer(SimpleFilter):
     def _measure_period(self) -> int:
         """Return the shortest period of which the periods of most cameras are multiples.
 
-        Until stamps show a period, return the last one, because without it sets could mix cycles.
+        If no period is measured at the moment, return the last period, because sets could mix
+        cycles without a period.
         """
         periods = sorted([one.period_ns for one in self._used if one.period_ns])
         for period in periods:
@@ -337,7 +347,9 @@ class ImageSetSynchronizer(SimpleFilter):
         return periods[0] if periods else self._period_ns
 
     def _measure_jitter(self) -> None:
-        """Follow the jitter of most cameras. It falls slowly, because its measurement scatters."""
+        """Update the jitter of most cameras. The value falls only slowly, because its measurement
+        scatters.
+        """
         jitters = [camera.jitter_ns for camera in self._used]
         jitter = statistics.median_high(jitters) if jitters else math.inf
         if jitter < self._jitter_ns < math.inf:
@@ -362,8 +374,8 @@ class ImageSetSynchronizer(SimpleFilter):
         return len(self._used) > 1 and MISALIGNED * self._period_ns < self._jitter_ns < math.inf
 
     def _surely_own_ns(self, jitter_ns: float) -> float:
-        """Return how far the corrected stamp of an image may be from the median of its set without
-        a doubt about its cycle; 0 if stamps jitter too much.
+        """Return how far the corrected stamp of an image may be from the median of a set so that
+        the image surely belongs to the cycle of the set; 0 if stamps jitter too much.
         """
         count = max(2, len(self._used))
         # The median jitters, too. The median of many images jitters less. The median of two images
@@ -395,8 +407,8 @@ class ImageSetSynchronizer(SimpleFilter):
             self._emit([time + one.offset_ns for time, one in zip(corrected, used, strict=True)])
 
     def _emit(self, stamps: Sequence[int]) -> None:
-        """Call back with the images of these stamps, unless the images are too far apart or
-        late.
+        """Call the callbacks with the images of these stamps, unless the images are too far apart
+        or are not newer than the last set.
         """
         images = tuple([one.waiting[at] for one, at in zip(self._used, stamps, strict=True)])
         for camera, stamp in zip(self._used, stamps, strict=True):
@@ -415,7 +427,9 @@ class ImageSetSynchronizer(SimpleFilter):
         self.signalMessage(ImageSet(tuple(self.members), images, stamps_ns, self._now()))
 
     def _emit_newest(self, camera: _Camera) -> None:
-        """Call back with the newest image of every camera, once per image of the slowest."""
+        """Call the callbacks with the newest image of every camera, once per image of the slowest
+        camera.
+        """
         slowest = max(self._used, key=lambda one: one.period_ns, default=None)
         newest = [one.newest for one in self._used if one.newest]
         if camera is not slowest or len(newest) < len(self._used):
@@ -443,7 +457,8 @@ class ImageSetSynchronizer(SimpleFilter):
         """Find the offsets of the used cameras; exclude a minority that does not fit ``slop_s``.
 
         Args:
-            is_over: no further images arrive, so the offsets of a single set are better than none.
+            is_over: True if no further images arrive. Then the offsets of a single set are
+                accepted.
         """
         stamps = {one.index: one.stamps[-WINDOW:] for one in self._used}
         counts = [len(one) for one in stamps.values()]
@@ -466,7 +481,8 @@ class ImageSetSynchronizer(SimpleFilter):
         used = self._used
         if self.is_learned or min([len(one.deviations) for one in used], default=0) < WINDOW:
             return
-        # Each camera was compared with the others only, not with itself.
+        # A deviation is measured against the other cameras only. The factor ``share`` converts it
+        # to a deviation from all cameras.
         share = 1 - 1 / len(used)
         shifts = [share * statistics.median(one.deviations) for one in used]
         if max(map(abs, shifts)) < STEADY * self._period_ns:
@@ -496,8 +512,8 @@ class ImageSetSynchronizer(SimpleFilter):
         return not is_unusual and self._is_steady(camera, count, limit)
 
     def _is_steady(self, camera: _Camera, count: int, limit: float = STEADY) -> bool:
-        """Return True if the last ``count`` deviations changed by at most a share of the cycle, or
-        by half of the jitter if that is more.
+        """Return True if the last ``count`` deviations changed by at most the share ``limit`` of
+        the cycle, or by at most half of the jitter.
         """
         last = list(camera.deviations)[-count:]
         limit_ns = max(limit * self._period_ns, self._jitter_ns / 2)
@@ -512,7 +528,9 @@ class ImageSetSynchronizer(SimpleFilter):
         self._used = [one for one in self.cameras if one.state == 'used']
 
     def _observe(self, camera: _Camera) -> None:
-        """Compare an image with the other cameras; exclude the camera or use it again."""
+        """Compare the camera with the other cameras after a new image. Exclude the camera or use
+        it again if the conditions are true.
+        """
         if camera.is_faster or camera.is_slower:
             self._react_to_rate()
         period = self._period_ns = self._measure_period()
@@ -555,8 +573,8 @@ class ImageSetSynchronizer(SimpleFilter):
         return is_far or camera.is_misaligned(WINDOW, tolerance, period)
 
     def _is_alone(self, own: _Camera, period: int) -> bool:
-        """Return False if at least half of the other cameras jumped too, or skipped the same
-        cycle.
+        """Return False if at least half of the other cameras also jumped, or also have no image of
+        the skipped cycle.
         """
         others = [one for one in self._used if one is not own]
         at_ns = own.skipped_ns - own.offset_ns
@@ -582,9 +600,10 @@ class ImageSetSynchronizer(SimpleFilter):
             return
         by = camera.median_deviation(RETURN)
         is_in_place = abs(by) <= AT_PLACE * period
-        # A clock that drifted by a whole cycle has a deviation near zero, too; only the lateness
-        # shows the drift. Its measurement scatters and may be too small, so half of the limit
-        # keeps a camera that has not restarted from returning.
+        # A clock that drifted by a whole cycle also has a deviation near zero. Only the lateness
+        # shows this drift, and the measured lateness may be too small, because it scatters. For a
+        # camera that has not restarted, half of the limit is therefore enough to prevent the
+        # return.
         share = 1.0 if camera.has_restarted else 0.5
         change = camera.lateness_change(RETURN, 1e-9 * period, share)
         if change > 0 and is_in_place and count >= SETTLED and camera.has_restarted:
@@ -631,14 +650,15 @@ class ImageSetSynchronizer(SimpleFilter):
             camera.add_lateness(statistics.median(lateness_s))
 
     def _exclude(self, suspect: _Camera, is_certain: bool = False) -> None:
-        """Exclude a camera if the other cameras that agree with each other are the majority.
+        """Exclude a camera if the cameras that are not excluded remain the majority, or if the
+        clock of the camera is surely wrong.
 
         Otherwise it is unknown which cameras are wrong. All cameras are then used, and their
         offsets are searched again when the deviations are steady.
 
         Args:
-            suspect: the camera.
-            is_certain: True if this camera is surely the wrong one.
+            suspect: the camera to exclude.
+            is_certain: True if the clock of this camera is surely wrong.
         """
         active = [camera for camera in self.cameras if camera.state != 'silent']
         out = 1 + sum(camera.state == 'misaligned' for camera in active)
