@@ -84,8 +84,8 @@ def _report(error: BringUpError, arguments: Arguments, detector: ResolvedDetecto
 
     Raises:
         RuntimeError: the launch is useless without the detector, because it replays a bag, or
-            because ``ros2 launch`` was called with this file and the process of the detector does
-            not run.
+            because ``ros2 launch`` was called with this file and there is no failed transition
+            that the user can request again.
     """
     if arguments.bag or (arguments.is_direct and not error.transition):
         raise RuntimeError(f'{error}')

@@ -4,7 +4,7 @@ A replay passes through these states:
 
 | state | ends when | then |
 | --- | --- | --- |
-| bring-up | the detector is active, and with record:= its topic has a subscriber | the bag plays |
+| bring-up | the detector is active; with record:=, the recorder has subscribed | the bag plays |
 | bring-up | the detector cannot become active | the launch fails |
 | playing | the player ends with exit status 0 | the detector is deactivated |
 | playing | the player fails, or the detector ends | the launch fails |

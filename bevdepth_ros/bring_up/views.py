@@ -173,8 +173,8 @@ def _names(detector: ResolvedDetector) -> dict[str, str]:
 
 
 def _renamed(value: Any, names: dict[str, str]) -> Any:
-    """Return nested lists and dictionaries in which each string and key that ``names`` contains is
-    replaced.
+    """Return ``value``, which may be nested, after replacing every string and key that ``names``
+    contains.
     """
     if isinstance(value, dict):
         return {names.get(key, key): _renamed(entry, names) for key, entry in value.items()}

@@ -97,7 +97,7 @@ class ReplayStepper:
     have results.
 
     The player pauses again after each step. On a slow machine, image sets are therefore published
-    later, but not more of them wait in the detector.
+    later, but the number of image sets that wait in the detector stays the same.
     """
 
     def __init__(self, node: Node, sets: Sequence[ImageTimes]):

@@ -150,8 +150,8 @@ def latency_record(
     seconds: Mapping[str, float],
     frame_id: str,
 ) -> DiagnosticArray:
-    """Return the message for ``~/latency``. It contains the cameras that were used and those that
-    were left out, the age of the past frame in seconds, and the duration of each stage in
+    """Return the message for ``~/latency``. It contains the cameras that were used and the cameras
+    that were left out, the age of the past frame in seconds, and the duration of each stage in
     milliseconds. Its header is equal to the header of ``~/detections``.
     """
     past_ns = detections.past_stamp_ns

@@ -47,7 +47,7 @@ class CameraReports:
 
         Args:
             node: node with whose ROS graph the publishers of each topic are looked up.
-            settings: settings of the node; its topics and ``sync_slop_s`` must not change.
+            settings: settings of the node. Topics and ``sync_slop_s`` must not change.
             monitor: receives the problems.
             synchronizer: synchronizer of the images of all cameras.
         """
@@ -328,7 +328,8 @@ class CameraReports:
         return (
             f'images of {len(newest)} cameras arrive, but none fit into a set of sync_slop_s '
             f'({self._settings.sync_slop_s} s): the newest stamp of {camera} is {distance_s:+.3f} '
-            's from those of the other cameras; synchronize the clocks or raise sync_slop_s'
+            's away from the newest stamps of the other cameras; synchronize the clocks or raise '
+            'sync_slop_s'
         )
 
 

@@ -105,7 +105,7 @@ class Intake:
 
         Args:
             node: node whose executor receives the messages.
-            settings: settings of the node; its topics, ``sync_slop_s`` and queue sizes must not
+            settings: settings of the node. Topics, ``sync_slop_s`` and queue sizes must not
                 change.
             monitor: receives counts and problems.
             on_set: called with each image set; must return at once.
@@ -251,8 +251,8 @@ class Intake:
         if stamp <= 0:
             topic = self._node.resolve_topic_name(source.image_topic)
             sentence = (
-                f'images on {topic} have no time stamp, or one before 1970, and cannot be used: '
-                'the publisher must fill in header.stamp'
+                f'images on {topic} have no time stamp or a time stamp before 1970, and cannot be '
+                'used: the publisher must fill in header.stamp'
             )
             self._monitor.report(f'stamp/{source.name}', 'cameras', ERROR, sentence)
             return

@@ -267,7 +267,7 @@ class DetectorNode(LifecycleNode):
                 self._detector = self._loaded = None
                 if not signals.received:  # the process does not end
                     self.get_logger().error(
-                        f'detection did not end within {timeout_s:.1f} s: its device hangs or is '
+                        f'detection did not end within {timeout_s:.1f} s: the device hangs or is '
                         'too slow; the weights are loaded again on the next activation'
                     )
         self._pipeline = None
@@ -401,8 +401,9 @@ class DetectorNode(LifecycleNode):
             self._monitor.solved('other_publishers')
             return
         sentence = (
-            f'{", ".join(others)} also publishes {self.resolve_topic_name("~/detections")}: '
-            'subscribers receive the results of both; stop one node or give it another name'
+            f'other nodes also publish on {self.resolve_topic_name("~/detections")}: '
+            f'{", ".join(others)}; subscribers receive the results of all these nodes: stop the '
+            'other nodes, or give this node another name'
         )
         self._monitor.report('other_publishers', 'node', WARN, sentence)
 

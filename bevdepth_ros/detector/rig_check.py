@@ -100,7 +100,7 @@ def _mount(name: str, ego_from_camera: np.ndarray, training: TrainingRig) -> lis
     if min(gaps) > YAW_MARGIN_DEG:
         nearest = training.yaw_deg[int(np.argmin(gaps))]
         clauses.append(
-            f'{name} faces {yaw:.0f} degrees, the nearest training camera {nearest:.0f}'
+            f'{name} faces {yaw:.0f} degrees, the nearest training camera faced {nearest:.0f}'
         )
     return clauses
 
@@ -145,6 +145,6 @@ class RigCheck:
             return ''
         remedy = '; if base_frame is not on the ground, set base_frame_height_m'
         return (
-            'the cameras are unlike those that the weights were trained with, so boxes may be '
+            'the cameras differ from the cameras of the training images, so boxes may be '
             f'wrong: {clauses}{remedy if " m above " in clauses else ""}'
         )

@@ -200,7 +200,7 @@ class Worker:
             if frame_id != settings.base_frame:
                 pose = self._builder.pose_in(frame_id, stamp_ns)
         except TransformMissingError as error:
-            remedy = f'publish it, or set output_frame to {settings.base_frame}'
+            remedy = f'publish this transform, or set output_frame to {settings.base_frame}'
             sentence = f'{error}, so nothing can be published in {frame_id}: {remedy}'
             self._monitor.set_dropped('no_output_frame')
             self._monitor.report('output_frame', 'tf', ERROR, sentence)

@@ -15,7 +15,7 @@ from bevdepth_ros.rig.settings import IMAGE_TYPES
 @pytest.mark.parametrize(
     ('distance_ns', 'has_jumped', 'sentence'),
     [
-        (200_000_000, False, 'newest stamp of right is +0.200 s from those of the other cameras'),
+        (200_000_000, False, 'right is +0.200 s away from the newest stamps of the other cameras'),
         (1_000_000, False, 'no image set was formed for 12 s, although the newest stamps'),
         (1_000_000, True, 'no image set was formed for 12 s: the stamps of left, front, right ju'),
     ],

@@ -89,7 +89,10 @@ def test_results_are_published_in_the_output_frame_or_dropped_without_its_transf
     assert np.abs(moved - first).max(axis=1).min() < 1e-3
     assert tracking.set('output_frame', 'utm') == ''
     tracking.rig.send_all(2.1)
-    words = 'so nothing can be published in utm: publish it, or set output_frame to base_link'
+    words = (
+        'so nothing can be published in utm: publish this transform, or set output_frame to '
+        'base_link'
+    )
     wait_until(lambda: tracking.diagnostics.reports('tf', words), 'the report')
     assert tracking.diagnostics.values('sets')['dropped_no_output_frame'] == '1'
     assert tracking.set('output_frame', '') == ''

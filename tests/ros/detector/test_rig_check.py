@@ -52,7 +52,7 @@ def test_smaller_images_of_the_same_cameras_are_not_reported():
         ({'about_y_deg': 30.0}, 'CAM_FRONT is tilted by 30 degrees, training had 0 to 1'),
         (
             {'about_z_deg': 140.0},
-            'CAM_FRONT faces 140 degrees, the nearest training camera 108',
+            'CAM_FRONT faces 140 degrees, the nearest training camera faced 108',
         ),
     ],
 )
