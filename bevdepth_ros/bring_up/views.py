@@ -77,8 +77,8 @@ def rviz_config(template: str, detector: ResolvedDetector) -> str:
 
 
 def _has_lidar_of_nuscenes(detector: ResolvedDetector) -> bool:
-    """Return True if the cameras are those of nuScenes. The detector reads no lidar, and for other
-    vehicles the topic of the lidar is unknown.
+    """Return True if the cameras have the names of the nuScenes cameras. The detector reads no
+    lidar, and for other vehicles the topic of the lidar is unknown.
     """
     return detector.rig.cameras == RigSettings().cameras
 

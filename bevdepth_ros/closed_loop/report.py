@@ -1,4 +1,4 @@
-"""Compares scores and boxes of the running node with those of the offline evaluation."""
+"""Compares the scores and boxes of the running node with the results of the offline evaluation."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def explanation(scenes: Mapping[str, SceneResults], boxes: BoxComparison | None)
             f'{boxes.matching} boxes are in both results (offline: {boxes.offline}, node: '
             f'{boxes.node}); their centers differ by at most '
             f'{boxes.largest_distance * 1e3:.1f} mm. The velocities of '
-            f'{boxes.velocity_differs} of them differ by more than {SAME_SPEED} m/s.'
+            f'{boxes.velocity_differs} of these boxes differ by more than {SAME_SPEED} m/s.'
         )
     return '\n'.join(sentences)
 

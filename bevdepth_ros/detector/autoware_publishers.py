@@ -29,7 +29,7 @@ class AutowarePublishers:
         Args:
             msg: module of Autoware's messages, or None if these messages are not installed. In
                 this case, nothing is published.
-            create: function that takes a message type and a topic, and returns a publisher.
+            create: function that creates a publisher for a message type and a topic.
         """
         self._msg = msg
         # Track ids begin with 1 in every run of the node. This UUID makes the UUIDs of the tracks

@@ -228,7 +228,7 @@ class CameraReports:
         offered = {info.topic_type.rsplit('/', 1)[-1] for info in publishers}
         if wanted not in offered:
             return (
-                f': it is published as {", ".join(sorted(offered))}, not {wanted}; '
+                f': the topic has messages of type {", ".join(sorted(offered))}, not {wanted}; '
                 f'{_type_remedy(offered)}'
             )
         reliable = any(
@@ -237,7 +237,7 @@ class CameraReports:
         if self._settings.image_reliability == 'reliable' and not reliable:
             return ': its publisher is best effort; set image_reliability to best_effort'
         return (
-            ', although it has a publisher: check the publisher and the network, or '
+            ', although the topic has a publisher: check the publisher and the network, or '
             f'raise camera_timeout_s if images are expected less often{self._profile_hint()}'
         )
 

@@ -112,7 +112,7 @@ class DecodedImage:
 def decode_compressed(
     message: CompressedImage, max_pixels: int, min_width: int = 0
 ) -> DecodedImage:
-    """Decode a JPEG, PNG, TIFF or WebP file. The pixels of a JPEG file equal those of Pillow.
+    """Decode a JPEG, PNG, TIFF or WebP file. JPEG files give the same pixels as with Pillow.
 
     Args:
         message: contains one of these files; its format string may name another codec.

@@ -62,5 +62,5 @@ def test_the_report_of_missing_raw_images_suggests_a_middleware_profile_if_none_
     )
     monitor = SimpleNamespace(silence_s=lambda name: 1.5)
     sentence = CameraReports(node, settings, monitor, None)._silence_sentence(source)
-    assert 'although it has a publisher' in sentence
+    assert 'although the topic has a publisher' in sentence
     assert ('raw images need a middleware profile, and none is set' in sentence) is is_hinted

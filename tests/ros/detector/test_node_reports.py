@@ -276,7 +276,7 @@ def test_the_report_of_a_silent_camera_names_the_different_message_type_of_its_t
     node = detector(rig=Rig(other, CAMERAS, Image))
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)
-    words = 'it is published as Image, not CompressedImage; set image_transport to raw'
+    words = 'the topic has messages of type Image, not CompressedImage; set image_transport to raw'
     wait_until(lambda: node.diagnostics.reports('cameras', words), 'the report')
     other.destroy_node()
     rclpy.shutdown(context=other_context)
