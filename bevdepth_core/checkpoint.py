@@ -71,9 +71,9 @@ def load_checkpoint(path: str | Path) -> BEVDepth:
     """Return the model on the CPU, in evaluation mode and with float32 weights.
 
     Args:
-        path: a ``.safetensors`` file of this project; or an official Lightning checkpoint, with or
-            without averaging of the weights; or a file with only the state dict of such a
-            checkpoint; or the name of bundled or downloaded weights, such as ``small``.
+        path: a ``.safetensors`` file of this project; or an official Lightning checkpoint, trained
+            with or without EMA; or a file with only the state dict of such a checkpoint; or the
+            name of bundled or downloaded weights, such as ``small``.
 
     Raises:
         CheckpointError: the file is missing, truncated, of another format, or contains pickled
@@ -321,7 +321,7 @@ def require_plain_archive(path: Path) -> None:
     """Raise CheckpointError unless the file is an archive as ``torch.save`` writes it.
 
     An archive is rejected if it has compressed or overlapping entries, or a pickled part of more
-    than ``MAX_PICKLE_BYTES``. Reading it could need much more memory than the size of the file.
+    than ``MAX_PICKLE_BYTES``. Reading such an archive could need much more memory than its size.
     """
     try:
         with zipfile.ZipFile(path) as archive:

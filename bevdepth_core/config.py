@@ -254,7 +254,8 @@ class StereoConfig:
     """Depth estimation that compares two frames. The defaults are the values of BEVStereo (arXiv
     2209.10248) and of every official experiment.
 
-    Each range has one depth hypothesis per pixel at stride 4: a mean, a spread and a score.
+    The depth is divided into consecutive ranges. Each pixel at stride 4 has one depth hypothesis
+    per range: a mean, a spread and a score.
 
     Attributes:
         range_bounds: bounds of consecutive ranges, meters, from the start of the depth bins to
@@ -263,7 +264,8 @@ class StereoConfig:
         groups: number of groups of feature channels. For each group, the products of its channels
             are averaged into one channel of the cost volume.
         clamp_mean: limit the refined mean to its range. The released weights were trained with
-            this; the later official code (d78c7b5) does not do it.
+            this limit, so official files are loaded with True. The later official code (commit
+            d78c7b5) has no limit.
     """
 
     range_bounds: tuple[float, ...] = (2.0, 8.0, 16.0, 28.0, 58.0)
@@ -361,8 +363,8 @@ class HeadConfig:
 
 @dataclass(frozen=True)
 class ScaleNMSConfig:
-    """Drops a box if its scaled footprint overlaps too much with the scaled footprint of a box of
-    the same task that has a better score.
+    """Drops a box if its scaled footprint overlaps too much with the scaled footprint of another
+    box. Only boxes of the same task with a better score can cause this.
 
     Attributes:
         factors: scale of length and width per class, in the order of the class names. The
@@ -387,9 +389,9 @@ class ScaleNMSConfig:
 
 @dataclass(frozen=True)
 class SizeAwareNMSConfig:
-    """Drops a box if its scaled rectangle touches the scaled rectangle of a box of the same task
-    that has a better score. The rectangle encloses the footprint of a box and is parallel to x and
-    y.
+    """Drops a box if its scaled rectangle touches the scaled rectangle of another box. Only boxes
+    of the same task with a better score can cause this. The rectangle of a box encloses its
+    footprint, and the sides of the rectangle are parallel to the x and y axes.
 
     Attributes:
         factors: scale of the rectangles, one number per task. The defaults are the values of the

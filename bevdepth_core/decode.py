@@ -50,7 +50,7 @@ def decode(tasks: Sequence[TaskMaps], config: ModelConfig) -> list[ScoredBoxes]:
     """Return, for each sample of the batch, the boxes whose scores exceed the threshold.
 
     Args:
-        tasks: head output, maps (B, channels, ny, nx).
+        tasks: head maps of each task, each map (B, channels, ny, nx).
         config: config of the model; ``decode.score_threshold`` is the threshold.
     """
     decoder = BoxDecoder(config).to(tasks[0].heatmap.device)
@@ -133,8 +133,8 @@ class BoxDecoder(nn.Module):
         pixels = maps[:, :BOX_VALUES].permute(0, 2, 3, 1)
         values = pixels[task, cell // columns, cell % columns].float().transpose(1, 2)
         boxes = boxes_from_values(values, cell, self._grid)  # (B T, 9, K)
-        # Maps of a task with fewer classes are padded with NO_CLASS; half of it separates padding
-        # from all real logits, also after rounding to half precision.
+        # Maps of a task with fewer classes are padded with NO_CLASS. NO_CLASS / 2 separates the
+        # padding from all real logits, also after rounding to half precision.
         usable = self._usable(boxes) & (logits > NO_CLASS / 2)
         scores = torch.where(usable, logits.sigmoid(), NO_BOX)
         labels = self._first_labels.repeat(batch)[:, None] + class_index

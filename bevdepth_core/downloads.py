@@ -4,10 +4,10 @@
     ros2 run bevdepth_ros weights download 2key_da_ema
     ros2 run bevdepth_ros weights verify
 
-Without ROS, use ``python -m bevdepth_core.downloads``. The same command resumes an interrupted
-download. Downloads use the proxy in the environment variable ``https_proxy``. The first download
-of a file records its size and hash, and later downloads must have the same size and hash. The file
-is converted to safetensors. After that, every program accepts the name of the weights as
+Without ROS, use ``python -m bevdepth_core.downloads``. To resume an interrupted download, run the
+same command again. Downloads use the proxy in the environment variable ``https_proxy``. The first
+download of a file records its size and hash, and later downloads must have the same size and hash.
+The file is converted to safetensors. After that, every program accepts the name of the weights as
 checkpoint (``checkpoint:=2key_da_ema``).
 """
 

@@ -95,7 +95,7 @@ def end_process() -> NoReturn:
 
 
 def _reason(error: Exception) -> str:
-    """Return the reason of an error of rcl and its remedy. The reason is the first part of rcl's
+    """Return the reason of an error of rcl, and a remedy. The reason is the first part of rcl's
     message, without the names of source files.
     """
     reason = str(error).split(', at /')[0].strip()

@@ -1,6 +1,6 @@
 """The programs that a launch starts in addition to the detector.
 
-The imports of these programs take seconds. While they run, Ctrl-C ends the process without a
+The imports of these programs take seconds. Ctrl-C during the imports ends the process without a
 traceback.
 """
 

@@ -1,5 +1,5 @@
-"""Handles SIGINT and SIGTERM. This module imports no slow module, so that a program can import it
-before all others.
+"""Handles SIGINT and SIGTERM. This module imports no slow module, so that a program can handle
+signals before it imports slow modules.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Signals:
     """Records SIGINT and SIGTERM.
 
     A signal handler that raises an exception can interrupt any code, including rclpy's C code,
-    which then crashes. The handler therefore only records the signal. It raises KeyboardInterrupt
-    only inside ``with interruptible()``.
+    which then crashes. The handler therefore records the signal, and raises KeyboardInterrupt only
+    inside ``with interruptible()``.
 
     Attributes:
         received: True after a signal.
@@ -40,7 +40,7 @@ class Signals:
         self._may_raise = self._is_ignored = False
 
     def note(self) -> None:
-        """Record signals from now on, instead of ending the process."""
+        """Record signals from now on, so that they no longer end the process."""
         self._is_ignored = False
         for number in NUMBERS:
             signal.signal(number, self._handle)
@@ -83,7 +83,7 @@ computations, but not around calls into rclpy."""
 def end_with_ros2_run() -> None:
     """If the parent process is ``ros2 run``, let the kernel send SIGTERM to this process when the
     parent ends. This is necessary because ``ros2 run`` ends on SIGTERM without passing the signal
-    on. It has an effect only on Linux.
+    on. The function has an effect only on Linux.
     """
     parent = os.getppid()
     try:
@@ -115,9 +115,9 @@ def exit_on_signal() -> Iterator[None]:
 def wait_for(work: Callable[[], Result]) -> Result:
     """Run ``work`` in a thread and return its result or raise its exception.
 
-    SIGINT and SIGTERM raise KeyboardInterrupt at once, although a signal cannot interrupt a call
-    into C, such as the initialization of CUDA. The thread then continues in the background; the
-    process is expected to exit soon.
+    SIGINT and SIGTERM raise KeyboardInterrupt at once, also while ``work`` is in a C function that
+    a signal cannot interrupt, such as the initialization of CUDA. The thread then continues in the
+    background; the process is expected to exit soon.
     """
     outcome: list = []
 

@@ -1,4 +1,4 @@
-"""Launches the detector; with ``bag:=`` it also replays a bag and ends when the replay ends."""
+"""Launches the detector. With ``bag:=``, the launch also replays a bag, and then ends."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def _bring_up(
     arguments: Arguments,
     detector: ResolvedDetector,
 ) -> list[LaunchDescriptionEntity]:
-    """Return the actions that bring up the detector, and then play the bag if there is one."""
+    """Return the actions that bring up the detector, and that then replay the bag of ``bag:=``."""
     recorder = nodes.recorder_node(arguments, detector) if arguments.record else None
     actions = [] if recorder is None else [recorder]
     player = nodes.player_node(arguments, detector) if arguments.bag else None

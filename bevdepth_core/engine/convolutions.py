@@ -16,8 +16,8 @@ from bevdepth_core.model.torchvision_parts import BasicBlock, Bottleneck
 from bevdepth_core.ops.max_pool import max_pool
 
 MAX_SLOWDOWN = 1.1
-"""A fused kernel is used if it takes less than the time of separate kernels times this factor. The
-factor is above 1, because the measurement is noisy."""
+"""A fused kernel is used if its time is less than this factor multiplied by the time of separate
+kernels. The factor is above 1, because the measurement is noisy."""
 
 
 ModuleType = TypeVar('ModuleType', bound=nn.Module)
@@ -59,7 +59,7 @@ def fold_batch_norm(
 
 class FusedConv(nn.Module):
     """Convolution, optional residual and ReLU. With float16 or bfloat16 on CUDA, one fused kernel
-    computes all of them, unless it is slower than separate kernels by the factor ``MAX_SLOWDOWN``.
+    computes them, unless it takes ``MAX_SLOWDOWN`` times as long as separate kernels, or longer.
 
     Args:
         conv: convolution; its stride, padding, dilation and groups are used.
@@ -154,9 +154,9 @@ class FusedBlock(nn.Module):
 class FusedNeck(nn.Module):
     """The neck with one convolution per branch.
 
-    A transposed convolution whose stride equals its kernel size becomes a 1x1 convolution, which
-    computes up * up output pixels for each input pixel, and a depth-to-space rearrangement of
-    these pixels.
+    A transposed convolution whose stride ``up`` equals its kernel size becomes a 1x1 convolution,
+    which computes up * up output pixels for each input pixel, and a depth-to-space rearrangement
+    of these pixels.
     """
 
     def __init__(self, neck: MultiScaleNeck) -> None:

@@ -1,6 +1,4 @@
-"""Runs the graphs that ``bevdepth_core.export`` wrote on the CPU, in ONNX Runtime or as compiled
-packages.
-"""
+"""Runs exported graphs on the CPU: ONNX graphs in ONNX Runtime, compiled packages in PyTorch."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ class ExportedInference:
         self._detection = _opened(exported, 'detection', threads)
         self._splat = None
         if not exported.has_own_node:
-            # ONNX Runtime loses additions of ScatterND if several threads run it.
+            # ONNX Runtime loses additions of ScatterND if several threads compute them.
             self._splat = _opened(exported, 'splat', 1 if exported.has_scatter else threads)
         self._view_transform = model.view_transform
         self._decoder = BoxDecoder(model.config)

@@ -70,7 +70,7 @@ class FusedNetwork:
         Args:
             encoded: features from the image encoder.
             first_stage: first stage of the image encoder; only stereo networks use it.
-            gates: factors that ``gates`` of the depth net returns.
+            gates: result of ``depth_net.gates``, factors of the depth and context features.
         """
         if not isinstance(self.depth_net, StereoDepthNet):
             depth, context = self.depth_net.gated(encoded, gates)
@@ -86,9 +86,9 @@ class FusedNetwork:
 def folded_model(model: BEVDepth, dtype: torch.dtype) -> BEVDepth:
     """Return a copy of ``model`` for inference, in which modules are replaced by faster modules.
 
-    Weights are ``dtype`` and channels_last. The weights of stereo depth and the frustum stay
-    float32. The batch norm of the camera vector also stays float32, because the numbers of a
-    camera vector reach thousands.
+    Weights have the data type ``dtype`` and the layout channels_last. The weights of stereo depth
+    and the frustum stay float32. The batch norm of the camera vector also stays float32, because
+    the numbers of a camera vector reach thousands, and 16-bit types would round them too much.
     """
     network = copy.deepcopy(model).eval().requires_grad_(False)
     _fuse_children(network)

@@ -12,8 +12,8 @@ from bevdepth_core.config import ImageSpec
 from bevdepth_core.preprocess import normalize, preprocess
 
 RESIZE_THREADS = 4
-"""Threads that resize images. Unlike PyTorch's threads they do not wait in a busy loop, so more
-threads than free cores do not slow each other down."""
+"""Number of threads that resize images. Unlike PyTorch's threads, they do not wait in a busy loop,
+so they do not slow each other down if fewer cores than threads are free."""
 
 
 class ImagePreparation:

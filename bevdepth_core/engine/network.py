@@ -33,8 +33,8 @@ class InferenceNetwork(Protocol):
     def encode(self, camera_vectors: torch.Tensor) -> ImageFeatures:
         """Return the features of the images.
 
-        Later calls of ``encode`` and ``match`` may overwrite them. ``snapshot`` returns features
-        that are not overwritten.
+        Later calls of ``encode`` and ``match`` may overwrite these features. ``snapshot`` returns
+        features that are not overwritten.
 
         Args:
             camera_vectors: (1, N, 27) float32, see ``model.depth_net.camera_vector``.

@@ -154,7 +154,7 @@ def _compare_frames(
     expected = _encoded(eager, frames, calibrations)
     bev = [model.splat(*inputs) for inputs in zip(expected, own, strict=True)]
     maps = stack_maps(model.head_maps(bev[:key_frames]))
-    is_class = maps > -1e4  # False for classes that a task does not have: they are NO_CLASS
+    is_class = maps > -1e4  # False where a task has no class, because the logit is NO_CLASS there
     boxes = _boxes(eager, expected, own, moved, key_frames)
     for exported, report in zip(exports, reports, strict=True):
         found = _encoded(exported, frames, calibrations)
@@ -285,7 +285,7 @@ def _require_half_range(
 
 
 def _judge(report: Report) -> None:
-    """Add a problem for each error above the limits of the precision."""
+    """Report each error above the limit of the precision, and report if too few boxes match."""
     limit, share = ERROR_LIMITS[report.precision], MATCHED_SHARE[report.precision]
     for stage, error in report.errors.items():
         if not error <= limit:

@@ -119,6 +119,6 @@ def _parser() -> ArgumentParser:
         type=int,
         nargs='+',
         default=[1, 6],
-        help='numbers of cameras that --check compares (default 1 6)',
+        help='numbers of cameras with which --check runs both networks (default 1 6)',
     )
     return parser

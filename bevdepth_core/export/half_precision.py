@@ -33,8 +33,8 @@ def to_half(path: Path) -> None:
     half = convert_float_to_float16(
         graph, keep_io_types=True, op_block_list=[], node_block_list=in_float32
     )
-    # The converter appends casts after the nodes that read the casts. A valid ONNX graph needs the
-    # opposite order.
+    # The converter appends casts after the nodes that read the outputs of the casts. A valid ONNX
+    # graph needs the opposite order.
     ordered = ONNXModel(half)
     ordered.topological_sort()
     onnx.save(ordered.model, path)
@@ -44,9 +44,9 @@ def overflows(path: Path, inputs: dict[str, np.ndarray]) -> list[str]:
     """Return the names of the float16 values of a graph that exceed the range of float16 for
     ``inputs``.
 
-    On a CPU, ONNX Runtime computes float16 graphs in float32, so inner values do not overflow. It
-    converts only the outputs of a graph to float16. Therefore all float16 values are added to the
-    outputs here.
+    On a CPU, ONNX Runtime computes float16 graphs in float32, so inner values do not overflow.
+    ONNX Runtime converts only the outputs of a graph to float16. Therefore this function adds all
+    float16 values to the outputs.
     """
     import onnx
 

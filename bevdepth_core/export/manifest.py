@@ -25,7 +25,7 @@ MEANINGS = {
         'camera vector: fx fy cx cy of the source image; image_aug[0, 0], [0, 1], [0, 3], [1, 0], '
         '[1, 1], [1, 3]; 1 0 0 1 1, the identity BEV augmentation; ego_from_camera[:3, :4] by rows'
     ),
-    'depth': 'probability of each depth bin, lower edge start + step * index, meters',
+    'depth': 'probability of each depth bin; lower edge of a bin: start + step * index, in meters',
     'context': 'features of each pixel of the feature map',
     'ego_from_frustum': (
         'matrix that transforms (u d, v d, d, 1) to meters in the ego frame of the key frame; u '

@@ -1,10 +1,11 @@
 """Cuts the network into the parts that a streaming runtime runs one by one.
 
 A runtime stores depth and context of past frames, which do not depend on the pose of the vehicle.
-For each new frame, it runs these parts:
+For each new frame, the runtime runs these parts:
 
 * The image branch processes the images of the new frame.
-* The splat runs for the new frame, and then for the past frame with the ego motion between both.
+* The splat runs for the new frame, and then for the past frame with the ego motion between the two
+  frames.
 * The detection processes the BEV maps of both frames.
 """
 
@@ -101,7 +102,7 @@ class CustomPooling(nn.Module):
         self.view = view
 
     def forward(self, depth: Tensor, context: Tensor, ego_from_frustum: Tensor) -> Tensor:
-        """Return the map (1, C, ny, nx); the arguments are those of ``PlainPooling``."""
+        """Return the map (1, C, ny, nx); the arguments are the same as for ``PlainPooling``."""
         features = self.view.refine(depth[None], context[None])
         bev: Tensor = self.view(features, ego_from_frustum[None])
         return bev
@@ -121,7 +122,7 @@ ONNX_POOLINGS = ('plain', 'scatter', 'custom')
 
 
 class Detection(nn.Module):
-    """Computes head maps and scored boxes before suppression from the BEV maps of all frames.
+    """Computes the head maps and the scored boxes before NMS from the BEV maps of all frames.
 
     Args:
         model: model whose BEV encoder, head and decoding are used.
@@ -137,7 +138,7 @@ class Detection(nn.Module):
         ``decode.stack_maps``, and the result of ``BoxDecoder.candidates`` for these maps.
 
         Args:
-            bev: the BEV map (1, C, ny, nx) of each frame; the key frame is the first one.
+            bev: the BEV map (1, C, ny, nx) of each frame, beginning with the key frame.
         """
         maps = stack_maps(self.head(self.bev_encoder(torch.cat(bev, dim=1))))
         return maps, self.decoder.candidates(maps)

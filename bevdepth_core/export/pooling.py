@@ -2,10 +2,11 @@
 
 The op ``ops.voxel_pooling`` adds each frustum point to its cell. ONNX has operators for this
 scatter with addition (ScatterND, ScatterElements), but TensorRT ignores the addition. This module
-computes the same sums with matrix products. The map of one pixel's depth is
-``Y @ diag(depth) @ X``. For each depth bin, X contains a 1 in the column of the point's cell, and
-Y contains a 1 in its row. The BEV map is the sum of these maps, each multiplied by the context of
-its pixel. Products with 0 and 1 are exact, so only the order of the sums differs.
+computes the same sums with matrix products. For each pixel, ``Y @ diag(depth) @ X`` is the (ny,
+nx) map of its depth probabilities. Each depth bin of the pixel has a row of X, with a 1 at the x
+index of its cell, and a column of Y, with a 1 at the y index of its cell. The BEV map is the sum
+of the maps of all pixels, each multiplied by the context of its pixel. Products with 0 and 1 are
+exact, so only the order of the sums differs.
 """
 
 from __future__ import annotations

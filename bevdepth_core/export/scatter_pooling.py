@@ -29,7 +29,7 @@ class ScatterPooling(nn.Module):
         self.cells = FrustumCells(view)
 
     def forward(self, depth: Tensor, context: Tensor, ego_from_frustum: Tensor) -> Tensor:
-        """Return the map (1, C, ny, nx); the arguments are those of ``PlainPooling``."""
+        """Return the map (1, C, ny, nx); the arguments are the same as for ``PlainPooling``."""
         volume = None
         if self.refinement is not None:
             volume = self.refinement(depth[None], context[None])[0]  # (N, C, D, h, w)

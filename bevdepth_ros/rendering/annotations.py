@@ -1,4 +1,6 @@
-"""Interpolates annotated boxes, which a recording contains at 2 Hz, to any time."""
+"""Computes annotated boxes at any time by interpolation. A recording contains annotations at only
+2 Hz.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from bevdepth_core.types import Boxes3D
 from bevdepth_core.visualization import GroundTruth
 
 MAX_GAP_NS = 1_100_000_000
-"""Largest time between two annotations, in nanoseconds, between which boxes are interpolated.
-nuScenes has two annotations per second."""
+"""Boxes are interpolated only if the two annotations are at most this far apart in time, in
+nanoseconds. nuScenes has two annotations per second."""
 SAME_TIME_NS = 60_000_000
 """An object without an id is shown only if the time of the scene differs from the time of its
 annotation by at most this, in nanoseconds."""
@@ -39,8 +41,8 @@ class Annotation:
 
 
 def transformed(boxes: Boxes3D, target_from_source: np.ndarray) -> Boxes3D:
-    """Transform boxes to another frame, in which they also stay upright. ``target_from_source`` is
-    (4, 4), rigid.
+    """Transform boxes to another frame. Only the yaw angle of the rotation changes their
+    orientation, so that the boxes stay upright. ``target_from_source`` is (4, 4), rigid.
     """
     rotation, shift = target_from_source[:3, :3], target_from_source[:3, 3]
     turn = np.arctan2(rotation[1, 0], rotation[0, 0])
@@ -56,7 +58,7 @@ class AnnotationHistory:
     """Annotations in order of time."""
 
     def __init__(self, longest: int):
-        """Start empty; at most the newest ``longest`` annotations are stored."""
+        """Start without annotations; later, only the newest ``longest`` annotations are stored."""
         self._longest = longest
         self._history: list[Annotation] = []
 
@@ -64,17 +66,19 @@ class AnnotationHistory:
         return len(self._history)
 
     def add(self, annotation: Annotation) -> None:
-        """Add an annotation. It replaces an annotation with the same stamp."""
+        """Add an annotation. If an annotation with the same stamp is stored, replace it."""
         self._history = [known for known in self._history if known.stamp_ns != annotation.stamp_ns]
         self._history.insert(bisect_left(self._stamps(), annotation.stamp_ns), annotation)
         del self._history[: -self._longest]
 
     def at(self, stamp_ns: int, world_from_ego: np.ndarray) -> GroundTruth | None:
-        """Return the annotated boxes at a time in the ego frame; None if no annotation is near.
+        """Return the annotated boxes at a time, in the ego frame. Return None if no annotation is
+        within ``MAX_GAP_NS / 2`` of this time, or if none of its objects can be shown.
 
         Objects with an id are interpolated linearly between the annotation before and the
-        annotation after this time. If there is no later annotation, they are extrapolated from the
-        last two annotations. For objects without an id, see ``SAME_TIME_NS``.
+        annotation after this time. If all annotations are earlier, or all are later, the objects
+        are extrapolated from the two nearest annotations. For objects without an id, see
+        ``SAME_TIME_NS``.
 
         Args:
             stamp_ns: time of the boxes, nanoseconds.

@@ -1,5 +1,5 @@
-"""Receives images, tf and detections for the visualizer and the viewer, and selects the scene that
-they render next.
+"""Receives images, tf and detections for the visualizer and the viewer, and selects the next scene
+to render.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ class SceneListener:
         if stamp_ns is None:
             return None
         wanted = (self.store.recording, with_detections, stamp_ns)
-        # Within a recording, older detections whose tf arrived late must not be shown. In another
-        # recording, stamps may be older.
+        # Within one recording, a scene must not be older than the last scene. This would happen
+        # if the tf of older detections arrived late. In another recording, stamps may be lower.
         if self._shown is not None and wanted[:2] == self._shown[:2] and wanted <= self._shown:
             return None
         scene = self.store.scene(stamp_ns)
@@ -110,7 +110,9 @@ class SceneListener:
         return scene
 
     def call_at(self, rate_hz: float, work: Callable[[], None], purpose: str) -> None:
-        """Call ``work`` at this rate and log its exceptions, because they would end the node."""
+        """Call ``work`` at this rate. If ``work`` raises an exception, log it with ``purpose``,
+        which names the work that failed.
+        """
 
         def tick() -> None:
             try:
@@ -131,7 +133,7 @@ class SceneListener:
         def callback(message: Any) -> None:
             try:
                 handle(message)
-            except Exception as error:  # an exception in a callback would end the node
+            except Exception as error:  # the log must name the topic
                 self._failed(error, topic)
 
         self._node.create_subscription(message_type, topic, callback, qos)

@@ -1,5 +1,5 @@
-"""Yields the scenes of a rosbag2 in order of time. They contain the recorded detections, the
-detections of a detector that processes the recorded images, or no detections.
+"""Yields the scenes of a rosbag2 in order of time. The scenes contain the recorded detections, the
+detections that a detector computes from the recorded images, or no detections.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class RecordedScenes:
         return self._bag.end_ns
 
     def absent_topics(self) -> dict[str, list[str]]:
-        """Return the image and CameraInfo topics that the bag does not have, by camera."""
+        """Return, for each camera, its image and CameraInfo topics that are not in the bag."""
         return {
             source.name: [
                 topic
@@ -152,7 +152,7 @@ class RecordedScenes:
 
         Args:
             start_s: number of seconds to skip at the beginning of the bag. A detector also
-                processes the last of these seconds, so that the first scene has a past frame.
+                processes the last skipped second, so that the first scene has a past frame.
             duration_s: length of the part of the bag to use, seconds.
             detector: the detector that processes the images; if None, the recorded detections are
                 used.

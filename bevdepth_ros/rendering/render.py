@@ -3,7 +3,7 @@
 Examples:
     ros2 run bevdepth_ros render --bag BAG --out drive.mp4                    # detections in BAG
     ros2 run bevdepth_ros render --bag BAG --out drive.gif --checkpoint FILE  # runs the detector
-    ros2 run bevdepth_ros render --bag BAG --out folder --detections RECORDED  # see `record:=`
+    ros2 run bevdepth_ros render --bag BAG --out folder --detections RECORDED  # bag of `record:=`
     ros2 run bevdepth_ros render --bag BAG --out one.png --start 4
 """
 
@@ -115,8 +115,8 @@ def settings(preset: str, detector: str = '/bevdepth_detector') -> RigSettings:
     Args:
         preset: name of a preset, or path of a parameter file; if empty, the default settings are
             returned.
-        detector: full name of the detector. Topics without a leading slash are resolved in its
-            namespace.
+        detector: full name of the detector. Topics without a leading slash are resolved in the
+            namespace of the detector.
 
     Raises:
         RenderError: the preset does not exist, or the detector would reject the file.
@@ -232,8 +232,8 @@ def _add_recording_options(parser: argparse.ArgumentParser) -> None:
     text = '.mp4, .gif, one .png, or a folder for numbered PNG files'
     add('--out', type=Path, required=True, help=text)
     text = (
-        'camera preset, as for camera_preset:= of the launch file; relative topic names in it '
-        'start in the namespace of --detector'
+        'camera preset, as for camera_preset:= of the launch file; relative topic names in the '
+        'preset are resolved in the namespace of --detector'
     )
     add('--camera-preset', default='', help=text)
 

@@ -57,7 +57,7 @@ class Scene:
     Attributes:
         frame: undistorted images, perhaps at a reduced size, with the calibration of that size.
         detections: detections of these images; None if there are none.
-        ground_truth: annotated boxes in the detections' frame, None if unknown.
+        ground_truth: annotated boxes in the base frame; None if unknown.
         latency_s: time from the arrival of the last image to the arrival of the detections,
             seconds; None if unknown.
         depth: depth that the network predicted for these images; None if unknown.
@@ -84,7 +84,7 @@ class _Arrival:
 
 
 class SceneStore:
-    """Stores recent messages and combines them to scenes. Only one thread may use it.
+    """Stores recent messages and combines them into scenes. Only one thread may use a store.
 
     Attributes:
         infos: the newest CameraInfo of each camera.
@@ -100,8 +100,8 @@ class SceneStore:
         Args:
             settings: cameras and frames.
             transforms: looks up extrinsics and ego poses.
-            panel_width: smallest width of decoded images, pixels. Wider images may be decoded at a
-                half, a quarter or an eighth of their size.
+            panel_width: images may be decoded at a half, a quarter or an eighth of their size, but
+                not narrower than this, in pixels.
 
         Raises:
             ValueError: a calibration file is invalid.
@@ -157,7 +157,7 @@ class SceneStore:
         self._unplaced.extend(new)
 
     def add_info(self, camera: str, message: CameraInfo) -> None:
-        """Store a calibration."""
+        """Store the calibration of a camera."""
         self.infos[camera] = message
         self._frames.take_info(camera, message)
 
@@ -301,8 +301,8 @@ class SceneStore:
 
     def _place_annotations(self, now_ns: int) -> None:
         """Transform annotations to the fixed frame if tf contains the transform at their stamps.
-        For annotations older than TF_TIMEOUT_NS, a transform up to POSE_CLAMP_S away is
-        sufficient.
+        If an annotation is older than ``now_ns`` by more than TF_TIMEOUT_NS, a transform at most
+        POSE_CLAMP_S away from its stamp is sufficient.
         """
         for _ in range(len(self._unplaced)):
             frame, annotation = self._unplaced.popleft()

@@ -1,9 +1,9 @@
 """Restricts access to the page and to the websocket of the live view.
 
-A website that is open in the same browser can send requests to this server. The ``Origin`` of such
-a request differs from its ``Host``. If the website has changed the address of its DNS name to the
-address of this machine (DNS rebinding), ``Host`` is the name of the website instead of localhost.
-Requests from other machines need a token.
+A website that is open in the same browser can send requests to this server. Such requests are
+rejected. Usually their header ``Origin`` differs from their header ``Host``. If the website has
+changed the address of its DNS name to the address of this machine (DNS rebinding), ``Host`` is the
+name of the website instead of localhost. Requests from other machines need a token.
 """
 
 from __future__ import annotations

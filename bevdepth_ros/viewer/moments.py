@@ -37,8 +37,8 @@ class Moment:
 
 
 def moment_of(scene: Scene, figures: str) -> Moment:
-    """Return the content of the page for a scene; its camera images show the boxes whose score
-    is higher than SHOWN_SCORE.
+    """Return the content of the page for a scene. The camera images show only boxes with a score
+    of at least SHOWN_SCORE.
     """
     shown = None if scene.detections is None else scene.detections.above(SHOWN_SCORE)
     panels = {}

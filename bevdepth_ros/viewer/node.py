@@ -53,7 +53,8 @@ class Viewer(Node):
             self,
             'port',
             8080,
-            'Port on which the server listens; if it is in use, the next free port. 0: any port.',
+            'Port on which the server listens. If this port is in use, the next free port is '
+            'used. 0 selects any free port.',
             0,
             65535,
         )

@@ -209,7 +209,8 @@ class Page:
                 1.0,
                 0.01,
                 SHOWN_SCORE,
-                hint=f'Lowest score of the boxes in 3D; it is {SHOWN_SCORE} in camera images',
+                hint='Lowest score of the boxes in 3D; camera images show boxes with a score of '
+                f'at least {SHOWN_SCORE}',
             )
             self._with_truth = gui.add_checkbox('ground truth', True)
             self._with_velocities = gui.add_checkbox('velocities', True)
@@ -285,7 +286,9 @@ class Page:
             self._truth.colors = np.full((len(self._truth.points), 2, 3), TRUTH_COLOR, np.uint8)
 
     def _show_panels(self, moment: Moment) -> None:
-        """Show the camera images on the wall; hide images of cameras without a new image."""
+        """Show the camera images on the wall. Hide the panels of cameras that have no image in
+        this moment.
+        """
         for name in set(self._panels) - set(moment.panels):
             self._panels[name].visible = False
         for name, jpeg in moment.panels.items():

@@ -22,7 +22,7 @@ from sensor_msgs_py.point_cloud2 import create_cloud_xyz32
 from vision_msgs.msg import BoundingBox3D, Detection3DArray
 
 SPACING_M = 0.2
-"""Distance between two points; it must not exceed the resolution of the costmap."""
+"""Distance between neighboring points in meters, at most the resolution of the costmap."""
 RANGE_M = 30.0
 """Radius of the circle. In nav2_costmap.yaml, obstacle_max_range and raytrace_max_range have the
 same value."""
