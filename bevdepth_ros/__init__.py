@@ -15,7 +15,7 @@ for _name in ('rclpy', 'cv2', 'torch'):
         _message = (
             f"bevdepth_ros needs {_name}, which this shell does not provide: run '. ./env.sh' "
             "('source env.fish' in fish) in the folder of the project, after 'make setup' there; "
-            'or activate the Python environment and source the ROS 2 that it was installed with'
+            'or activate the Python environment, and source the ROS 2 for which it was installed'
         )
         if sys.argv[:1] == ['-m']:  # `python -m` is importing the package of the program
             sys.exit(_message)

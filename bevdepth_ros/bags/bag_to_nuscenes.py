@@ -29,7 +29,7 @@ SPLIT = 'own_train'
 
 
 def report(sentence: str) -> None:
-    """Print a sentence for the user, above the progress bar if there is one."""
+    """Print a sentence for the user. If a progress bar is shown, the sentence is above the bar."""
     tqdm.write(f'bag_to_nuscenes: {sentence}', file=sys.stderr)
 
 
@@ -94,7 +94,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         description='Convert rosbag2 recordings to a dataset in nuScenes format.',
     )
     add = parser.add_argument
-    add('--bag', type=Path, nargs='+', required=True, help='recordings, one of each drive')
+    add('--bag', type=Path, nargs='+', required=True, help='recordings, one per drive')
     add('--out', type=Path, required=True, help='folder of the new dataset')
     add('--version', default='v1.0-own', help='folder of the tables (default v1.0-own)')
     add(

@@ -2,8 +2,8 @@
 
 rosbag2 compresses whole files (``bag_0.mcap.zstd``), single messages, or chunks of an MCAP file.
 Each of these is a zstd or an LZ4 frame. The frame begins with a magic number, which shows the
-compression. A serialized ROS message begins with a zero byte, so that it cannot be mistaken for a
-frame, and no metadata are needed.
+compression, so the metadata of the bag are not needed. A serialized ROS message begins with a zero
+byte and therefore cannot be mistaken for such a frame.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def unpacked(data: bytes, compression: str, limit: int = MAX_CONTENT_BYTES) -> b
 
 
 def serialized_message(data: bytes) -> bytes | None:
-    """Return a recorded message as ROS 2 publishes it, decompressed if necessary.
+    """Return a recorded message in the form in which ROS 2 publishes it, without compression.
 
-    Return None if the message has no CDR header, no content after the header, or is damaged.
+    Return None if the message is damaged, has no CDR header, or has no content after the header.
     """
     compression = compression_of(data)
     try:
@@ -89,8 +89,8 @@ def serialized_message(data: bytes) -> bytes | None:
 
 
 def unpack_file(path: Path, target: Path, compression: str) -> str | None:
-    """Decompress a file. Return None if the content is complete; otherwise return the reason why
-    the rest is missing.
+    """Decompress a file. Return None if ``target`` contains the complete content; otherwise return
+    the reason why the end of the content is missing.
 
     Raises:
         OSError: a file cannot be read or written.

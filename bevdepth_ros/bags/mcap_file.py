@@ -1,15 +1,15 @@
 """Reads MCAP files (https://mcap.dev/spec), even if they are truncated or damaged.
 
-The official readers and the library rosbags trust the sizes in a file and stop at the first
-damage. This reader reads a limited number of bytes at a time and skips damaged chunks. A file has
-these parts:
+The official readers and the library rosbags do not check the sizes that are stored in a file, and
+they stop at the first damaged part. This reader reads a limited number of bytes at a time and
+skips damaged chunks. A file has these parts:
 
     magic | chunk (records, often compressed) ... | summary (index of the chunks) | footer | magic
 
-* If the summary is valid and indexes the chunks, it names the topics, and only the chunks of the
-  requested time are read, in the order of their start times.
-* If the summary names topics and message counts but no chunks, all chunks are read in the order of
-  the file.
+* If the summary is valid and contains an index of the chunks, the topics come from the summary.
+  Only the chunks that overlap the requested time are read, in the order of their start times.
+* If the summary contains topics and message counts but no index of the chunks, all chunks are read
+  in the order of the file.
 * If the summary is missing or damaged, because a recording is still being written or was
   interrupted, a first pass through the file finds the topics and counts the messages. A second
   pass reads the chunks in the order of the file.
@@ -54,8 +54,8 @@ _STATISTICS_HEAD = struct.Struct('<QHIIIIQQI')
 _CHANNEL_COUNT = struct.Struct('<HQ')
 _TAIL_BYTES = RECORD_HEAD.size + _FOOTER_CONTENT.size + len(MAGIC)
 _DISORDER_NS = 1_000_000_000
-"""Messages may also be outside of chunks. Such a message is sorted correctly if it is at most this
-much older than the newest message before it in the file."""
+"""Messages may also be outside of chunks. Such a message is sorted correctly if no preceding
+message in the file is more than this much newer."""
 _UNPACKED_ALLOWANCE, _UNPACKED_RATIO = 1 << 32, 100
 """One pass through a file decompresses at most ``_UNPACKED_ALLOWANCE`` bytes plus
 ``_UNPACKED_RATIO`` times the size of the file."""
@@ -73,8 +73,9 @@ class McapFile:
 
     Attributes:
         path: path of the file.
-        topics: all topics of the file, in any encoding, with their numbers of messages.
-        start_ns, end_ns: earliest and latest log time of a message; 0 if there are no messages.
+        topics: all topics of the file, with any message encoding, and with the number of messages
+            on each topic.
+        start_ns, end_ns: earliest and latest log time of the messages; 0 if there are none.
         problem: the first reason found so far why a part of the file was not read, or None.
 
     Raises:
@@ -236,8 +237,8 @@ class McapFile:
         return FilePart(start_ns, [message for message in found if message is not None])
 
     def _take(self, kind: int, record: bytes) -> StampedMessage | None:
-        """Return the message that a record contains. If the record contains a schema or a channel,
-        store it and return None; also return None for all other records.
+        """Return the message in a record, or None if the record contains no valid message of a
+        known channel. If the record contains a schema or a channel, store this definition.
         """
         if kind != MESSAGE:
             self._take_definition(kind, record)

@@ -64,13 +64,13 @@ def read_number(fields: BinaryIO, size: int) -> int:
 
 
 def read_text(fields: BinaryIO) -> str:
-    """Read a number of 4 bytes, and a text whose length in bytes is this number."""
+    """Read a text that is preceded by its length in bytes, an integer of 4 bytes."""
     return fields.read(read_number(fields, 4)).decode()
 
 
 def offered_profiles(fields: BinaryIO) -> str:
     """Return the recorded quality of service as text, from the metadata of a channel. Return an
-    empty text if the metadata do not contain it.
+    empty text if the metadata contain no quality of service.
     """
     metadata = BytesIO(fields.read(read_number(fields, 4)))
     while key := read_text(metadata):

@@ -1,4 +1,4 @@
-"""Returns the class of a message type in a recording."""
+"""Finds the Python class for the name of a message type in a recording."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ _NAME = re.compile(r'([a-z][a-z0-9_]*)/(?:msg/)?[A-Za-z][A-Za-z0-9]*')
 def message_class(name: str) -> type:
     """Return the class of a message type such as ``sensor_msgs/msg/Image``.
 
-    The name is checked first, because a recording must not be able to import other Python modules.
+    The name is checked before the import, because the name comes from a recording. A recording
+    must only be able to import message packages.
 
     Raises:
         ValueError: ``name`` is not the name of a message type, or no installed ROS package

@@ -52,15 +52,15 @@ _MARKER_ALPHA = 0.4
 
 @dataclass(frozen=True)
 class Annotated:
-    """Annotated boxes in one frame.
+    """Annotated boxes at one time, with poses in one tf frame.
 
     Attributes:
         center: (n, 3) geometric center, meters.
         size: (n, 3) full length, width, height, meters.
         quaternion: (n, 4) w x y z.
         class_names: n names.
-        ids: n ids of the objects. The id of an object is the same in all frames; an empty text
-            means that it is unknown.
+        ids: n ids of the objects. The id of an object is the same at all times; an empty text
+            means that the id is unknown.
     """
 
     center: np.ndarray
@@ -81,7 +81,7 @@ class Annotated:
 
 
 def quaternions_of_yaw(yaw: np.ndarray) -> np.ndarray:
-    """Return (n, 4) quaternions w x y z of (n,) rotations about z in radians."""
+    """Return (n, 4) quaternions w x y z for (n,) yaw angles, radians."""
     half = np.asarray(yaw, np.float64) / 2
     return np.stack(
         (np.cos(half), np.zeros_like(half), np.zeros_like(half), np.sin(half)), axis=-1
@@ -197,8 +197,8 @@ def compressed_image(stamp_ns: int, frame_id: str, jpeg_bytes: bytes) -> Any:
 
 
 def raw_image(stamp_ns: int, frame_id: str, pixels: np.ndarray, encoding: str = 'rgb8') -> Any:
-    """Return an Image with the ``pixels`` (H, W, 3) uint8; ``encoding`` is the order of their
-    channels.
+    """Return an Image with the ``pixels`` (H, W, 3) uint8; ``encoding`` states the order of the
+    color channels.
     """
     height, width = pixels.shape[:2]
     data = np.ascontiguousarray(pixels, np.uint8).ravel()

@@ -3,10 +3,10 @@ r"""Writes scenes of a dataset in nuScenes format as rosbag2 recordings.
     ros2 run bevdepth_ros nuscenes_to_bag --dataroot /data/nuscenes --version v1.0-mini \
         --scene scene-0061 --out bags
 
-Each scene becomes the bag ``<out>/<scene>``. It contains all images of key frames and sweeps (the
-unchanged JPEG files), CameraInfo, lidar scans, ego poses as /tf, mounting poses as /tf_static, and
-the annotations of the key frames. The module ``writer`` lists the topics and frames. Stamps and
-log times are the times of the dataset.
+Each scene becomes the bag ``<out>/<scene>``. A bag contains all images of key frames and sweeps
+(the unchanged JPEG files), CameraInfo, lidar scans, ego poses as /tf, mounting poses as
+/tf_static, and the annotations of the key frames. The module ``writer`` lists the topics and
+frames. Stamps and log times are the times of the dataset.
 """
 
 from __future__ import annotations
@@ -91,13 +91,13 @@ def _require_done(futures: set[Future]) -> None:
 
 
 _progress: tuple[Any, Any] | None = None
-"""Only in a worker process: the number of written files and the event that ends the work, both
-shared with the main process."""
+"""In a worker process: the number of files, and the event that stops the work. These two objects
+are shared with the main process. In the main process: None."""
 
 
 def _begin_work(counter: Any, stop: Any) -> None:
-    """Prepare a worker process. It ignores SIGINT, because the main process handles this signal
-    for all processes.
+    """Prepare a worker process. The worker ignores SIGINT, because the main process handles this
+    signal for all processes.
     """
     global _progress
     _progress = counter, stop
@@ -134,7 +134,7 @@ def chosen_scenes(dataroot: Path, version: str, names: Sequence[str] | None) -> 
         if name not in present:
             near = difflib.get_close_matches(name, present, 3) or present[:3]
             raise SceneError(
-                f'{dataroot / version} has no scene {name}; it has {len(present)}, such as '
+                f'{dataroot / version} has no scene {name}; it has {len(present)} scenes, such as '
                 f'{", ".join(near)}'
             )
     return present if names is None else [name for name in present if name in names]
@@ -203,7 +203,7 @@ def _add_scene_options(parser: argparse.ArgumentParser) -> None:
     text = 'the scenes of a split, such as mini_val or synthetic_val'
     which.add_argument('--split', metavar='NAME', help=text)
     which.add_argument('--all', action='store_true', help='all scenes')
-    text = 'leave out the sweeps between key frames: two image sets per second'
+    text = 'leave out the sweeps between key frames; a bag then has two image sets per second'
     parser.add_argument('--key-frames', action='store_true', help=text)
 
 

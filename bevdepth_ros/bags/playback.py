@@ -76,7 +76,7 @@ class Timeline:
             self._stop_ns = now_ns + round(seconds * 1e9)
 
     def let_next(self) -> None:
-        """Pause, but let the next message be due at once."""
+        """Pause, and make the next message due at once."""
         with self._lock:
             self._pause_at(self._at(time.monotonic()))
             self._plays_next_message = True
@@ -106,7 +106,7 @@ class Follower:
         """Prepare the follower; ``begin`` makes the first call of ``tick``.
 
         Args:
-            timeline: the timeline.
+            timeline: determines when a bag time is due.
             tick: called with the bag time every ``TICK_S`` seconds of real time.
         """
         self._timeline, self._tick = timeline, tick
@@ -127,7 +127,7 @@ class Follower:
         return due
 
     def wait(self, seconds: float) -> None:
-        """Wait for ``seconds`` of real time."""
+        """Wait for ``seconds`` of real time, with the regular calls of ``tick``."""
         end = time.monotonic() + seconds
         while self._next_tick < end:
             self._sleep_and_tick(self._next_tick)

@@ -59,7 +59,8 @@ class Player:
     def __init__(self, node: Node, bag: Bag, options: Options | None = None) -> None:
         """Create the services, and a publisher for every chosen topic.
 
-        Topics of a type that is not installed are logged and skipped.
+        A topic that cannot be published is skipped with a warning, for example if its message type
+        is not installed.
 
         Args:
             node: owner of publishers and services.
@@ -145,8 +146,8 @@ class Player:
         )
 
     def _lost(self) -> str:
-        """Return a clause with the number of lost messages. It is empty if no message is lost, or
-        if only a part of the bag was played.
+        """Return a clause with the number of lost messages. The clause is empty if no message is
+        lost, or if only a part of the bag was played.
         """
         options, topics = self._options, self._bag.recorded_counts
         expected = sum(topics.get(name, 0) for name in self._publishers)
@@ -155,8 +156,8 @@ class Player:
         return f' of {expected} ({missing} are lost)' if whole and missing > 0 else ''
 
     def _publish_earlier_latched(self) -> None:
-        """Publish the latched messages that were recorded before the start offset. During the
-        recording, a node that subscribed at the start offset received these messages, too.
+        """Publish the latched messages that were recorded before the start offset, because a
+        subscriber of a latched topic also receives messages from before its subscription.
         """
         latched = [name for name in self._publishers if self._bag.topics[name].latched]
         for name, stamp_ns, data in self._bag.messages(
@@ -248,8 +249,8 @@ def _with_stamp(data: bytes, stamp_ns: int) -> bytes:
 
 
 def _qos(topic: Topic) -> QoSProfile:
-    """Return the recorded quality of service. Return the default if the bag does not contain a
-    quality of service.
+    """Return the recorded reliability and durability of a topic, with a history depth of ``DEPTH``
+    to ``LATCHED_DEPTH``. Without a recorded quality of service, the topic is reliable.
     """
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,

@@ -1,4 +1,6 @@
-"""The command line of the player. Its options have the same names as in ``ros2 bag play``."""
+"""Parses the command line of the player. Options that ``ros2 bag play`` has, too, have the same
+names as there.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     # fmt: off
-    add('bag', nargs='*', help='folder of a bag, or a storage file; several are played together')
+    add('bag', nargs='*',
+        help='folder of a bag, or a storage file; several bags are played together')
     add('--input', '-i', nargs='+', action='append', default=[], metavar='BAG',
         help='another bag; a storage identifier after BAG, as in ros2 bag play, is ignored')
     add('--rate', '-r', type=positive, default=1.0,
@@ -88,13 +91,13 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add('--remap', '-m', nargs='+', type=_renaming, default=[], metavar='OLD:=NEW',
         help='publish topics under other names')
     add('--start-paused', '-p', action='store_true',
-        help='begin paused; the services ~/resume, ~/step and ~/play_next continue')
+        help='begin paused; the services ~/resume, ~/step and ~/play_next continue the replay')
     add('--step', type=positive, default=0.1, metavar='S',
         help='the service ~/step plays S seconds of the bag (default 0.1)')
     add('--wait', type=not_negative, default=10.0, metavar='S',
         help='wait at most S seconds for a subscriber (default 10)')
     add('--linger', type=not_negative, default=0.5, metavar='S',
-        help='stay S seconds after the last message (default 0.5)')
+        help='continue to run for S seconds after the last message (default 0.5)')
     # fmt: on
     given = parser.parse_args(split_arguments(argv or sys.argv)[0][1:])
     if not bags_of(given):
@@ -115,8 +118,8 @@ def _number(text: str) -> float:
 
 
 def positive(text: str) -> float:
-    """Return the number of an option. If it is not finite or not greater than 0, raise an error
-    that argparse prints.
+    """Return the value of an option as a number. Raise an error that argparse prints unless the
+    number is finite and greater than 0.
     """
     value = _number(text)
     if not 0 < value < float('inf'):
@@ -125,8 +128,8 @@ def positive(text: str) -> float:
 
 
 def not_negative(text: str) -> float:
-    """Return the number of an option. If it is not finite or negative, raise an error that
-    argparse prints.
+    """Return the value of an option as a number. Raise an error that argparse prints unless the
+    number is finite and at least 0.
     """
     value = _number(text)
     if not 0 <= value < float('inf'):

@@ -41,14 +41,14 @@ class Bag:
 
     Attributes:
         topics: topics by name, with the numbers of messages in the storage files.
-        recorded_counts: number of messages of each topic according to metadata or index. Some of
-            these messages may be lost.
+        recorded_counts: number of messages of each topic according to the metadata of the bag or
+            the index of its files. Some of these messages may be lost.
         start_ns, end_ns: log time of the first and of the last message.
 
     Args:
         paths: path of a bag, which is a folder or a single storage file; or a sequence of paths of
             several bags.
-        report: called with a sentence about each damage and each loss.
+        report: called with a sentence about each problem, such as a damaged file or lost messages.
 
     Raises:
         BagError: one of the bags cannot be read at all.
@@ -130,7 +130,7 @@ class Bag:
     def _file_messages(
         self, source: StorageFile, names: Collection[str], start_ns: int, stop_ns: int
     ) -> Iterator[Message]:
-        """Yield the valid messages of one file and report the others."""
+        """Yield the valid messages of one file; report invalid and missing messages."""
         read, invalid = Counter[str](), Counter[str]()
         for name, stamp_ns, data in source.messages(names, start_ns, stop_ns):
             message = serialized_message(data)
@@ -190,8 +190,8 @@ class Bag:
         return sorted(sources, key=lambda source: source.start_ns)
 
     def _named_files(self, files: list[Path], metadata: Metadata) -> list[Path]:
-        """Return the files that the metadata names. If one of them is missing, files were renamed,
-        and all files are returned.
+        """Return the files that the metadata names. If one of these files is missing, return all
+        files, because the files were probably renamed.
 
         Files that the metadata does not name can be copies, such as the files that rosbag2 unpacks
         beside compressed files. The messages of copies would be read twice.
@@ -244,8 +244,8 @@ class Bag:
 
 
 def _bags_among(paths: Sequence[str | Path]) -> list[str | Path]:
-    """Return ``paths`` without metadata.yaml, and without the -wal and -shm files of SQLite. In a
-    shell, ``BAG/*`` also lists these files.
+    """Return ``paths`` without metadata.yaml, and without the -wal and -shm files of SQLite. If a
+    user writes ``BAG/*``, the shell adds these files to the command line.
     """
     bags = [path for path in paths if not _COMPANION.search(str(path))]
     return bags or list(paths)

@@ -69,7 +69,9 @@ class Recorder(Node):
             )
 
     def _take(self, topic: str, message_type: str, data: bytes) -> None:
-        """Write one message. Messages that arrive before the first /clock get its time."""
+        """Write one message. Messages that arrive before the first /clock message get the time of
+        that message.
+        """
         self._early.append((topic, message_type, data))
         now_ns = self.get_clock().now().nanoseconds
         if now_ns:

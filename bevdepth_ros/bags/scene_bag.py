@@ -37,7 +37,7 @@ class Target:
         dataroot: root of the dataset; file names of recordings are relative to this folder.
         out: folder of the bags.
         storage: ``sqlite3`` or ``mcap``.
-        raw: write decoded images in place of the JPEG files.
+        raw: True to write decoded images in place of the JPEG files.
     """
 
     dataroot: Path
@@ -47,8 +47,8 @@ class Target:
 
 
 def key_frames_only(recording: SceneRecording) -> SceneRecording:
-    """Return the recording without sweeps. The files of key frames are in the folder ``samples``,
-    as in nuScenes.
+    """Return the recording without sweeps. As in nuScenes, the files of key frames are in the
+    folder ``samples``, and the files of sweeps are in other folders.
     """
     return replace(recording, streams=tuple(_key_frames(stream) for stream in recording.streams))
 
@@ -72,8 +72,8 @@ def write_bag(
     Args:
         recording: the scene.
         target: output folder and format.
-        on_file: called for every sensor file; if it raises, the conversion stops and no partial
-            bag remains.
+        on_file: called before each sensor file is read. If this function raises an exception, the
+            conversion stops and no partial bag remains.
 
     Raises:
         SceneError: a file is invalid, or cannot be read or written.
@@ -96,10 +96,11 @@ def write_bag(
 def _events(
     bag: BagWriter, recording: SceneRecording, target: Target, on_file: Callable[[], object]
 ) -> Iterator[Iterator[tuple]]:
-    """Yield one stream of events each for ego poses, every sensor, and annotations.
+    """Yield one stream of events for the ego poses, one for each sensor, and one for the
+    annotations.
 
     A stream is in order of time. An event is a tuple of stamp in ns, rank, and a function that
-    writes the messages. Of events with equal stamps, the event with the lowest rank is the first.
+    writes the messages. Events with equal stamps are written in the order of their ranks.
     """
     poses = zip(recording.pose_stamps_ns.tolist(), recording.poses, strict=True)
     yield (

@@ -122,8 +122,8 @@ class SqliteFile:
         return self._database.execute(query, values)
 
     def _require_tables(self) -> None:
-        """Raise ValueError unless both tables are real tables with stored columns. A view or a
-        computed column could have infinite content.
+        """Raise ValueError unless ``topics`` and ``messages`` are real tables with stored columns.
+        A view or a computed column could have infinite content.
         """
         for table, columns in _COLUMNS.items():
             kinds = self._execute(
@@ -168,7 +168,9 @@ class SqliteFile:
         )
 
     def _valid_rows(self, query: str, values: tuple[int | str, ...] = ()) -> Iterator[_Row]:
-        """Yield rows up to the first damaged page; skip rows that are not messages."""
+        """Yield rows up to the first damaged page; skip rows without a known topic or a valid
+        time.
+        """
         try:
             for row, number, stamp_ns, data in self._execute(query, values):
                 if number in self._topics and isinstance(stamp_ns, int):
@@ -180,8 +182,9 @@ class SqliteFile:
 def _opened(path: Path) -> apsw.Connection:
     """Open a file, together with its write-ahead log if there is one.
 
-    The path is resolved first, because SQLite cannot open a path with a symbolic link here: apsw
-    does not pass on the resolved path.
+    Symbolic links in the path are resolved before SQLite opens the file. With the file system
+    ``_VFS``, SQLite cannot open a path with a symbolic link, because apsw does not pass on the
+    resolved path.
     """
     path = path.resolve()
     log = path.with_name(path.name + '-wal')

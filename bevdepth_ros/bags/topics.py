@@ -26,10 +26,10 @@ class Topic:
     Attributes:
         name: recorded name of the topic.
         message_type: type of the messages, such as ``sensor_msgs/msg/Image``.
-        profiles: quality of service of each publisher of the topic; empty if the bag does not
-            contain it.
+        profiles: quality of service of each publisher of the topic; empty if the bag contains no
+            quality of service.
         encoding: encoding of the messages; ROS 2 uses ``cdr``.
-        count: number of messages on the topic in the storage.
+        count: number of messages on the topic in the storage files.
     """
 
     name: str
@@ -44,7 +44,9 @@ class Topic:
 
     @property
     def latched(self) -> bool:
-        """True if late subscribers receive messages that were published before."""
+        """True if subscribers also receive messages that were published before the
+        subscription.
+        """
         return self.name == '/tf_static' or any(
             qos.durability == QosDurability.TRANSIENT_LOCAL for qos in self.profiles
         )

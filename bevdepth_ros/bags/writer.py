@@ -1,5 +1,5 @@
-"""Writes rosbag2 recordings of a camera rig, without ROS; ``ros2 bag play`` and the player of this
-package replay them.
+"""Writes rosbag2 recordings of a camera rig. Writing needs no ROS installation. ``ros2 bag play``
+and the player of this package can replay the recordings.
 
 | topic | type | frame |
 | --- | --- | --- |
@@ -78,8 +78,8 @@ class BagWriter:
     The bag is written to a hidden folder beside ``path``, which is renamed when the context ends
     without an error. An interrupted run therefore leaves no incomplete bag, and the next run
     removes the folder of a killed run. The log time of a message is the stamp of its header,
-    unless the caller passes another log time. Messages may be passed up to a second out of order;
-    they are written in order of log time.
+    unless the caller passes another log time. The caller may pass a message that is up to one
+    second older than the newest message. Messages are written in order of log time.
 
     Args:
         path: folder of the bag; an existing bag is replaced at the end.
@@ -190,8 +190,8 @@ class BagWriter:
     def write_ground_truth(
         self, stamp_ns: int, boxes: Boxes3D, labels: np.ndarray, class_names: Sequence[str]
     ) -> None:
-        """Write annotations in the ego frame of ``stamp_ns``; ``labels`` (n,) index into
-        ``class_names``.
+        """Write annotations in the ego frame at the time ``stamp_ns``; ``labels`` (n,) are indices
+        into ``class_names``.
         """
         names = [class_names[label] for label in np.asarray(labels).tolist()]
         annotated = Annotated(
@@ -201,7 +201,7 @@ class BagWriter:
         self.write_annotation_markers(stamp_ns, BASE_FRAME, annotated)
 
     def write_annotations(self, stamp_ns: int, boxes: Annotated) -> None:
-        """Write annotations in the ego frame of ``stamp_ns`` as detections."""
+        """Write annotations as detections in the ego frame at the time ``stamp_ns``."""
         array = messages.detection_array(stamp_ns, BASE_FRAME, boxes)
         self.write(ANNOTATION_TOPIC, 'vision_msgs/msg/Detection3DArray', stamp_ns, array)
 
@@ -227,8 +227,8 @@ class BagWriter:
 
         Args:
             rig: N cameras.
-            stamps_ns: (N,) exposure times.
-            world_from_ego: (N, 4, 4) poses at these times.
+            stamps_ns: (N,) exposure times, nanoseconds.
+            world_from_ego: (N, 4, 4) ego poses at these times.
             jpegs: contents of N JPEG files.
             size: width and height of the images, pixels.
         """

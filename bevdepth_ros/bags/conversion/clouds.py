@@ -18,8 +18,9 @@ drivers use different names."""
 def cloud_columns(message: PointCloud2) -> np.ndarray:
     """Return (n, 5) float64 x y z in meters, intensity and ring.
 
-    Missing columns are 0. The result contains neither points that are not finite nor points at the
-    origin, which drivers write for rays without a return.
+    A column is 0 if the cloud has no such field. Points with an infinite or NaN coordinate are
+    left out. Points at the origin are left out, too, because drivers write them for rays without
+    a return.
 
     Raises:
         ValueError: the cloud is damaged, or has no x, y and z. The message is a clause without

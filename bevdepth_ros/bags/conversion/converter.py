@@ -39,8 +39,8 @@ class Selection:
             type Detection3DArray.
         odometry: topic of odometry, whose poses replace the ego poses of tf; empty to use tf.
         min_score: annotations with a lower score are left out.
-        world_frame: frame in which the vehicle moves; None for the frame of the odometry, or for
-            ``map`` without odometry.
+        world_frame: frame in which the vehicle moves; None for the frame of the odometry poses, or
+            for ``map`` if no odometry is used.
         base_frame: base frame of the vehicle.
         slop_ns: largest time between a measurement and its key frame, nanoseconds.
         with_sweeps: True to also convert the measurements between key frames.
@@ -58,7 +58,7 @@ class Selection:
     with_sweeps: bool = True
 
     def sources(self, bag: Bag) -> Sources:
-        """Return the topics of a bag that are converted.
+        """Return the topics that are converted from a bag.
 
         Raises:
             ConversionError: see ``choose_cameras`` and ``choose_one``.
@@ -220,7 +220,7 @@ class BagConverter:
 
 
 def _name(path: Path) -> str:
-    """Return the name of a bag as part of file names."""
+    """Return the name of a bag without the characters that must not be in file names."""
     return re.sub(r'[^\w.-]', '_', path.resolve().name.split('.')[0]).lstrip('.-') or 'bag'
 
 

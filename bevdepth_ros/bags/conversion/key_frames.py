@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 PERIOD_NS = 500_000_000
-"""nuScenes has two key frames per second; networks are trained with past frames of this age."""
+"""nuScenes has two key frames per second, so networks are trained with past frames that are 0.5 s
+old."""
 TOLERANCE_NS = 100_000_000
-"""Largest deviation from ``PERIOD_NS``: the detector uses past frames of 0.4 to 0.6 s."""
+"""Largest deviation from ``PERIOD_NS``. The detector uses past frames that are 0.4 to 0.6 s
+old."""
 
 
 def nearest(stamps_ns: np.ndarray, times_ns: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ class KeyFrame:
 
     Attributes:
         stamp_ns: time of the sample, nanoseconds.
-        measurements: one measurement of every sensor, as stamp in nanoseconds by topic.
+        measurements: for the topic of every sensor, the stamp of one measurement in nanoseconds.
     """
 
     stamp_ns: int
@@ -38,7 +38,8 @@ class Plan:
 
     Attributes:
         key_frames: key frames in order of time.
-        sweeps: other measurements with an ego pose, at most half a second from a key frame.
+        sweeps: measurements that are in no key frame, have an ego pose, and are at most half a
+            second before or after a key frame.
     """
 
     key_frames: tuple[KeyFrame, ...]
@@ -75,7 +76,8 @@ def make_plan(
     no lidar either, the topic of the first camera.
 
     Raises:
-        ConversionError: there are no ego poses, or no time at which every sensor has a message.
+        ConversionError: there are no ego poses, or there is no time at which every sensor has a
+            message.
     """
     sensors = {
         topic: _with_pose(scan, frames, np.array(found.stamps_ns, np.int64))
@@ -93,8 +95,8 @@ def make_plan(
     if not len(times):
         counts = ', '.join(f'{len(stamps)} on {topic}' for topic, stamps in sensors.items())
         raise ConversionError(
-            f'there is no key frame: for each message of {reference}, at least one other sensor '
-            f'has no message within {slop_ns * 1e-9:g} s '
+            f'there is no key frame: for each message on {reference}, at least one sensor has no '
+            f'message within {slop_ns * 1e-9:g} s '
             f'(messages with an ego pose: {counts}); check the clocks, or raise --slop'
         )
     key_frames = tuple(

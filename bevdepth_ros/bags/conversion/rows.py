@@ -27,7 +27,7 @@ class SceneRows:
     Attributes:
         name: name of the scene.
         scan: scan of the bag that contains the scene.
-        frames: names of the frames in tf.
+        frames: names of the tf frames.
         sensors: sensors by topic.
         files: for each measurement, the path of its file relative to the root of the dataset.
         min_score: annotations with a lower score are left out.
@@ -48,7 +48,7 @@ class SceneRows:
 
         Args:
             key_frames: key frames of this scene in order of time.
-            sweeps: measurements of this scene between the key frames.
+            sweeps: measurements of this scene that are in no key frame.
         """
         samples = linked([
             {
@@ -146,8 +146,9 @@ class SceneRows:
         return {'instance': instances, 'sample_annotation': annotations}
 
     def _boxes(self, stamp_ns: int) -> Iterator[tuple[tuple, dict]]:
-        """Yield key and row of each valid box of one stamp. The key consists of the class, the id,
-        and a number that distinguishes boxes of the same class and id.
+        """Yield the key and the row of each valid box with the stamp ``stamp_ns``. The key
+        consists of the class, the id, and a number that distinguishes boxes of the same class and
+        id.
         """
         message = self.scan.annotations.get(stamp_ns)
         occurrences = Counter[tuple]()
@@ -228,8 +229,8 @@ def shared_rows(sensors: Sequence[Sensor], categories: Sequence[str]) -> Rows:
 
 
 def filename(bag: str, sensor: Sensor, stamp_ns: int, is_key_frame: bool) -> Path:
-    """Return the path of the file of a measurement, relative to the root of the dataset. The file
-    has a name as in nuScenes.
+    """Return the path of the file of a measurement, relative to the root of the dataset. The name
+    of the file has the format of nuScenes.
     """
     ending = 'jpg' if sensor.modality == 'camera' else 'pcd.bin'
     name = f'{bag}__{sensor.channel}__{stamp_ns // 1000}.{ending}'

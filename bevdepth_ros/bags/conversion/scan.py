@@ -30,7 +30,7 @@ class Measurements:
     """The messages of one sensor.
 
     Attributes:
-        frame_id: frame id of the first message.
+        frame_id: first frame id in the messages that is not empty.
         stamps_ns: header stamps, nanoseconds; they are sorted and unique after the scan.
     """
 
@@ -45,7 +45,7 @@ class Scan:
     Attributes:
         sensors: measurements of the cameras and of the lidar, by topic.
         intrinsics: intrinsics of the cameras, by image topic.
-        transforms: tf of the whole bag.
+        transforms: transforms from tf and odometry of the whole bag.
         annotations: detections by stamp, nanoseconds.
         odometry_frame: frame of the poses from odometry; empty if odometry is not used.
         notes: sentences for the user.
@@ -70,10 +70,11 @@ class Scan:
 
 
 def read_header(data: bytes) -> tuple[int, str]:
-    """Return stamp in nanoseconds and frame of a serialized message that begins with a header.
+    """Return the stamp in nanoseconds and the frame id of a serialized message that begins with a
+    header.
 
     Raises:
-        ValueError: the message is too short, or its frame is not valid text.
+        ValueError: the header is incomplete or damaged, or the frame id is not valid text.
     """
     if len(data) < _HEADER_BYTES:
         raise ValueError('it has no header')
@@ -157,7 +158,11 @@ class _Scanner:
         measurements.frame_id = measurements.frame_id or frame_id
 
     def result(self) -> Scan:
-        """Return the result of the scan."""
+        """Return the result of the scan.
+
+        Raises:
+            ConversionError: see ``scan_bag``.
+        """
         for topic, measurements in self._sensors.items():
             measurements.stamps_ns = sorted(set(measurements.stamps_ns))
             if not measurements.stamps_ns:

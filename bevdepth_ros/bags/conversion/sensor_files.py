@@ -32,7 +32,7 @@ def write_image(
 ) -> None:
     """Write an image as a JPEG file, without lens distortion.
 
-    A color JPEG file without distortion is copied; its bytes are not changed.
+    If the camera has no lens distortion, the bytes of a color JPEG file are copied unchanged.
 
     Raises:
         ValueError: the image is damaged, too large, or does not fit its calibration.
@@ -51,7 +51,9 @@ def write_image(
 
 
 def _is_plain_jpeg(message: CompressedImage) -> bool:
-    """Return True if a reader that ignores the format string decodes the same colors."""
+    """Return True if the message contains a color JPEG file, and decoding this file without the
+    format string of the message gives the correct colors.
+    """
     if Format.parse(message.format).is_swapped:
         return False
     with PillowImage.open(io.BytesIO(bytes(message.data))) as image:

@@ -14,7 +14,7 @@ from bevdepth_ros.rig.transforms import TransformMissingError
 
 @dataclass(frozen=True)
 class Frames:
-    """Names of the frames in tf.
+    """Names of the tf frames.
 
     Attributes:
         world: frame in which the vehicle moves.
@@ -48,7 +48,8 @@ def find_sensors(scan: Scan, sources: Sources, frames: Frames) -> dict[str, Sens
     """Return the sensors by topic.
 
     Raises:
-        ConversionError: tf has no pose of a sensor, or a camera has no image size.
+        ConversionError: tf has no pose of a sensor, or the CameraInfo of a camera has no image
+            size.
     """
     sensors = {source.image_topic: _camera(scan, source, frames) for source in sources.cameras}
     if sources.lidar:

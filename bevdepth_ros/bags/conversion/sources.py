@@ -1,4 +1,4 @@
-"""Chooses the topics of a bag that are converted to a dataset."""
+"""Chooses which topics of a bag are converted to a dataset."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class ImageSource:
 
     Attributes:
         channel: name of the camera in the dataset.
-        image_topic: topic of its images, raw or compressed.
-        info_topic: topic of its CameraInfo. It is in the same namespace as the image topic, as
-            image_transport expects.
+        image_topic: topic of the images, raw or compressed.
+        info_topic: topic of the CameraInfo. This topic is in the same namespace as the image
+            topic, as image_transport expects.
         rectified: True if the images have no lens distortion.
     """
 
@@ -40,10 +40,11 @@ class Sources:
     """The topics that are converted.
 
     Attributes:
-        cameras: cameras in the order of the options, or sorted by name.
+        cameras: cameras in the order of ``--cameras``, or sorted by name without this option.
         lidar: topic of the lidar; empty if there is no lidar.
         annotations: topic of type Detection3DArray; empty if there are no annotations.
-        odometry: topic of poses that replace tf; empty if only tf is used.
+        odometry: topic of poses that replace the ego poses in tf; empty to use the ego poses in
+            tf.
     """
 
     cameras: tuple[ImageSource, ...]
@@ -71,8 +72,8 @@ def choose_cameras(
     alphabetical order is used, or the first raw topic if no topic is compressed.
 
     Raises:
-        ConversionError: a topic is missing, empty or of another type, a camera has no CameraInfo
-            or several topics in ``wanted``, or there is no camera at all.
+        ConversionError: a topic in ``wanted`` has no image messages, ``wanted`` contains several
+            topics of one camera, a camera has no CameraInfo, or there is no camera at all.
     """
     if wanted is not None:
         for topic in wanted:
@@ -82,8 +83,8 @@ def choose_cameras(
         sources = _all_cameras(topics, all_rectified)
     if not sources:
         raise ConversionError(
-            'the bag has no image topic with CameraInfo: record the topic camera_info beside each '
-            f'image topic; the bag has {_listed(topics)}'
+            'the bag has no image topic with CameraInfo: record the topic camera_info in the '
+            f'namespace of each image topic; the bag has {_listed(topics)}'
         )
     channels = [source.channel for source in sources]
     for source in sources:
@@ -113,12 +114,12 @@ def _all_cameras(topics: Mapping[str, Topic], all_rectified: bool) -> list[Image
 
 
 def choose_one(topics: Mapping[str, Topic], kind: str, wanted: str | None, option: str) -> str:
-    """Return ``wanted``, the topic that the user has given with ``option``. If it is None, return
-    the only topic of the message type ``kind``, or an empty text if there is no such topic.
+    """Return ``wanted``, the topic that the user has given with ``option``. If ``wanted`` is None,
+    return the only topic of the message type ``kind``, or an empty text if there is no such topic.
 
     Raises:
-        ConversionError: the topic ``wanted`` is missing, empty or of another type, or there are
-            several topics of this type and ``wanted`` is None.
+        ConversionError: the topic ``wanted`` has no messages of the type ``kind``, or ``wanted``
+            is None and there are several topics of this type.
     """
     if wanted is not None:
         if wanted:

@@ -280,7 +280,7 @@ def test_an_unknown_scene_is_rejected_and_similar_names_are_suggested(
     signals_kept, dataroot: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        SystemExit, match=r'has no scene val-001; it has 2, such as val-0001, val-0002'
+        SystemExit, match=r'has no scene val-001; it has 2 scenes, such as val-0001, val-0002'
     ):
         convert(dataroot, tmp_path / 'bags', '--scene', 'val-001')
     assert not (tmp_path / 'bags').exists()
