@@ -14,8 +14,8 @@ ROS_LIBRARIES = {
 
 
 def module_name(path: Path) -> str:
-    """Return the dotted name under which the file at ``path``, relative to the root, is
-    imported."""
+    """Return the dotted name under which a Python file is imported. ``path`` is relative to the
+    repository."""
     parts = path.with_suffix('').parts
     return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
 

@@ -30,7 +30,8 @@ def code_spans(text: str) -> set[str]:
 
 
 def commands(text: str, start: str) -> set[str]:
-    """Return all words that follow ``start`` in code spans and code blocks of ``text``."""
+    """Return each word that follows ``start`` directly in code spans and code blocks of
+    ``text``."""
     code = [*_FENCE.findall(text), *code_spans(text)]
     # The command begins a line or follows a space, ``&`` or ``;``.
     pattern = re.compile(rf'(?:^|(?<=[\s&;])){re.escape(start)} +([\w./-]+)', re.MULTILINE)
@@ -62,8 +63,8 @@ def anchors(text: str) -> set[str]:
 
 
 def links(path: Path) -> list[tuple[Path, str]]:
-    """Return file and anchor of every link to a page or file of the project. Links with a URL are
-    left out. A link to a whole file has an empty anchor.
+    """Return file and anchor of every link in the page ``path`` to a page or file of the project.
+    Links with a URL are left out. A link to a whole file has an empty anchor.
     """
     found = re.findall(
         r'\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)', _FENCE.sub('', path.read_text())

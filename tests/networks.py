@@ -33,9 +33,10 @@ TINY = ModelConfig(
     bev_encoder=BEVEncoderConfig(base_channels=8, neck_channels=4),
     head=HeadConfig(channels=4),
 )
-"""A network in the official layout with a narrow image encoder: 0.3 million weights. Fewer than 8
-base channels would crash the backward pass on a CPU without AVX-512: oneDNN 3.10 writes beyond
-the weights of a strided 1x1 convolution with fewer than 8 input channels."""
+"""A network in the official layout with a narrow image encoder. It has 0.3 million weights. Fewer
+than 8 base channels would crash the backward pass on a CPU without AVX-512, because oneDNN 3.10
+writes beyond the end of the weights of a strided 1x1 convolution with fewer than 8 input
+channels."""
 TINY_WITH_BOXES = replace(
     TINY,
     image=ImageSpec(height=32, width=96),
@@ -80,16 +81,16 @@ def _with_random_statistics(model: BEVDepth) -> BEVDepth:
 
 
 def write_tiny_checkpoint(path: Path) -> Path:
-    """Write random weights of TINY_WITH_BOXES, which are the same on every run. The scores of all
-    boxes are nearly equal."""
+    """Write a checkpoint of TINY_WITH_BOXES with random weights, the same on every run. The scores
+    of all boxes are nearly equal."""
     torch.manual_seed(0)
     save_checkpoint(BEVDepth(TINY_WITH_BOXES), path)
     return path
 
 
 def write_varied_checkpoint(path: Path) -> Path:
-    """Write random weights of TINY_WITH_BOXES, which are the same on every run. The scores of the
-    boxes differ."""
+    """Write a checkpoint of TINY_WITH_BOXES with random weights, the same on every run. The scores
+    of the boxes differ."""
     torch.manual_seed(0)
     save_checkpoint(_with_random_statistics(BEVDepth(TINY_WITH_BOXES)), path)
     return path

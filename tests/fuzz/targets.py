@@ -34,4 +34,5 @@ TARGETS: dict[str, Callable[[Path], Execute]] = {
     'bag_sqlite': bag_targets.sqlite,
     'bag_metadata': bag_targets.metadata,
 }
-"""Maps names to targets. The argument of a target is the folder in which it writes its files."""
+"""Maps names to targets. The argument of a target is the folder in which the target writes
+files."""

@@ -44,7 +44,7 @@ from tests.ros.bags.text_bags import STORAGES, qos, storage_file, write_bag
 
 @pytest.fixture
 def dataroot(tmp_path):
-    """Return a folder with a small dataset and its tables."""
+    """Return the folder of a small dataset, and the tables of this dataset."""
     return tmp_path / 'root', make_tables(tmp_path / 'root')
 
 
@@ -66,7 +66,9 @@ def official_state(tmp_path_factory):
     return torch.load(path, weights_only=True)['state_dict']
 
 
-def test_a_checkpoint_whose_tensor_expands_one_stored_number_is_rejected(official_state, tmp_path):
+def test_a_checkpoint_with_a_huge_tensor_that_stores_one_number_is_rejected(
+    official_state, tmp_path
+):
     name = 'model.backbone.frustum'
     torch.save(
         official_state | {name: torch.zeros(1).expand(10**4, 10**4, 10**4, 4)},
@@ -88,7 +90,7 @@ def test_a_checkpoint_with_compressed_weights_is_rejected(official_state, tmp_pa
         load_checkpoint(tmp_path / 'packed.pth')
 
 
-def test_a_pickle_file_outside_of_a_zip_archive_is_rejected(tmp_path):
+def test_a_checkpoint_that_is_a_pickle_file_without_zip_archive_is_rejected(tmp_path):
     (tmp_path / 'bare.pth').write_bytes(pickle.dumps({'state_dict': {}}))
     with pytest.raises(CheckpointError, match='not a PyTorch checkpoint'):
         load_checkpoint(tmp_path / 'bare.pth')
@@ -274,7 +276,7 @@ def test_a_deeply_nested_table_is_rejected(tmp_path):
 # Bags
 
 
-def test_channel_metadata_with_a_wrong_length_does_not_hang_the_reader(
+def test_topics_are_read_although_the_channel_metadata_have_a_wrong_length(
     tmp_path,
 ):
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 4, 'mcap'))
@@ -328,7 +330,9 @@ def test_a_bag_is_read_although_metadata_has_a_string_in_place_of_a_list(tmp_pat
 
 
 @pytest.mark.parametrize('entry', [{'name': {'x': 1}}, {'type': [0]}, {'serialization_format': 7}])
-def test_a_bag_is_read_although_its_metadata_describe_a_topic_with_wrong_types(tmp_path, entry):
+def test_a_bag_is_read_although_a_topic_in_its_metadata_has_a_value_of_a_wrong_type(
+    tmp_path, entry
+):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 2, 'mcap')
     metadata = yaml.safe_load((bag / 'metadata.yaml').read_text())
     metadata['rosbag2_bagfile_information']['topics_with_message_count'][0]['topic_metadata'] |= (
@@ -364,12 +368,12 @@ def test_metadata_that_lists_files_outside_the_bag_is_ignored(tmp_path):
         'sensor_msgs/srv/SetCameraInfo',
     ],
 )
-def test_a_type_name_in_a_bag_that_is_not_an_installed_message_is_rejected(name):
+def test_a_type_name_that_is_not_an_installed_message_type_is_rejected(name):
     with pytest.raises(ValueError, match=r'is not (installed|the name)|has no attribute|Nothing'):
         message_class(name)
 
 
-# Files that are written
+# Written files
 
 
 def test_an_interrupted_write_keeps_the_previous_file(tmp_path):

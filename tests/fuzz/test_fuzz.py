@@ -12,8 +12,8 @@ from tests.fuzz.targets import TARGETS
 from tests.reference import ROOT
 
 EXECUTIONS = 20
-"""Number of executions of each target. With a limit of time instead, the inputs would differ
-between machines."""
+"""Number of executions of each target. With a time limit instead, a slow machine would test fewer
+inputs than a fast machine."""
 
 
 def test_every_damaged_input_is_accepted_or_rejected_with_the_expected_error():

@@ -1,4 +1,5 @@
-"""Provides the reference folder, which contains the numbers of the official code."""
+"""Requires the reference folder, which contains results of the official code, and provides its
+real nuScenes sample."""
 
 from __future__ import annotations
 

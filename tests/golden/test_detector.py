@@ -18,8 +18,8 @@ from tests.sample import sample_frames
 
 
 def test_real_sample_gives_the_official_boxes(real_sample: Path) -> None:
-    """Centers may differ by up to 3 cm. The official code multiplies poses in float32, with
-    coordinates of about 1,000 m; this project multiplies them in float64."""
+    """Centers may differ by up to 3 cm, because the official code multiplies poses in float32,
+    with coordinates of about 1,000 m. This project multiplies poses in float64."""
     found = Detector(filled_model('2key'))(sample_frames(real_sample, 'infos.json')[0])
     arrays = reference_golden('real_2key')[1]
     boxes, scores = arrays['out/b0/boxes'], arrays['out/b0/scores']
@@ -32,7 +32,7 @@ def test_real_sample_gives_the_official_boxes(real_sample: Path) -> None:
     assert np.abs(found.scores[pairs[:, 0]] - scores[pairs[:, 1]]).max() < 0.005
 
 
-def test_a_full_size_streaming_step_equals_the_forward_pass_of_two_frames(
+def test_a_full_size_streaming_step_gives_the_maps_and_boxes_of_a_two_frame_forward_pass(
     real_sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = filled_model('2key')

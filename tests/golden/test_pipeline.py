@@ -1,5 +1,5 @@
-"""Compares samples that ``NuScenesDataset`` loads with samples of the official pipeline. Both are
-made from the real nuScenes sample."""
+"""Compares samples from ``NuScenesDataset`` with samples from the official pipeline. Both
+pipelines read the real nuScenes sample."""
 
 from __future__ import annotations
 
@@ -32,15 +32,17 @@ TRANSFORMS = [
 ]
 WORLD_M = 1011.0
 """Largest world coordinate of the real sample in m. The official code subtracts coordinates of
-this size in float32, so that its results have the rounding error of this size."""
+this size in float32. Its results therefore have the rounding errors of float32 numbers of this
+size."""
 MATRICES = {
     'key_ego_from_camera': ('sensor2ego', WORLD_M),
     'intrinsics': ('intrin', 0.0),
     'image_aug': ('ida', 1600.0),
     'bev_aug': ('bda', 1.0),
 }
-"""Maps our name of a matrix to its official name, and to the size of the largest numbers that are
-rounded to float32 while the matrix is computed."""
+"""Maps our name of a matrix to its official name and to a size. The size is the largest absolute
+value that is rounded to float32 while the matrix is computed; 0 means that the matrices must be
+equal."""
 
 
 def dataset(root: Path) -> NuScenesDataset:
@@ -152,5 +154,5 @@ def test_network_input_equals_the_official_one() -> None:
     expected = OFFICIAL['val_image']
     images = real_images().double()
     assert images.mean().item() == pytest.approx(expected['mean'], rel=1e-6)
-    # The official numbers were computed from two equal frames.
+    # The official norm includes two equal frames, so that it is larger by the factor sqrt(2).
     assert images.norm().item() * np.sqrt(2) == pytest.approx(expected['l2'], rel=1e-6)

@@ -1,4 +1,4 @@
-"""Compares the output of every stage of a stereo network with the official code."""
+"""Compares the output of every stage of a stereo network with the output of the official code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.reference import filled_model, reference_path, stereo_golden
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_every_stage_equals_the_official_code(case: str) -> None:
+def test_the_output_of_every_stage_equals_the_official_output(case: str) -> None:
     rows = list(compare(case))
     assert len(rows) > 50
     require_all_met(rows)

@@ -1,5 +1,6 @@
 """Compares losses, gradients and batch norm statistics of a stereo model with the numbers of the
-official code. Our model uses the official voxel indices here."""
+official code. Our model uses the official voxel indices and the official poses for stereo
+matching, so that rounding errors of these inputs do not affect the comparison."""
 
 from __future__ import annotations
 
@@ -29,11 +30,11 @@ deviate by up to 1.7e-3. If the images change by less than a rounding error of f
 losses change by up to 5e-4 (docs/PARITY.md). The reference has no float64 run of this step."""
 TOLERANCE = 1e-3
 """Relative tolerance of gradients, and of the running statistics after a forward pass with batch
-norms in training mode. Models without stereo have the same tolerance."""
+norms in training mode. It equals the tolerance of the model ``2key`` in test_training.py."""
 NOISE_FACTOR = 3
-"""A gradient may differ from the official gradient by this factor times the relative difference
-between the official float32 and float64 runs. This difference is up to 1.8e-2, because the
-refinement steps amplify rounding errors."""
+"""The relative tolerance of a gradient is this factor times the relative difference between the
+gradients of the official float32 and float64 runs, but at least ``TOLERANCE``. This difference is
+up to 1.8e-2, because the refinement steps amplify rounding errors."""
 STORED_NOISE_FACTOR = 4
 """Same as ``NOISE_FACTOR``, for the stored elements of gradients. The measured factor is 2.7 with
 AVX-512 instructions and 3.1 with AVX2 instructions."""

@@ -19,14 +19,16 @@ from tests.core.parity import real_images
 from tests.reference import PRESETS, ROOT, fill, uniform
 
 CANCELLED = 1e-4
-"""Lower limit of the denominators of relative differences of gradients. If the terms of the
-gradient of a bias cancel, the gradient is exactly 0 in the official code and about 1e-8 here."""
+"""Smallest denominator of the relative difference between two gradients. It is needed for a bias
+whose gradient terms cancel. Such a gradient is exactly 0 in the official code and about 1e-8
+here."""
 BOX_MAPS = ('reg', 'height', 'dim', 'rot', 'vel')
 
 
 @dataclass
 class Case:
-    """The official numbers of a golden case, and our module, inputs and depth targets for it."""
+    """The official numbers of a golden case, and our module, inputs and depth targets for this
+    case."""
 
     reference: dict
     arrays: dict[str, np.ndarray]
@@ -62,7 +64,8 @@ class Case:
 
 def forward_with_norms_in_eval_mode(case: Case) -> ModelOutputs:
     """Run one forward and backward pass with every batch norm in evaluation mode and without
-    dropout. The parameters of the module keep the gradients for the synthetic boxes (``made``).
+    dropout. The parameters of the module keep the gradients of the loss for the synthetic boxes
+    (``made``).
     """
     fill(case.module.model)
     case.module.train()
@@ -119,11 +122,11 @@ def require_losses(ours: Losses, official: dict, tolerance: float) -> None:
 
 
 def gradient_distances(case: Case) -> dict[str, float]:
-    """Return a relative difference from the official gradient for each parameter that has a
-    gradient: the largest of the differences in norm, sum and absolute sum.
+    """For each parameter with a gradient, compare norm, sum and absolute sum of the gradient with
+    the official numbers. Return the largest of the three relative differences.
 
     Raises:
-        AssertionError: the set of parameters with a gradient differs from the official one.
+        AssertionError: the set of parameters with a gradient differs from the official set.
     """
     official = case.reference['bn_eval']['grad']
     ours = {

@@ -1,5 +1,5 @@
-"""Compares images that ``ImageDecoder`` decodes on a GPU with images decoded on the CPU; needs ROS
-2.
+"""Compares images decoded on a GPU by ``ImageDecoder`` with images decoded on the CPU. The tests
+need ROS 2.
 
 python -m pytest tests/gpu/check_decoding.py
 """
@@ -18,7 +18,8 @@ from tests.ros.rig.image_messages import LIMIT, noise, raw, smooth
 CAMERAS = ('left', 'right')
 TIMEOUT_S = 30.0
 JPEG_DIFFERENCE = 3.0
-"""Largest mean absolute difference between nvJPEG and Pillow, in gray levels."""
+"""Largest accepted mean absolute difference between images decoded with nvJPEG and with Pillow, in
+gray levels."""
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_raw_images_equal_the_images_of_the_cpu_and_jpegs_are_nearly_equal(
     assert np.abs(on_host(right) - expected).mean() < JPEG_DIFFERENCE
 
 
-def test_images_that_are_decoded_while_the_gpu_computes_equal_images_decoded_on_the_cpu(
+def test_images_decoded_during_another_gpu_computation_equal_images_decoded_on_the_cpu(
     decoder: ImageDecoder,
 ):
     busy = torch.randn(4096, 4096, device='cuda')

@@ -26,7 +26,8 @@ from tests.reference import ROOT, filled_model, golden, reference_path
 from tests.sample import sample_frames, sample_paths
 
 LARGEST_ERROR = {'fp32': 2e-3, 'fp16': 1e-2, 'bf16': 8e-2}
-"""Largest relative L2 error of BEV map and head maps; the official maps are float32."""
+"""Largest accepted relative L2 error of BEV map and head maps, by precision. The official maps are
+float32."""
 
 
 @pytest.mark.parametrize('case', ['synth_2key', 'synth_2key_da'])
@@ -111,8 +112,8 @@ def on_cpu():
     ('precision', 'left_over'), [('fp32', 0.0), ('fp16', 0.03), ('bf16', 0.5)]
 )
 def test_streaming_on_the_gpu_gives_the_boxes_of_the_cpu(on_cpu, precision, left_over):
-    # The weights are random and the scores of the boxes nearly equal. Rounding therefore changes
-    # which boxes have the highest scores.
+    # The weights are random, and the scores of the boxes are nearly equal. Rounding therefore
+    # changes which boxes have the highest scores.
     frames, expected = on_cpu
     detector = Detector(filled_model('2key'), 'cuda', precision, cuda_graphs=True)
     for frame, wanted in zip(frames, expected, strict=True):
@@ -199,7 +200,7 @@ def test_circle_nms_on_the_gpu_equals_circle_nms_on_the_cpu():
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize('channels', [64, 12, 512])
-def test_deformable_columns_and_max_pooling_on_the_gpu_equal_those_on_the_cpu(dtype, channels):
+def test_deformable_columns_and_max_pooling_give_equal_results_on_gpu_and_cpu(dtype, channels):
     generator = torch.Generator().manual_seed(channels)
     features = (
         torch.randn(3, channels, 15, 22, generator=generator)
@@ -217,7 +218,7 @@ def test_deformable_columns_and_max_pooling_on_the_gpu_equal_those_on_the_cpu(dt
     assert torch.equal(max_pool(features.cuda()).cpu(), max_pool(features))
 
 
-def test_boxes_equal_those_of_the_cpu_when_cameras_leave_and_return():
+def test_boxes_on_the_gpu_equal_boxes_on_the_cpu_when_the_number_of_cameras_changes():
     torch.manual_seed(0)
     model = BEVDepth(load_model_config(ROOT / 'config' / 'models' / 'small.yaml')).eval()
     on_cpu, on_gpu = Detector(model), Detector(model, 'cuda', cuda_graphs=True)
@@ -231,7 +232,7 @@ def test_boxes_equal_those_of_the_cpu_when_cameras_leave_and_return():
     assert on_gpu._network.capacity == 6
 
 
-def test_without_gpu_memory_detection_raises_an_error_and_works_again_later():
+def test_the_detector_raises_an_error_if_gpu_memory_is_too_small_and_works_again_later():
     frame = make_frame(0.0, make_rig(2))
     detector = Detector(
         BEVDepth(load_model_config(ROOT / 'config' / 'models' / 'small.yaml')).eval(),

@@ -26,11 +26,11 @@ from tests.networks import random_model
 from tests.reference import stereo_golden
 
 TOLERANCE = {torch.float32: 5e-5, torch.float16: 5e-4, torch.bfloat16: 4e-3}
-"""Largest relative L2 error by type. For float16 and bfloat16, it is the rounding of the result.
-In float32, positions in the feature map are up to 176 cells, so that each operation rounds them by
-up to 8e-6 cells. Kernel and reference compute a position in about six operations, in different
-order. The features are random, so that neighboring cells have unrelated values and a small error
-of the position changes the result."""
+"""Largest accepted relative L2 error by type. For float16 and bfloat16, it is the rounding error
+of the result. In float32, positions in the feature map are up to 176 cells, so that each operation
+rounds them by up to 8e-6 cells. Kernel and reference compute a position in about six operations,
+but in a different order. The features are random, so that neighboring cells have unrelated values
+and a small error of the position changes the result."""
 SIZES = {
     'official': {
         'images': 6, 'channels': 256, 'height': 64, 'width': 176, 'depths': 3, 'groups': 8,
@@ -45,8 +45,9 @@ SIZES = {
     'one_column': {'width': 1},
 }  # fmt: skip
 LARGEST_ERROR = {'fp32': 1e-2, 'fp16': 5e-2}
-"""Largest relative L2 error of depth, BEV map and head maps; the official ones are float32. Points
-that rounding moves to another BEV cell cause errors of up to 1e-2 (docs/PARITY.md)."""
+"""Largest accepted relative L2 error of depth, BEV map and head maps, by precision. The official
+values are float32. Points that rounding moves to another BEV cell cause errors of up to 1e-2
+(docs/PARITY.md)."""
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -102,7 +103,7 @@ def test_the_cost_volume_op_passes_opcheck():
     torch.library.opcheck(torch.ops.bevdepth.cost_volume.default, arguments)
 
 
-def test_training_gives_the_gradients_of_the_reference():
+def test_training_with_the_kernels_gives_the_gradients_of_the_reference():
     model = random_model(stereo=True).cuda().train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -197,7 +198,7 @@ def run_official_inputs(network, inputs, pairs):
 
 def stored_error(values, arrays, stage) -> float:
     if f'{stage}/val' not in arrays:
-        return 0.0  # the case contains only stages whose values differ from another case
+        return 0.0  # the case does not store a stage that equals the stage of another case
     expected = arrays[f'{stage}/val']
     ours = values.float().cpu().reshape(-1).numpy()[arrays[f'{stage}/idx']]
     return float(np.linalg.norm(ours - expected) / np.linalg.norm(expected))

@@ -22,7 +22,8 @@ from tests.core.ops.cases import (
 )
 
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 5e-4, torch.bfloat16: 4e-3}
-"""Relative L2 tolerance by type; for float16 and bfloat16, it is the rounding of the result."""
+"""Relative L2 tolerance by type. For float16 and bfloat16, it is the rounding error of the
+result."""
 
 SIZES = {
     'small': {},
@@ -38,7 +39,9 @@ every_dtype = pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
 
 
 def test_kernels_are_built():
-    assert kernels is not None, 'build them: BEVDEPTH_CUDA=1 python3 setup.py build_ext --inplace'
+    assert kernels is not None, (
+        'build the kernels: BEVDEPTH_CUDA=1 python3 setup.py build_ext --inplace'
+    )
 
 
 @pytest.fixture(params=['clean', 'poisoned'])
@@ -77,7 +80,8 @@ def expected_results(case: Case) -> tuple[torch.Tensor, ...]:
 
 
 def grad_bev(bev: torch.Tensor) -> torch.Tensor:
-    """Return a gradient of the BEV map; all its values are exact in every type."""
+    """Return a gradient with respect to the BEV map. Its values are integers from -3 to 3, which
+    every data type represents exactly."""
     return (
         (torch.arange(bev.numel(), device=bev.device).remainder(7) - 3)
         .view(bev.shape)
@@ -158,7 +162,9 @@ def test_indices_equal_the_official_ones_except_for_at_most_16_points():
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf'), 1e30, -1e30])
-def test_points_that_are_not_finite_or_far_away_add_nothing_and_have_zero_gradients(value, memory):
+def test_points_at_nan_infinite_or_huge_coordinates_add_nothing_and_have_zero_gradients(
+    value, memory
+):
     case = random_case(4).to('cuda', torch.float32)
     case.geometry[0][..., 3] = value
     assert not any(result.any() for result in results(case, main_form(case)))
