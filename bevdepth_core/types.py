@@ -49,7 +49,7 @@ class CameraRig:
     """The cameras of a vehicle: names, intrinsics and mounting poses.
 
     Attributes:
-        names: one unique name per camera, N >= 1, in the order of all other arrays.
+        names: one unique name per camera, N >= 1. The arrays have the order of the names.
         intrinsics: (N, 3, 3) float64, pixels of the source image, undistorted pinhole.
         ego_from_camera: (N, 4, 4) float64, rigid, meters.
     """

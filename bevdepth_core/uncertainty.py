@@ -23,8 +23,8 @@ HEIGHT_M, HEIGHT_PER_M = 0.15, 0.006
 YAW_RAD = 0.3
 VELOCITY_MPS = 1.5
 NEAREST_M = 1.0
-"""Smallest range for the default standard deviations, meters; a smaller range counts as this
-range."""
+"""Smallest range for the default standard deviations, meters; this range replaces smaller
+ranges."""
 METADATA_KEY = 'uncertainty'
 """Key of the fitted uncertainty model in the metadata of a checkpoint."""
 
@@ -153,7 +153,7 @@ class UncertaintyModel:
         return {METADATA_KEY: json.dumps({'class_names': self.class_names, **values})}
 
     def covariance(self, detections: Detections3D) -> BoxCovariance:
-        """Return the covariance of ``detections``, whose classes must be those of the model."""
+        """Return the covariance of ``detections``, which must have the classes of the model."""
         center = detections.boxes.center.astype(np.float64)
         spread = self.spreads(detections)
         pose = np.zeros((len(detections), 4, 4))
@@ -175,7 +175,7 @@ class UncertaintyModel:
 
 
 def covariance_of(detections: Detections3D, model: UncertaintyModel | None) -> BoxCovariance:
-    """Return the covariance of ``detections`` by ``model``; None: the default covariance."""
+    """Return the covariance from ``model``, or the default covariance if ``model`` is None."""
     return default_covariance(detections) if model is None else model.covariance(detections)
 
 

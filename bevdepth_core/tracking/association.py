@@ -15,7 +15,7 @@ def pairs_within(
     detection_labels: np.ndarray,
     radius: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the track and detection indices of all pairs that have one class and are close.
+    """Return the track and detection indices of all pairs of the same class within ``radius``.
 
     Args:
         tracks: (2, n) predicted positions, meters.
@@ -80,12 +80,13 @@ def without_duplicates(
     taken: np.ndarray,
     taken_labels: np.ndarray,
 ) -> np.ndarray:
-    """Return a (m,) mask of the detections that duplicate neither a better nor a taken detection.
+    """Return a (m,) mask that is False for each detection that duplicates a better detection or
+    a detection that continues a track.
 
     Args:
         positions: (2, m), best detection first, meters.
         labels: (m,) classes.
-        separation: (m,) distance within which two detections of a class are one object, meters.
+        separation: (m,) distance within which detections of a class count as one object, meters.
         taken: (2, k) positions of the detections that continue a track, meters.
         taken_labels: (k,) classes of the detections in ``taken``.
     """

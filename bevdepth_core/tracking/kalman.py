@@ -1,7 +1,7 @@
 """Kalman filters with constant velocity in the plane, for many objects at once.
 
 A state is (x, y, vx, vy) in meters and m/s. ``mean`` is (4, n) and ``covariance`` (4, 4, n), both
-float64. The last axis of every array is the object, so that numpy computes one number of all
+float64. The last axis of every array is the object, so that numpy computes each number for all
 objects in one pass. For 200 objects, this is several times faster than many products of small
 matrices.
 """

@@ -13,9 +13,9 @@ A track is in one of these states:
 * kept: it is predicted, but not published. If a detection matches it, it becomes confirmed. After
   `keep_s` without a detection, it ends.
 * ended: it is deleted, and its id is never used again. A stamp before the last stamp, a gap
-  of more than `gap_s` between two stamps, other class names, and `reset` end all tracks.
+  of more than `gap_s` between two stamps, changed class names, and `reset` end all tracks.
 
-The time without detections after which a track ends does not depend on other tracks.
+The number of tracks is not limited, and does not influence these times.
 """
 
 from __future__ import annotations
@@ -80,8 +80,9 @@ class _Table:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Detections of one frame in the world frame, best score first, along the last axis.
-    ``shape`` is (4, n): z, length, width and height.
+    """Detections of one frame in the world frame. The last axis of every array is the detection;
+    the detection with the best score comes first. ``shape`` is (4, n): z, length, width and
+    height.
     """
 
     position: np.ndarray
@@ -184,8 +185,8 @@ class Tracker:
         return self._published(tracks, world_from_ego)
 
     def _predict(self, detections: Detections3D) -> None:
-        """Predict the tracks at the stamp of ``detections``. End all tracks after a jump of time
-        or if the class names changed.
+        """Predict the tracks at the stamp of ``detections``. End all tracks if the stamp is before
+        the last stamp or more than ``gap_s`` after it, or if the class names changed.
         """
         last_ns, self._stamp_ns = self._stamp_ns, detections.stamp_ns
         names, self._class_names = self._class_names, detections.class_names
@@ -344,7 +345,7 @@ class Tracker:
 
 @lru_cache(maxsize=8)
 def _motion_table(config: TrackerConfig, class_names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Return each number of ``ClassMotion`` as a (classes,) array, by its name."""
+    """Map the name of each field of ``ClassMotion`` to its values for all classes, (classes,)."""
     motions = [config.motion_of(name) for name in class_names]
     return {
         column.name: np.array([getattr(motion, column.name) for motion in motions], np.float64)

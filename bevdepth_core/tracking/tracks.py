@@ -50,8 +50,8 @@ class Tracks3D:
     def as_detections(self) -> Detections3D:
         """Return the tracks as detections.
 
-        Velocities of detections without a past frame count as unknown. Those of tracks are known,
-        so ``stamp_ns`` also takes the place of the stamp of the past frame.
+        If ``past_stamp_ns`` of detections is None, their velocities are not valid. The velocities
+        of tracks are valid, so that ``past_stamp_ns`` of the result is set to ``stamp_ns``.
         """
         return Detections3D(
             self.boxes, self.scores, self.labels, self.class_names, self.stamp_ns, self.stamp_ns

@@ -67,7 +67,8 @@ def collate(samples: Sequence[Sample], config: ModelConfig) -> Batch:
     """Return samples of one size as a batch.
 
     All samples are reduced to the ``camera_count`` of the first sample, because the images of a
-    batch must have one shape. Boxes that are in no image of a remaining camera are excluded.
+    batch must have one shape. A box is then excluded if its center lies outside the images of all
+    remaining cameras.
     """
     count = samples[0].camera_count
     if count < samples[0].images.shape[1]:
@@ -117,7 +118,7 @@ def with_cameras(sample: Sample, count: int) -> Sample:
 def seen_by_cameras(
     centers: Tensor, matrices: CameraMatrices, size: tuple[int, int] | torch.Size
 ) -> Tensor:
-    """Return a (n,) mask of the points that lie in the network image of any key-frame camera.
+    """Return a (n,) mask of the points that lie in the network image of a key-frame camera.
 
     Args:
         centers: (n, 3) in the augmented ego frame, meters.

@@ -36,8 +36,9 @@ _LOG = logging.getLogger(__name__)
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint to a new file in the same folder, then replaces the earlier checkpoint
-    by this file. Lightning instead writes to ``$TMPDIR``. If that folder is on another file
-    system, Lightning copies the new file over the earlier checkpoint.
+    by this file. The class of Lightning instead writes to ``$TMPDIR``. If this folder is on
+    another file system, the class copies the new file over the earlier checkpoint, and an
+    interrupted copy leaves a damaged checkpoint.
     """
 
     def save_checkpoint(

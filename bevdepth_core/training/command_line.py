@@ -40,7 +40,7 @@ class ManualHelp(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
 
 
 def manual_parser(program: str, manual: str) -> ArgumentParser:
-    """Return an empty parser whose help shows ``manual``."""
+    """Return a parser without options whose help shows ``manual``."""
     return ArgumentParser(
         prog=program,
         description=manual,
@@ -124,8 +124,8 @@ def parse(
     Args:
         parser: the parser.
         arguments: the command line; None: the command line of this process.
-        required: default values; a section that is a mapping here must not be null on the command
-            line. None: the defaults of the parser.
+        required: default values of the options. The command line must not set a section to null
+            if the section is a mapping in these values. None: the defaults of the parser.
 
     Raises:
         InvalidRunError: the command line has an unknown key or an invalid value; the message
@@ -144,7 +144,8 @@ def parse(
 def _given_sections(
     arguments: list[str] | None, defaults: Namespace
 ) -> Iterator[tuple[str, dict]]:
-    """Yield option and content of each file and of each YAML mapping on the command line.
+    """For each configuration file and each YAML mapping on the command line, yield the option and
+    the content.
 
     Raises:
         InvalidRunError: a file is not a YAML mapping.
@@ -164,7 +165,7 @@ def _given_sections(
 
 
 def _similar_preset(text: str) -> str:
-    """Return a question with the most similar preset, or a hint to the folder of the presets."""
+    """Return a suggestion for a message: the most similar preset, or the folder of the presets."""
     presets = {path.stem: path for path in Path('config/training').glob('*.yaml')}
     nearest = difflib.get_close_matches(Path(text).stem, presets, 1)
     if nearest:
@@ -195,7 +196,7 @@ def instantiate(parser: ArgumentParser, values: Namespace) -> Namespace:
         return parser.instantiate(values)
     except ValueError as error:
         raise InvalidRunError(str(error)) from error
-    except TypeError as error:  # jsonargparse expects that a section is a mapping
+    except TypeError as error:  # jsonargparse fails if a section is not a mapping
         raise InvalidRunError(
             'a section of the configuration does not map keys to values: compare it with the '
             'presets in config/training'

@@ -37,7 +37,7 @@ class TrainerSettings:
         precision: precision of the image branch; geometry, BEV head and losses always use 32 bits.
         max_epochs: number of epochs to train.
         max_steps: largest number of optimizer steps to train; -1 for no limit.
-        gradient_clip_norm: gradients of a larger norm are scaled to this norm; 0 disables it.
+        gradient_clip_norm: gradients of a larger norm are scaled to this norm; 0: never.
         accumulate_grad_batches: number of batches per optimizer step.
         sync_batchnorm: batch norms use the samples of all GPUs.
         averaging: settings of the exponential moving average of the weights. If they are given,
@@ -81,7 +81,7 @@ class TrainingConfig:
         model: the network and its optimization.
         data: training and validation data.
         trainer: duration, devices and precision.
-        seed: seed of initial weights, order, augmentation and dropout.
+        seed: seed of initial weights, sample order, augmentation and dropout.
         output: folder for checkpoints, weights and curves.
     """
 
@@ -93,7 +93,7 @@ class TrainingConfig:
 
 
 def build_parser(manual: str = '') -> ArgumentParser:
-    """Return the parser for ``read_arguments``, which accepts presets and single values."""
+    """Return the parser for ``read_arguments``; it accepts presets and single values."""
     parser = manual_parser('training/train.py', manual)
     parser.add_argument(
         '--config',
@@ -132,8 +132,8 @@ def read_arguments(
 
 
 def _flat(prefix: str, values: dict, keys: list[str]) -> dict:
-    """Return nested values as one dictionary with dotted keys. A section whose key is in ``keys``
-    stays a dictionary; optional sections have such a key.
+    """Return nested values as one dictionary with dotted keys. A section whose own key is in
+    ``keys`` stays a dictionary. For example, an optional section has such a key.
     """
     flat: dict[str, Any] = {}
     for name, value in values.items():

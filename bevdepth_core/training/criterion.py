@@ -59,7 +59,7 @@ def criterion(
     depth_bins: Tensor,
     code_weights: Sequence[float],
 ) -> Losses:
-    """Return the losses of a batch, computed in float32 under any autocast.
+    """Return the losses of a batch, computed in float32 even if autocast is active.
 
     Boxes are weighted by their score. The heatmap loss is divided by the number of cells with a
     box, the box loss by the number of boxes (both weighted by score), and the depth loss by the
@@ -129,7 +129,9 @@ def heatmap_loss(logits: Tensor, target: Tensor, center_weights: Tensor) -> Tens
 
 
 def box_loss(maps: TaskMaps, targets: TaskTargets, code_weights: Sequence[float]) -> Tensor:
-    """Return the L1 distance, weighted by score, summed over all boxes and the ten box numbers."""
+    """Return the L1 distance summed over all boxes and the ten box numbers, weighted by the score
+    of the box and by ``code_weights``.
+    """
     values = maps.box_values().float()
     predicted = values[targets.sample, :, targets.cell[:, 1], targets.cell[:, 0]]  # (P, 10)
     distance = (predicted - targets.box).abs()

@@ -64,12 +64,13 @@ def open_nuscenes(
 
     Args:
         settings: the dataset.
-        network: network, whose class list, BEV grid, image size and key frames are used.
+        network: configuration of the network, which contains the class list, the BEV grid, the
+            image size and the number of key frames.
         needs_boxes: True to reject a dataset without usable boxes; False to reject a dataset
             without lidar.
 
     Raises:
-        ValueError: ``load_index`` raises it, the dataset is rejected (see ``needs_boxes``), a
+        ValueError: an error of ``load_index``; or the dataset is rejected (see ``needs_boxes``), a
             batch may have a single image, or the augmentation does not fit the size of the images.
     """
     index = settings.load(network)
@@ -93,7 +94,8 @@ def _require_several_images(settings: DataSettings, cameras: int) -> None:
     fewest = min(cameras, rig.min_cameras or cameras) if rig else cameras
     if settings.batch_size * fewest < 2:
         raise ValueError(
-            'a batch of one image cannot be trained, because batch norms need two: set '
+            'training with a batch of one image is not possible, because batch norms need two '
+            'images: set '
             'data.batch_size to 2 or more'
         )
 
@@ -241,7 +243,7 @@ class TrainingData(LightningDataModule):
         return math.ceil(self.batches(running.world_size) / running.accumulate_grad_batches)
 
     def train_dataloader(self) -> ResumableLoader:
-        """Return the loader; in a resumed run, it skips the samples before the checkpoint."""
+        """Return the loader; in a resumed run, it skips samples that the run has already used."""
         trainer = self._running
         epoch, step = divmod(trainer.global_step, self.steps_per_epoch)
         skip = step * trainer.accumulate_grad_batches * self.batch_size

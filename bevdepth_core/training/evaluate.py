@@ -6,9 +6,9 @@ Run from the repository root after `. ./env.sh`:
         --checkpoint out/training/r50_256x704_2key/weights/epoch_024.safetensors
 
 The checkpoint is a .safetensors file of this project, an official .pth or .ckpt file, or a name
-such as small. The detector processes the key frames of the split as on a vehicle: scene by scene,
-each frame is encoded once, and is the past frame for the next key frame. The program writes to
-`output` (out/evaluation):
+such as small. The detector processes the key frames of the split as on a vehicle, that is, scene
+by scene and in order of time. Each frame is encoded once, and is also the past frame of the next
+key frame. The program writes these files to the folder `output` (out/evaluation):
 
     results.json                                 boxes of every sample, nuScenes result format
     metrics_summary.json, metrics_details.json   metrics of the devkit's DetectionEval
@@ -17,9 +17,9 @@ each frame is encoded once, and is the past frame for the next key frame. The pr
                                                  and metrics of the devkit's TrackingEval
 
 On nuScenes val the table of a published network also shows the published scores. The official
-evaluation needs the classes of nuScenes, LIDAR_TOP, data.min_points 1, and cameras in whose images
-all boxes are visible. Otherwise this program computes the same metrics from the annotations,
-except those of `--tracking true`. For a split without annotations (v1.0-test), it only writes
+evaluation needs the classes of nuScenes, LIDAR_TOP, data.min_points 1, and cameras that together
+show all boxes. Otherwise this program itself computes the same detection metrics from the
+annotations, but no tracking metrics. For a split without annotations (v1.0-test), it only writes
 results.json, which the evaluation server of nuScenes accepts.
 
 By default, all GPUs are used. Each GPU has one process, which processes some of the scenes.
@@ -99,8 +99,8 @@ class EvaluationConfig:
         device: ``auto``: all GPUs, or the CPU if there is no GPU. Otherwise devices separated by
             commas, with one process each.
         precision: precision of the network: fp32, fp16 or bf16.
-        onnx_folder: folder of a network that was exported to ONNX (docs/EXPORT.md); it runs on the
-            CPU. Empty: PyTorch runs the network.
+        onnx_folder: folder of an exported network (docs/EXPORT.md), which then runs on the CPU.
+            Empty: PyTorch runs the network.
         tracking: also track the detections and score the tracks: AMOTA, AMOTP, IDS, FRAG, recall.
     """
 
@@ -171,7 +171,7 @@ def _tracking_table(
     if not index.is_official:
         return (
             'Tracking: not scored. The official evaluation needs the classes of nuScenes, '
-            'LIDAR_TOP, data.min_points 1, and cameras in whose images all boxes are visible.'
+            'LIDAR_TOP, data.min_points 1, and cameras that together show all boxes.'
         )
     folder = output / 'tracking'
     folder.mkdir(exist_ok=True)
@@ -298,8 +298,8 @@ def stream(
 def _at_two_hertz(frame: Frame, position: int) -> Frame:
     """Return the frame with the stamps that it would have if key frames came at exactly 2 Hz.
 
-    The official pipeline always uses the previous key frame as past frame; the detector chooses
-    past frames by their age.
+    The official pipeline always uses the previous key frame as past frame. The detector chooses
+    past frames by their age, and with these stamps it chooses the previous key frame, too.
     """
     return replace(
         frame, stamps_ns=frame.stamps_ns - frame.stamp_ns + position * PAST_FRAME_AGE_NS
@@ -347,7 +347,7 @@ def _next(outputs: Queue, processes: ProcessContext) -> tuple[str, list[dict]]:
         try:
             return outputs.get(timeout=POLL_SECONDS)
         except queue.Empty:
-            processes.join(timeout=0)  # if a process failed, ends all and raises the error
+            processes.join(timeout=0)  # if a process failed, ends all processes and raises
 
 
 def _detect_share(

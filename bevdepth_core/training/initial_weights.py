@@ -105,7 +105,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             f'model.pretrained: {path} does not exist; set model.pretrained to a name of '
             'torchvision weights, an existing file, or none'
         )
-    if zipfile.is_zipfile(path):  # older files of torchvision are no archives
+    if zipfile.is_zipfile(path):  # older files of torchvision are not zip archives
         require_plain_archive(path)
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)

@@ -4,11 +4,11 @@ stops.
 | state | entered by | Ctrl-C | SIGTERM | left by |
 | --- | --- | --- | --- | --- |
 | starting | entering the context | stops at once, unsaved | as Ctrl-C | the start of training |
-| training | the start of training | stopping | stopping | the end of training |
+| training | the start of training | enters "stopping" | as Ctrl-C | the end of training |
 | stopping | the first signal | stops at once, unsaved | is ignored | the end of the step |
 
-A second SIGTERM is ignored, because some schedulers send SIGTERM several times. A scheduler that
-does not wait longer sends SIGKILL.
+A second SIGTERM is ignored, because some schedulers send SIGTERM several times. To end a run
+without waiting for the step, a scheduler sends SIGKILL.
 """
 
 from __future__ import annotations
@@ -123,8 +123,9 @@ class StopOnInterrupt(Checkpoint):
             )
 
     def _received_by_any(self, trainer: Trainer, batch_idx: int) -> int:
-        """Return the number of a signal that any process received, or 0. All processes return the
-        same number.
+        """Return the number of a signal that at least one process received, or 0. All processes
+        return the same number. With several processes, only every ``SYNC_BATCHES``-th batch is
+        checked; for all other batches, the result is 0.
         """
         if trainer.world_size == 1:
             return self._received

@@ -50,10 +50,10 @@ class ModelSettings:
         pretrained: initial weights of the image backbone if ``init`` is null: a torchvision name
             such as ``IMAGENET1K_V1``, a file with a torchvision state dict, or ``none`` for random
             weights.
-        heatmap_bias: initial bias of new heatmaps, such as -2.19 for an initial score of 0.1;
-            null: a random bias near 0 as in the official code.
-        freeze_stem: keep the first convolution of the backbone and its batch norm fixed; only
-            suitable for pretrained weights.
+        heatmap_bias: initial bias of the heatmaps that are not copied from ``init``, such as -2.19
+            for an initial score of 0.1; null: a random bias near 0 as in the official code.
+        freeze_stem: keep the first convolution and the first batch norm of the backbone fixed;
+            only suitable for pretrained weights.
         code_weights: weights of the ten box numbers in the loss: x, y, z, three sizes, sine,
             cosine, velocity x and y.
         learning_rate: learning rate for ``learning_rate_batch`` samples per step. With another

@@ -26,8 +26,8 @@ LOSSES = {'total': 'total', 'heatmap': 'heatmaps', 'box': 'boxes', 'depth': 'dep
 
 def read_parts(run: str | Path) -> list[dict[str, np.ndarray]]:
     """Return the curves of each part of a run, in order of time. Parts that logged no loss are
-    left out. The curves of a part are the optimizer ``step``, counted from 0, and each loss, all
-    (n,) float64.
+    left out. The curves of a part are a dictionary of (n,) float64 arrays: the optimizer ``step``,
+    counted from 0, and each loss of ``LOSSES``.
 
     Raises:
         FileNotFoundError: ``run`` is not the output folder of a run, or no loss was logged.
@@ -60,8 +60,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def repeated_steps(parts: list[dict[str, np.ndarray]]) -> tuple[int, float]:
-    """Return the number of logged steps that successive parts share, and the largest relative
-    difference of their losses.
+    """Return the number of steps that two successive parts of a run both logged, and the largest
+    relative difference between the two values of the total loss.
     """
     counts, differences = 0, [0.0]
     for before, after in pairwise(parts):

@@ -13,7 +13,7 @@ from bevdepth_core.types import join_box_values
 NO_DEPTH = -1
 """Depth bin of feature pixels without a lidar point."""
 MAX_BOXES_PER_TASK = 500
-"""Further boxes of a task and sample are ignored, as in the official code."""
+"""If a sample has more boxes of a task, they are ignored, as in the official code."""
 
 _GAUSSIAN_OVERLAP = 0.1
 _MIN_RADIUS = 2
@@ -73,7 +73,8 @@ def center_targets(
     Args:
         boxes: (n, 9) float32 in the augmented ego frame: center x, y, z, length, width, height in
             meters, yaw in radians, velocity x and y in m/s. Boxes centered outside the grid are
-            excluded; centers less than one cell before its lower limit count as inside.
+            excluded; a center less than one cell below the lower limit of the grid counts as
+            inside.
         labels: (n,) int64, index into ``config.class_names``.
         config: grid and tasks.
         scores: (n,) float32, weight of each box in the loss; None: 1 for all boxes.
@@ -148,8 +149,8 @@ def gaussian_radius(size: Tensor) -> Tensor:
 
 
 def _gaussian_peaks(cell: Tensor, radius: Tensor, nx: int, ny: int) -> Tensor:
-    """Return (n, ny, nx): for each cell, a Gaussian of height 1 around it; the values are 0 where
-    the distance from the cell in x or y is larger than the radius.
+    """Return (n, ny, nx): for each cell, a Gaussian of height 1 around this cell. The values are 0
+    where the distance from the cell in x or y is larger than the radius.
     """
     across, along = (_profile(cell[:, axis], radius, count) for axis, count in ((0, nx), (1, ny)))
     return along[:, :, None] * across[:, None, :]
@@ -169,8 +170,8 @@ def depth_targets(depth: Tensor, bins: DepthBins, stride: int = 16) -> Tensor:
             pixels.
         bins: depth bins; depths below ``start``, and from ``start + count * step`` on, have no
             bin.
-        stride: width and height of a feature pixel, pixels. The nearest lidar point in a feature
-            pixel gives its depth.
+        stride: width and height of a feature pixel, in pixels of ``depth``. The depth of a
+            feature pixel is the depth of the nearest lidar point in it.
     """
     # (..., h, stride, w, stride)
     blocks = depth.unflatten(-1, (-1, stride)).unflatten(-3, (-1, stride))

@@ -12,8 +12,8 @@ Every value of a preset can be changed on the command line, for example with `--
     config.yaml                       the complete configuration of the run; usable as a preset
     last.ckpt                         state from which the run is resumed, written every
                                       trainer.checkpoint_every_n_steps steps
-    best.ckpt                         state with the best validation score, if data.val_split is
-                                      given
+    best.ckpt                         state with the highest NDS (with model.objective depth: with
+                                      the lowest loss) on data.val_split, if this split is given
     weights/epoch_001.safetensors     weights for the detector after each epoch, averaged if
                                       trainer.averaging is given; step_000500.safetensors if
                                       max_steps ends the run within an epoch
@@ -119,7 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (InvalidRunError, NonFiniteLossError, ConnectionError, FileExistsError) as error:
         sys.exit(f'train: {error}')
     except OSError as error:
-        # The text of an error of a loader process begins with its traceback.
+        # The text of an error in a loader process begins with a traceback.
         sys.exit(f'train: {str(error).strip().splitlines()[-1]}')
 
 
@@ -253,8 +253,8 @@ def _module(config: TrainingConfig) -> BEVDepthModule:
     is_random = settings.init is None and settings.pretrained == 'none'
     if is_random and settings.freeze_stem and settings.objective == 'detection':
         raise InvalidRunError(
-            'model.freeze_stem would keep the random weights of the stem, which model.pretrained '
-            'none gives: add --model.freeze_stem false'
+            'with model.pretrained none, the first layers of the backbone have random weights, '
+            'which model.freeze_stem would not train: add --model.freeze_stem false'
         )
     description = plain(config) | {
         'source_revision': source_revision(),
@@ -335,7 +335,7 @@ def _check_processes(trainer: Trainer) -> None:
 
     Raises:
         InvalidRunError: there are several machines, and neither torchrun nor SLURM has started
-            this process. It would wait forever for the processes on the other machines.
+            this process. This process would wait forever for processes on other machines.
     """
     environment = getattr(trainer.strategy, 'cluster_environment', None)
     if (

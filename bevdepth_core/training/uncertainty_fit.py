@@ -102,9 +102,9 @@ class Errors:
 def matched(
     results: Mapping[str, list[dict]], index: SampleIndex
 ) -> tuple[Detections3D, Boxes3D, np.ndarray]:
-    """Return the matched detections of all samples, the annotation of each detection, and the (n,)
-    position in ``index`` of the sample of each detection. Detections and annotations are in the
-    ego frame of their sample.
+    """Return the n matched detections of all samples, the annotation of each detection, and for
+    each detection the (n,) position of its sample in ``index``. Detections and annotations are in
+    the ego frame of their sample.
     """
     pairs = [_pairs(results[record.token], index, place) for place, record in enumerate(index)]
     entries = [entry for entry, _ in pairs]
@@ -242,8 +242,8 @@ def _spreads(errors: Errors, factor: np.ndarray) -> dict[str, float]:
 
 
 def _robust(values: np.ndarray) -> float:
-    """Return the standard deviation of a normal distribution with the same median of |values| as
-    ``values``. Outliers have little effect on it.
+    """Return an estimate of the standard deviation of ``values``, computed from the median of
+    |values|, so that outliers have little effect.
     """
     return max(float(np.median(np.abs(values))) / 0.6745, 0.02)
 
@@ -283,7 +283,9 @@ class Coverage:
 
 
 def coverage(errors: Errors, found: Detections3D, covariance: BoxCovariance) -> Iterator[Coverage]:
-    """Yield the coverage of each class and 10 m bin with at least 200 errors, then of all."""
+    """Yield the coverage of each class and 10 m bin with at least 200 errors, then the coverage of
+    all errors.
+    """
     angle = np.arctan2(found.boxes.center[:, 1], found.boxes.center[:, 0])
     cos, sin = np.cos(angle), np.sin(angle)
     error = np.stack(
@@ -346,7 +348,8 @@ def run(options: argparse.Namespace) -> str:
     path = options.checkpoint
     if path.suffix != '.safetensors':
         raise ValueError(
-            f'{path} has no metadata, in which the fit is stored: convert it to .safetensors first'
+            f'{path} is not a .safetensors file, but the fit is stored in the metadata of such a '
+            'file: convert the checkpoint to .safetensors first'
         )
     network = load_checkpoint(path)
     index = load_index(options.root, options.version, options.split, options.cache_dir)

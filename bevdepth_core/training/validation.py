@@ -62,7 +62,7 @@ class ValidationScore(Callback):
         pl_module.log_dict(trainer.strategy.broadcast(scores), prog_bar=True)
 
     def _scores(self, trainer: Trainer, results: dict[str, list[dict]]) -> dict[str, float]:
-        """Return the scores, which only the first process computes; all others return 0."""
+        """Return the scores, which only the first process computes; other processes return 0."""
         scores = {'val/mAP': 0.0, 'val/NDS': 0.0}
         if not trainer.is_global_zero:
             return scores

@@ -24,7 +24,7 @@ from bevdepth_core.visualization.drawing import (
 EGO_OUTLINE = ((3.8, 0.95), (3.8, -0.95), (-1.0, -0.95), (-1.0, 0.95))
 """Outline of the ego vehicle relative to the point below its rear axle, meters."""
 MIN_ARROW_MPS = 0.3
-"""Boxes with a smaller speed have no velocity arrow, m/s."""
+"""Boxes with this speed or a smaller speed have no velocity arrow, m/s."""
 _RING_STEP_M = 10
 _RING_LABEL_DIRECTION = (0.72, -0.72)
 
@@ -87,8 +87,8 @@ def draw_bev(
 
 
 def _bev_parts(boxes: Boxes3D) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return per box the (4, 2) outline, (2, 2) line from center to nose, (1, 2) tip of the
-    velocity arrow, and speed.
+    """Return for each box the (4, 2) outline, the (2, 2) line from the center to the middle of
+    the front side, the (1, 2) tip of the velocity arrow, and the speed.
     """
     corners = boxes.corners()[..., :2]
     outline = corners[:, (0, 1, 5, 4)]

@@ -64,7 +64,8 @@ def draw_boxes_on_image(
         intrinsics: (3, 3) for pixels of ``image``.
         camera_from_ego: (4, 4) rigid transform.
         class_names: class names to which the labels refer.
-        ground_truth: True: draw thin dashed white lines instead, and a small box as a rectangle.
+        ground_truth: True: draw the edges as thin dashed white lines, without a tint, and a small
+            box as a dashed rectangle.
         thickness: line width, pixels.
         track_ids: (n,) ids that are written above boxes that are not small; all boxes are drawn
             over the ids. An id of 0 is not written. None: no ids.

@@ -26,8 +26,8 @@ CAMERA_GRID = (
     ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT'),
     ('CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT'),
 )
-"""Places of the nuScenes cameras in ``compose``. Cameras with other names fill the grid in
-order."""
+"""Places of the nuScenes cameras in ``compose``; ``camera_places`` decides whether they are
+used."""
 
 GroundTruth = tuple[Boxes3D, np.ndarray]
 """Boxes in the ego frame and their labels (n,)."""
@@ -48,12 +48,13 @@ def compose(
     """Return one image: camera images in rows of at most three, the bird's-eye view beside them,
     and the legend and the caption below.
 
-    Each camera image shows the boxes at their positions at its exposure time. The height of the
-    result is even, because video encoders require this.
+    Each camera image shows the boxes at the positions that they have at the exposure time of this
+    image. The height of the result is even, because video encoders require this.
 
     Args:
-        frame: frame with the camera images. If all cameras are nuScenes cameras and there are more
-            than three, each has a fixed place; otherwise they fill the grid in order.
+        frame: frame with the camera images. If it has more than three cameras, and all have names
+            of nuScenes, each camera has its place in ``CAMERA_GRID``. Otherwise the cameras fill
+            the grid in their order.
         detections: detections of this frame; None: no detections are drawn.
         ground_truth: annotated boxes in the frame of the detections, drawn with dashed lines.
         depth: depth maps, drawn over the camera images.
@@ -79,8 +80,8 @@ def compose(
 
 @dataclass(frozen=True)
 class _Layout:
-    """Layout of the composed image, pixels. The header is above the camera grid and the bird's-eye
-    view beside it, and the footer is below.
+    """Layout of the composed image, pixels. From top to bottom, the image contains the header, the
+    camera grid with the bird's-eye view beside it, and the footer.
 
     Attributes:
         header: height of the header.

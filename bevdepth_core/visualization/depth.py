@@ -25,7 +25,7 @@ class DepthMaps:
 
     Attributes:
         meters: (N, h, w) float32, depth of each feature pixel, meters.
-        bins: depth bins of the network, which limit the range of colors.
+        bins: depth bins of the network; the color scale covers their range.
         spec: image size of the network input; the maps cover the whole input.
     """
 

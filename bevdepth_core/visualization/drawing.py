@@ -105,7 +105,7 @@ def draw_text(
     """Draw one line of text and return its width in pixels.
 
     Args:
-        canvas: (height, width, 3) uint8, changed.
+        canvas: (height, width, 3) uint8, changed in place.
         text: the line; may be empty.
         position: x and y of the upper left corner, or of the upper right corner if
             ``align_right`` is True, pixels.

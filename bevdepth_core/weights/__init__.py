@@ -137,7 +137,7 @@ def locate(path: str | Path) -> Path:
 
 
 def _similar_file(path: Path) -> str:
-    """Return the end of the message about a missing file, which suggests a remedy."""
+    """Return a remedy, with which the message about a missing file ends."""
     if not path.parent.is_dir():
         return f'; the folder {path.parent} does not exist'
     files = [entry for entry in path.parent.iterdir() if entry.suffix in SUFFIXES]

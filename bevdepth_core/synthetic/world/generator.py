@@ -40,8 +40,8 @@ _FARTHEST_ACTOR = 110.0
 
 
 def make_scene(seed: int = 0, duration_s: float = 8.0) -> SyntheticScene:
-    """Return the scene of a drive with this duration. Its actors do not collide. The same ``seed``
-    and duration always give the same scene.
+    """Return the scene of a drive of ``duration_s`` seconds, in which no actors collide. The same
+    ``seed`` and duration always give the same scene.
     """
     rng = np.random.default_rng(seed)
     ego_speed = rng.uniform(5.0, 11.0)
@@ -97,7 +97,7 @@ def _place_people(placer: Placer, plan: Plan, end: float) -> None:
 
 
 def _near(actors: list[Actor], ego_track: np.ndarray) -> tuple[Actor, ...]:
-    """Return the actors that come near the ego vehicle at any time."""
+    """Return the actors that are near the ego vehicle at one time step or more."""
     return tuple(
         actor
         for actor in actors

@@ -104,8 +104,8 @@ def _phases(
 def _crosswalk(
     rng: np.random.Generator, road: Road, reach: float, duration_s: float
 ) -> tuple[float, tuple[float, float]]:
-    """Return the position of a crosswalk away from the crossing, and the time window in which
-    people have the right of way, seconds.
+    """Return the position of a crosswalk that is at least 40 m from the crossing, and the start
+    and end, in seconds, of the time window in which people have the right of way.
     """
     places = rng.uniform(20.0, 50.0 + reach, 20)
     place = next(
@@ -161,8 +161,8 @@ class _Planner:
 
     def _ego_direction(self, lane: int) -> tuple[Path, Path | None, float]:
         """Return the path of a lane in the direction of the ego vehicle, the path of vehicles that
-        turn off this lane (None if they cannot), and the position on the lane's path that is next
-        to the start of the ego vehicle.
+        turn off this lane (None if no vehicle can turn off), and the position on the path of the
+        lane that is next to the start of the ego vehicle.
         """
         road, lateral = self.road, self.road.lane_center(lane)
         path = straight(road, (road.along[0] + 5, lateral), (road.along[-1] - 5, lateral))
@@ -290,8 +290,10 @@ class _Planner:
         ], length
 
     def _signaled(self, vehicles: list[Vehicle], direction: int) -> list[Vehicle]:
-        """Set the signals of the ``vehicles`` of a main lane to crosswalk and crossing. Return the
-        vehicles from front to rear; in the argument, they are from rear to front.
+        """Assign the signals of the crosswalk and of the crossing to the vehicles of a main lane.
+
+        The argument ``vehicles`` is in order from rear to front. The result contains the same
+        vehicles in order from front to rear.
         """
         road = self.road
         lateral = direction * road.lane_center(0)

@@ -123,7 +123,7 @@ class Placer:
         return self.add(class_name, np.column_stack((position, heading)), **options)
 
     def add_prop(self, prop: Prop, length: float, width: float) -> bool:
-        """Add a prop that stands on a rectangle, if the rectangle is free."""
+        """Add a prop if its rectangle on the ground is free. Return True if the prop was added."""
         position, heading = self.road.pose(prop.along, prop.lateral)
         if not self.block(np.array([(*position, heading + prop.heading_offset)]), length, width):
             return False

@@ -44,7 +44,7 @@ class Actor:
 
     @property
     def moving(self) -> bool:
-        """Return True if the actor moves at any time."""
+        """Return False if the track is a single pose, because the actor never moves."""
         return len(self.track) > 1
 
     def pose(self, time_s: float) -> np.ndarray:
@@ -180,8 +180,8 @@ class SyntheticScene:
         Args:
             time_s: seconds since the start of the scene.
             max_distance: largest horizontal distance from the origin of the ego frame, meters.
-            seen: (actors,) bool, True for the actors whose boxes are returned; None for all
-                actors.
+            seen: (actors,) bool, False for the actors whose boxes are never returned; None: True
+                for all actors.
         """
         ego_from_world = np.linalg.inv(self.world_from_ego(time_s))
         poses = self.actor_poses(time_s)

@@ -173,8 +173,8 @@ def place_sites(placer: Placer, start: float, stop: float) -> None:
 
 
 def _place_site(placer: Placer, start: float, side: int) -> None:
-    """Place one or two machines with workers, cones towards the traffic, and barriers at the ends
-    and sometimes along the sidewalk.
+    """Place a construction vehicle, workers, cones beside the traffic, and barriers at both ends.
+    Some sites also have a truck or a trailer, or barriers along the sidewalk.
     """
     middle = side * (placer.road.parking + placer.road.curb) / 2
     _place_machines(placer, start, middle, side)

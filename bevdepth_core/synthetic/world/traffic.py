@@ -17,7 +17,7 @@ STEP_S = 0.1
 _ACCELERATION, _BRAKING, _HARDEST_BRAKING = 1.7, 2.4, 7.0
 _HEADWAY_S, _STANDSTILL_GAP = 1.1, 2.0
 _MAX_SIGNAL_BRAKING = 4.0
-"""A vehicle that would have to brake harder than this does not stop at a changing light, m/s^2."""
+"""A vehicle that would have to brake harder than this does not stop at a red signal, m/s^2."""
 _SIDEWAYS = 2.6
 """Lateral acceleration in turns, m/s^2."""
 _GONE = 4.0
@@ -237,8 +237,9 @@ class _Traffic:
         self.speed = after
 
     def _obstacles(self, time_s: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (gap, speed) of the obstacle ahead of each vehicle; the gap is infinite if
-        there is none.
+        """Yield, for one kind of obstacle after the other, the (vehicles,) gaps to the obstacles
+        ahead and the speeds of these obstacles. The gap is infinite for a vehicle without an
+        obstacle of this kind.
         """
         for leader, turns_off_at in self._leaders:
             rear = self.traveled[leader] - self.length[leader] / 2
@@ -260,7 +261,8 @@ def _leaders(
     """Return the possible obstacles ahead of each vehicle, as two pairs of (vehicles,) arrays. The
     first pair describes the next vehicle ahead in the lane, and the second pair the next vehicle
     ahead on the same path. A pair contains the index of the vehicle ahead, -1 for none, and a
-    position on the path: when its rear is beyond this position, it is no longer an obstacle.
+    position on the path. The vehicle ahead is no longer an obstacle when its rear is beyond this
+    position.
     """
     number = {vehicle: index for index, vehicle in enumerate(vehicles)}
     next_one, next_same = np.full(len(vehicles), -1), np.full(len(vehicles), -1)
