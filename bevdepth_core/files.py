@@ -13,7 +13,7 @@ def write_atomically(path: str | Path, write: Callable[[str], None]) -> None:
 
     Args:
         path: the file to create or to replace.
-        write: receives a path and writes the content to it.
+        write: receives the path of the temporary file and writes the content to this file.
 
     Raises:
         OSError: the folder cannot be written.

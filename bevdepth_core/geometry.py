@@ -15,8 +15,8 @@ _IDENTITY, _LAST_ROW = np.eye(3), np.array((0.0, 0.0, 0.0, 1.0))
 
 
 def require_rigid(name: str, transforms: np.ndarray) -> None:
-    """Raise ValueError with ``name`` unless every (..., 4, 4) matrix is a rotation and a
-    translation.
+    """Raise ValueError unless every (..., 4, 4) matrix consists of a rotation and a translation.
+    The message contains ``name``.
     """
     rotation = transforms[..., :3, :3]
     orthonormal = (
@@ -41,9 +41,9 @@ def invert_rigid(transforms: np.ndarray) -> np.ndarray:
 
 
 def to_4x4(intrinsics: np.ndarray) -> np.ndarray:
-    """Return (..., 4, 4) float64 matrices of (..., 3, 3) intrinsics, with 1 as last element.
+    """Extend (..., 3, 3) intrinsics to (..., 4, 4) float64 matrices with the last row 0 0 0 1.
 
-    The matrices transform (x, y, z, 1) in the camera frame to (u z, v z, z, 1).
+    The results transform (x, y, z, 1) in the camera frame to (u z, v z, z, 1).
     """
     padded = np.zeros((*intrinsics.shape[:-2], 4, 4))
     padded[..., :3, :3] = intrinsics

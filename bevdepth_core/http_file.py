@@ -26,9 +26,10 @@ def fetch(url: str, part: Path, report: Callable[[str], None]) -> None:
     """Download ``url`` to ``part``; bytes that ``part`` already contains are not downloaded again.
 
     Args:
-        url: http or https; the proxy of the environment is used.
+        url: http or https address. Environment variables such as ``https_proxy`` set the proxy.
         part: file for the received bytes. After a failure it is kept, and the next call resumes
-            the download. It is emptied if it is longer than the file on the server.
+            the download. It is emptied if it is longer than the file on the server, or if the
+            server cannot resume a download.
         report: receives progress messages.
 
     Raises:
@@ -60,7 +61,8 @@ def _fetch(url: str, part: Path, report: Callable[[str], None]) -> None:
                 raise DownloadError(
                     f'{url}: {error.code} {error.reason}; {_remedy(error.code)}'
                 ) from error
-            if _total(error.headers) != present:  # if they are equal, the file is complete
+            # If the sizes are equal, an earlier call has downloaded the complete file.
+            if _total(error.headers) != present:
                 file.truncate(0)
                 raise DownloadError(
                     f'the file {url} has changed: run the same command again'
@@ -117,7 +119,7 @@ def _receive(response: Any, file: BinaryIO, url: str, report: Callable[[str], No
 
 
 def _total(headers: Any) -> int | None:
-    """Return the size of the complete file, None if the server does not send it."""
+    """Return the size of the complete file; None if the headers do not contain this size."""
     span = headers.get('Content-Range', '').rpartition('/')[2]
     text = span or headers.get('Content-Length', '')
     return int(text) if text.isdecimal() else None

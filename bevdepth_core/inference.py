@@ -28,10 +28,10 @@ PAST_FRAME_AGE_NS = 500_000_000
 """Age of the past frames with which the network was trained. nuScenes has two key frames per
 second, and the past frame is the previous key frame."""
 PAST_FRAME_TOLERANCE_NS = 100_000_000
-"""Largest deviation from ``PAST_FRAME_AGE_NS``. If no stored frame has a valid age, the current
-frame is used as past frame."""
+"""The age of a past frame is valid if it differs from ``PAST_FRAME_AGE_NS`` by at most this time.
+If no stored frame has a valid age, the current frame is used as past frame."""
 PAST_FRAME_SPACING_NS = 50_000_000
-"""Smallest time between two stored frames. It limits the memory: without this limit, 36 frames
+"""Smallest time between two stored frames. It limits the memory. Without this limit, 36 frames
 would be stored at 60 Hz."""
 MAX_PAST_FRAME_SPACING_NS = 2 * PAST_FRAME_TOLERANCE_NS
 """Largest allowed spacing. With a larger spacing, sometimes no stored frame would have a valid
@@ -77,8 +77,9 @@ class Detector:
         precision: ``'fp32'``, ``'fp16'`` or ``'bf16'``. With CUDA graphs, the whole network runs
             in this precision, otherwise only the image branch. Geometry is always float32. With
             ``'fp32'``, no operation uses TF32.
-        cuda_graphs: on a GPU, replay CUDA graphs with resizing, decoding and NMS on the device. If
-            it is False, the network runs step by step, which takes ten times as long.
+        cuda_graphs: on a GPU, replay CUDA graphs, which also resize the images, decode the boxes
+            and apply NMS on the device. If ``cuda_graphs`` is False, the network runs step by
+            step, which takes ten times as long.
         cpu_threads: number of threads of PyTorch on the CPU, set in each thread that calls the
             detector; None for ``default_cpu_threads()``. It has no effect on a GPU.
         past_frame_spacing_ns: smallest time between two stored frames, nanoseconds. Increase it if
@@ -168,8 +169,8 @@ class Detector:
         return self.model.config.class_names
 
     def covariance(self, detections: Detections3D) -> BoxCovariance:
-        """Return the covariance of detections of this detector. It comes from ``uncertainty``, or
-        from ``default_covariance`` if there is no such model.
+        """Return the covariance of boxes that this detector returned. ``uncertainty`` computes it;
+        if ``uncertainty`` is None, ``default_covariance`` computes it.
         """
         return covariance_of(detections, self.uncertainty)
 
@@ -179,8 +180,9 @@ class Detector:
         self._last_stamp_ns = None
 
     def prepare(self, cameras: int) -> None:
-        """Prepare for frames of up to ``cameras`` cameras. On a GPU, this selects kernels and
-        captures graphs, which takes seconds; otherwise the first frame would take this time.
+        """Prepare for frames with up to ``cameras`` cameras. On a GPU, this selects kernels and
+        captures graphs, which takes seconds. Without this call, the first frame takes seconds
+        longer.
         """
         try:
             self._network.prepare(cameras)
@@ -210,7 +212,8 @@ class Detector:
         calibration = self._calibrated(frame)
         features = self._network.encode(calibration.cameras)
         past = self._past_frame(frame)
-        self._store_past_frame(frame, calibration, features)  # before waiting for a GPU
+        # The frame is stored before ``detect``, in which the CPU waits for the GPU.
+        self._store_past_frame(frame, calibration, features)
         frames = self._network.match(self._frames(frame, calibration, features, past))
         scored = self._network.detect(frames, self.score_threshold)
         self.depth = frames[0][0].depth[0].float().clone() if self.keep_depth else None
@@ -282,14 +285,14 @@ class Detector:
         return frames
 
     def _past_frame(self, frame: Frame) -> _PastFrame | None:
-        """Return the stored frame whose age is nearest to the trained age; None if no stored frame
-        has a valid age, or if poses are unknown.
+        """Return the stored frame whose age is nearest to ``PAST_FRAME_AGE_NS``; None if no stored
+        frame has a valid age, or if the ego poses of ``frame`` are unknown.
         """
         memory = [past for past in self._memory if self._is_usable(past, frame)]
         if frame.world_from_ego is None or not memory:
             return None
-        # The network was trained with past frames of this age. Another age would change the
-        # velocities that it estimates.
+        # The network was trained with past frames of this age. With another age, the network
+        # would estimate wrong velocities.
         wanted_ns = frame.stamp_ns - PAST_FRAME_AGE_NS
         nearest = min(memory, key=lambda past: abs(past.stamp_ns - wanted_ns))
         return nearest if abs(nearest.stamp_ns - wanted_ns) <= PAST_FRAME_TOLERANCE_NS else None
@@ -349,8 +352,8 @@ def default_cpu_threads() -> int:
     The threads of OpenMP wait for each other in a busy loop. If there are as many threads as
     cores, a single busy process makes all threads wait, and a frame takes several times as long.
     With ``OMP_WAIT_POLICY=PASSIVE``, which ``bevdepth_ros`` sets, the threads sleep instead. In
-    this case, at least two threads are used if there are two cores. If the environment sets
-    ``OMP_NUM_THREADS``, PyTorch's number of threads is not changed.
+    this case, the result is at least two if there are two or more cores. If the environment sets
+    ``OMP_NUM_THREADS``, the result is the number of threads that PyTorch already uses.
     """
     if os.environ.get('OMP_NUM_THREADS'):
         return torch.get_num_threads()

@@ -22,8 +22,8 @@ class JpegDecoder:
     the two libraries upsample color in different ways.
 
     Args:
-        device: device of the decoded images. If nvJPEG rejects a file, its image set is decoded on
-            the CPU.
+        device: device of the decoded images. If a file of an image set is not a complete JPEG
+            file, or nvJPEG rejects a file, the whole image set is decoded on the CPU.
     """
 
     def __init__(self, device: str | torch.device) -> None:
@@ -38,7 +38,8 @@ class JpegDecoder:
         self([buffer.getvalue()])
 
     def __call__(self, files: Sequence[bytes]) -> list[np.ndarray | torch.Tensor]:
-        """Return one (H, W, 3) uint8 RGB image per file: a tensor on the GPU, or an array.
+        """Return one (H, W, 3) uint8 RGB image per file. Images that nvJPEG decoded are tensors on
+        the GPU, and images that Pillow decoded are arrays.
 
         Args:
             files: complete JPEG files (or PNG, which the CPU decodes), as bytes-like objects.
@@ -77,7 +78,9 @@ class JpegDecoder:
 
 
 def _is_whole_jpeg(file: bytes) -> bool:
-    """Return True if the file begins and ends as a JPEG does; nvJPEG accepts truncated files."""
+    """Return True if the file has the start marker and the end marker of JPEG. This is checked
+    because nvJPEG accepts truncated files.
+    """
     return bytes(file[:2]) == b'\xff\xd8' and bytes(file[-2:]) == b'\xff\xd9'
 
 

@@ -27,8 +27,8 @@ GEOMETRY = (
     'backbone.voxel_num',
     'backbone.frustum',
 )
-"""Official buffers that describe grid and frustum. The config and the frustum axes of this project
-are read from them."""
+"""Official buffers that describe grid and frustum. ``official_config`` reads the config from these
+buffers, and ``own_state_dict`` reads the frustum axes."""
 
 FRUSTUM_TOLERANCE_PX = 0.05
 """Largest accepted deviation of the official frustum from a regular grid, in pixels or meters. In
@@ -72,7 +72,9 @@ def to_official_name(name: str, stereo: bool = False) -> str:
 
 @functools.cache
 def _renamed_prefixes(stereo: bool) -> list[tuple[str, str]]:
-    """Return pairs (official prefix, own prefix); the longest matching prefix renames a name."""
+    """Return pairs (official prefix, own prefix). If a name has several of these prefixes,
+    ``_rename`` replaces the longest of them.
+    """
     depth_branch, pyramid = (_STEREO_BRANCH, 2) if stereo else (_DEPTH_NET + 'depth_conv.', 3)
     return [
         *_module_prefixes(depth_branch, pyramid),

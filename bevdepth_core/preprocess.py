@@ -46,8 +46,8 @@ class ImageTransform:
         width: width of the crop, pixels.
         height: height of the crop, pixels.
         flip: mirror left to right.
-        rotation_deg: counter-clockwise about the center, degrees, nearest neighbor, black
-            corners.
+        rotation_deg: counter-clockwise rotation about the center of the crop, degrees. The crop is
+            resampled with nearest neighbor, and its new corners are black.
 
     Source: the official image pipeline, which resizes with Pillow's antialiased bicubic filter.
     """
@@ -64,8 +64,9 @@ class ImageTransform:
     def for_inference(
         cls, source_width: int, source_height: int, spec: ImageSpec
     ) -> ImageTransform:
-        """Return the transform that scales an image until it covers the network input. Then it
-        crops the image at the top, or by the same amount at the left and at the right.
+        """Return the transform for inference. It scales an image until the image covers the
+        network input. Then it crops the image at the top, or by the same amount at the left and at
+        the right.
 
         Raises:
             ValueError: the aspect ratio is so extreme that the resized image would have more than

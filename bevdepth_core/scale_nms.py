@@ -21,7 +21,8 @@ def scale_nms(boxes: Boxes3D, factors: np.ndarray, max_overlap: float) -> np.nda
     Args:
         boxes: n boxes, best score first.
         factors: (n,) scale of length and width of each box.
-        max_overlap: a box is dropped if its intersection over union with a kept box is larger.
+        max_overlap: a box is dropped if the intersection over union of its footprint and the
+            footprint of a kept box is larger than this.
     """
     footprints = _footprints(boxes, factors)
     reach = np.linalg.norm(boxes.size[:, :2], axis=1) / 2 * factors
@@ -53,7 +54,9 @@ def _footprints(boxes: Boxes3D, factors: np.ndarray) -> np.ndarray:
 
 
 def _left_of(polygon: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Return the part of a convex polygon on the left of a line (Sutherland-Hodgman)."""
+    """Return the part of a convex polygon on the left of the line from ``start`` to ``end``
+    (Sutherland-Hodgman).
+    """
     (dx, dy), offset = end - start, polygon - start
     side = dx * offset[:, 1] - dy * offset[:, 0]
     points: list[np.ndarray] = []

@@ -42,7 +42,7 @@ class VolumePooling(nn.Module):
         self.points = self.group * bins
 
     def forward(self, depth: Tensor, context: Tensor, ego_from_frustum: Tensor) -> Tensor:
-        """Return the map (1, C, ny, nx); the arguments are those of ``PlainPooling``."""
+        """Return the map (1, C, ny, nx). ``PlainPooling.forward`` describes the arguments."""
         volume = self.refinement(depth[None], context[None])[0]  # (N, C, D, h, w)
         bev = self._of_row(volume, ego_from_frustum, 0)
         for row in range(1, len(self.cells.frustum_v)):
@@ -56,7 +56,8 @@ class VolumePooling(nn.Module):
         channels = volume.shape[1]
         cells = self.cells.flat(matrices, row).unflatten(1, (-1, self.group))
         cells = cells.flatten(0, 1).flatten(1)
-        # A sort would become TopK with a computed number of values; TensorRT needs a constant one.
+        # ONNX export would convert a sort to a TopK that computes its number of values at run
+        # time, but TensorRT accepts only a constant number.
         cells, order = cells.topk(self.points, dim=1, largest=False)  # (G, P)
         values = volume[:, :, :, row].transpose(2, 3).unflatten(2, (-1, self.group))
         values = values.transpose(1, 2).reshape(-1, channels, self.points)  # (G, C, P)
@@ -64,7 +65,9 @@ class VolumePooling(nn.Module):
         return self._scattered(cells, _running_sums(cells, values)).sum(dim=0)
 
     def _scattered(self, cells: Tensor, sums: Tensor) -> Tensor:
-        """Return the (G, C, ny * nx) maps of the groups: the last running sum of each cell."""
+        """Return the (G, C, ny * nx) maps of the groups. The value of a cell is the running sum at
+        the last point of the cell, and 0 for a cell without points.
+        """
         outside = self.cells.outside
         is_last = pad(cells[:, 1:] - cells[:, :-1], (0, 1), value=1.0) > 0
         place = torch.where(is_last, cells, outside).long()[:, None].expand(-1, sums.shape[1], -1)

@@ -17,7 +17,8 @@ from bevdepth_core.export.quantization import IN_FLOAT32, Samples, to_int8
 from bevdepth_core.model import BEVDepth
 
 DEFORMABLE = ('sampled', 'native')
-"""Operators of the deformable convolution: GridSample and Conv, or DeformConv."""
+"""Operators of the deformable convolution: ``sampled`` uses GridSample and Conv, and ``native``
+uses DeformConv."""
 PRECISIONS = ('fp32', 'fp16', 'int8')
 REDUCED = ('image_branch', 'detection')
 """Graphs that fp16 and int8 change. The splat graph computes geometry and stays in float32."""
@@ -42,7 +43,8 @@ def export_onnx(
         pooling: one of ONNX_POOLINGS.
         deformable: one of DEFORMABLE.
         precision: one of PRECISIONS.
-        samples: inputs of the graphs for the calibration of int8; other precisions ignore them.
+        samples: inputs of the graphs, with which int8 quantization is calibrated. If the precision
+            is not int8, the samples are ignored.
         in_float32: groups of layers that int8 leaves in float32.
         name: name of the weights, for the manifest.
 

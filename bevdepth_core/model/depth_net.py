@@ -144,7 +144,7 @@ class CameraAwareBranches(nn.Module):
     Args:
         in_channels: number of channels of the image features.
         depth_blocks: number of residual blocks in the depth branch.
-        config: widths, and the pixels that the intrinsics refer to.
+        config: widths, and the setting ``camera_pixels``, which defines the camera vector.
     """
 
     def __init__(self, in_channels: int, depth_blocks: int, config: DepthNetConfig) -> None:
@@ -165,7 +165,7 @@ class CameraAwareBranches(nn.Module):
 
     def gates(self, cameras: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the factors for the context features and for the depth features, each (n, mid, 1,
-        1). Images are not needed for them.
+        1). The factors do not depend on the images.
 
         Args:
             cameras: (n, 27) float32, see ``camera_vector``.

@@ -17,7 +17,7 @@ defaults."""
 def conv_norm_relu(
     in_channels: int, out_channels: int, kernel: int, *, dilation: int = 1, bias: bool = False
 ) -> nn.Sequential:
-    """Return a convolution that keeps height and width, batch norm and ReLU."""
+    """Return a convolution, a batch norm and a ReLU. The convolution keeps height and width."""
     padding = dilation * (kernel // 2)
     return nn.Sequential(
         nn.Conv2d(
@@ -35,7 +35,7 @@ def residual_stage(
     stride: int,
     block: type[BasicBlock | Bottleneck] = BasicBlock,
 ) -> nn.Sequential:
-    """Return residual blocks; the first one changes channels and resolution."""
+    """Return residual blocks. The first block changes number of channels and resolution."""
     width = out_channels // block.expansion
     downsample = None
     if stride != 1 or in_channels != out_channels:

@@ -40,7 +40,8 @@ SPREAD_FACTOR_LIMITS = (0.1, 10.0)
 SPREAD_LIMITS = (0.1, 10.0)
 LEAST_SPREAD_OF_BINS = 1.0
 SPREAD_EPSILON = 1e-10
-"""Added to a spread before its refinement as in the official code; it has no effect in float32."""
+"""This number is added to each spread before the refinement, as in the official code. In float32,
+it has no effect."""
 _PROBABILITY_EPSILON = 1e-4
 _DENSITY_EPSILON = 1e-6
 _MASK_CHANNELS, _DOWNSAMPLE_CHANNELS = 64, 256
@@ -222,10 +223,12 @@ class StereoDepth(nn.Module):
 
 @dataclass(frozen=True)
 class _FramePair:
-    """Two frames with the cameras of all samples as a batch. Logits and hypotheses are float32,
-    the features have the data type of the network, and the matrix is float64.
+    """Two frames. The first dimension of each tensor contains the cameras of all samples. Logits
+    and hypotheses are float32, the features have the data type of the network, and the matrix is
+    float64.
 
-    Features and the source frame get no gradient, as in the official code.
+    The features of both frames and the logits of the source frame get no gradient, as in the
+    official code.
     """
 
     features: Tensor

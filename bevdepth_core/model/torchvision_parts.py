@@ -39,8 +39,9 @@ def _import_torchvision() -> None:
     of PyTorch itself.
 
     torchvision imports one function of the compiler, ``is_compile_supported``, which only
-    ``roi_align`` calls. A function that imports the compiler when it is called replaces it.
-    If another version of torchvision uses other functions, the placeholders import the compiler.
+    ``roi_align`` calls. ``_is_compile_supported`` replaces this function, and imports the compiler
+    only when ``roi_align`` is called. If another version of torchvision uses other functions of
+    the compiler, the placeholders import the compiler.
     """
     if any(name in sys.modules for name in ('torchvision', *COMPILER)):
         return

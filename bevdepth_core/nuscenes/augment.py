@@ -42,7 +42,9 @@ class BevTransform:
         return matrix
 
     def apply(self, boxes: Boxes3D) -> Boxes3D:
-        """Return the boxes in the augmented ego frame; velocities are scaled as well."""
+        """Return the boxes in the augmented ego frame. Velocities are also rotated, scaled and
+        mirrored.
+        """
         linear = self.matrix()[:3, :3]
         yaw = boxes.yaw + np.deg2rad(self.rotation_deg)
         if self.flip_x:

@@ -22,7 +22,7 @@ class BoxCounts:
 
     Attributes:
         used: for each class, the number of its ground-truth boxes.
-        categories: for each category without a class, the number of its boxes. They are excluded.
+        categories: for each category without a class, the number of its boxes, which are excluded.
         without_points: boxes that are excluded because too few lidar and radar points lie inside.
         out_of_view: boxes that are excluded because no camera sees them.
         outside: boxes that are excluded because their center lies outside the BEV grid.
@@ -122,8 +122,8 @@ def in_grid(center: np.ndarray, grid: BEVGrid) -> np.ndarray:
 
     Args:
         center: (n, 3) in the ego frame, meters.
-        grid: the BEV grid. As in the targets, it includes centers up to one cell below its lower
-            edge.
+        grid: the BEV grid. Centers up to one cell below the lower edge of the grid are included,
+            as in the targets.
     """
     position = (center[:, :2] - np.array(grid.lower[:2])) / np.array(grid.cell[:2])
     return ((position > -1) & (position < np.array(grid.shape[:2]))).all(axis=1)

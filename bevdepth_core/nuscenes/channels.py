@@ -44,7 +44,7 @@ def dataset_channels(
 
     Raises:
         ValueError: a channel does not exist, there is no camera, a camera is repeated, or
-            ``lidar`` is None and there are several lidars without ``LIDAR_TOP``.
+            ``lidar`` is None and the dataset has several lidars, but no ``LIDAR_TOP``.
     """
     with consistent(tables):
         by_modality: dict[str, list[str]] = {'camera': [], 'lidar': []}

@@ -60,9 +60,9 @@ _ATTRIBUTES = {  # class: (standing, moving)
 class ClassMap:
     """The classes of a network, and the class of each category of a dataset.
 
-    If ``categories`` contains a category, it defines its class. Otherwise, the category belongs to
-    the class of the same name. If there is no such class, it belongs to its nuScenes class
-    (``vehicle.car`` to ``car``).
+    If ``categories`` contains a category, this entry defines the class of the category. Otherwise,
+    the category belongs to the class of the same name. If there is no such class, the category
+    belongs to its nuScenes class; for example, ``vehicle.car`` belongs to ``car``.
 
     Attributes:
         class_names: names of the classes in the order of the labels.
@@ -85,7 +85,7 @@ class ClassMap:
                 )
 
     def label(self, category: str) -> int | None:
-        """Return the index of the class that a category belongs to; None if it has no class."""
+        """Return the index of the class of ``category``; None for a category without a class."""
         plain = category if category in self.class_names else _CLASS_OF_CATEGORY.get(category)
         name = self.categories.get(category, plain)
         return self.class_names.index(name) if name in self.class_names else None

@@ -16,7 +16,7 @@ from bevdepth_core.nuscenes.completeness import DatasetIncompleteError
 from bevdepth_core.nuscenes.records import DISTORTION
 
 if TYPE_CHECKING:
-    from nuscenes import NuScenes  # imported for types only: it takes seconds
+    from nuscenes import NuScenes  # only for types, because this import takes seconds
 
 Columns = dict[str, np.ndarray]
 """Arrays by name. Arrays whose names are in ``PER_ANNOTATION`` have one row per annotation, and

@@ -72,8 +72,8 @@ class NuScenesDataset(Dataset[Sample]):
         spec: the network's input image.
         key_frames: number of frames S of a sample: the key frame and S - 1 past frames.
         augmentation: ranges of random changes.
-        positions: positions in ``index`` of the samples of an epoch, which may be repeated; None
-            for all samples.
+        positions: the samples of an epoch, as positions in ``index``. A position may occur several
+            times. None for all samples.
 
     Attributes:
         index: see the argument.
@@ -186,8 +186,8 @@ class NuScenesDataset(Dataset[Sample]):
     def _changed_depth(
         self, key: SampleRecord, transforms: Sequence[ImageTransform], rig: RigChange
     ) -> np.ndarray:
-        """Return the depth maps of the changed cameras. They are 0 at pixels that have no source
-        pixel in the warped image.
+        """Return the depth maps of the changed cameras. The depth is 0 at those pixels of the
+        warped image that lie outside of the source image.
         """
         depth = self._depth(rig.applied(key), transforms)
         sizes = rig.ordered([camera.image_size for camera in key.cameras])
@@ -272,9 +272,10 @@ def ground_truth(record: SampleRecord) -> tuple[Boxes3D, np.ndarray]:
     """Return the boxes that are ground truth, in the ego frame of ``SampleRecord.world_from_ego``,
     and their (n,) int64 labels.
 
-    The yaw is computed as in the official code: it is the last of three rotations (about x,
-    then y, then z). For a vehicle on a slope it differs from the heading of the box by about
-    1e-4 rad. An unknown velocity is 0, as in the official code.
+    As in the official code, the orientation is split into rotations about the x axis, the new y
+    axis and the new z axis, in this order, and the yaw is the angle of the last rotation. For a
+    vehicle on a slope, the yaw differs from the heading of the box by about 1e-4 rad. An unknown
+    velocity is 0, as in the official code.
     """
     annotations = record.annotations
     seen = annotations.seen

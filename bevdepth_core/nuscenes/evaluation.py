@@ -19,7 +19,7 @@ from bevdepth_core.nuscenes.splits import split_scenes
 from bevdepth_core.nuscenes.tables import open_devkit
 
 if TYPE_CHECKING:
-    from nuscenes import NuScenes  # imported for types only: it takes seconds
+    from nuscenes import NuScenes  # only for types, because this import takes seconds
 
 ERRORS = {
     'trans_err': 'ATE',

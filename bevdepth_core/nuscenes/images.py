@@ -22,8 +22,8 @@ MAX_PIXELS = 100_000_000
 FORMATS = ('JPEG', 'PNG')
 MAX_ENLARGEMENT = 1.1
 """An image is decoded at a reduced size only if it then has to be enlarged by at most this factor.
-Half the size is therefore enough for all resize factors of the official training at 256x704, 0.386
-to 0.55."""
+Images are therefore decoded at half size for all resize factors of the official training at
+256x704, which are 0.386 to 0.55."""
 
 
 def read_image(path: str | Path) -> np.ndarray:

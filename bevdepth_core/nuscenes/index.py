@@ -37,7 +37,7 @@ from bevdepth_core.nuscenes.splits import split_scenes
 from bevdepth_core.nuscenes.tables import open_devkit
 
 if TYPE_CHECKING:
-    from nuscenes import NuScenes  # imported for types only: it takes seconds
+    from nuscenes import NuScenes  # only for types, because this import takes seconds
 
 CACHE_FORMAT = 4
 """Version of the cache format; increment it when the content of a cache file changes."""
@@ -137,7 +137,7 @@ class SampleIndex(Sequence[SampleRecord]):
         )
 
     def image_sizes(self) -> list[tuple[int, int]]:
-        """Return each (width, height) that occurs among the camera images once."""
+        """Return the sizes (width, height) of the camera images, without duplicates."""
         sizes = self._columns['image_size'][:, : len(self.channels.cameras)].reshape(-1, 2)
         return [(width, height) for width, height in np.unique(sizes, axis=0).tolist()]
 
@@ -200,8 +200,8 @@ def load_index(
         selection: classes, sensors and boxes; None for the defaults of ``Selection``.
 
     Raises:
-        DatasetIncompleteError: tables are missing or damaged, or key-frame files are missing;
-            ``missing`` lists them.
+        DatasetIncompleteError: tables are missing or damaged, or key-frame files are missing. The
+            attribute ``missing`` lists the missing files.
         InvalidAnnotationError: a box that is used has an impossible size, position or rotation.
         ValueError: the split, one of its scenes, a class or a channel is unknown; see also
             ``scene_columns``.

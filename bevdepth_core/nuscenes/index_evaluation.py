@@ -24,7 +24,7 @@ from bevdepth_core.nuscenes.result_file import META
 
 METRICS = 'detection_cvpr_2019'
 OTHER_CLASS_RANGE = 50.0
-"""Evaluation range of classes other than the ten of nuScenes, meters from the vehicle."""
+"""Evaluation range of classes that are not nuScenes classes, in meters from the vehicle."""
 
 
 def evaluate_on_index(
@@ -36,7 +36,7 @@ def evaluate_on_index(
     annotations without point counts. It does not exclude bicycles in bicycle racks.
 
     Args:
-        results: entries of ``result_boxes`` per sample token.
+        results: maps the token of each sample to the entries that ``result_boxes`` returned.
         index: index with these samples and their ground-truth boxes.
         output_dir: folder for ``metrics_summary.json`` and ``metrics_details.json``; None to write
             no files.
@@ -69,7 +69,7 @@ class _ClassRanges(DetectionConfig):
 
 
 class _IndexEvaluation(DetectionEval):
-    """The devkit's evaluation for boxes that are not read with the devkit."""
+    """The devkit's evaluation, with detections and ground truth that the devkit does not load."""
 
     def __init__(
         self,

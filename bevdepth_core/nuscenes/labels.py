@@ -26,7 +26,7 @@ LENGTH_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class LabeledColumns:
-    """Columns whose annotations all belong to a class.
+    """Columns that contain only annotations that belong to a class.
 
     Attributes:
         columns: the columns of ``scene_columns``, and two more columns per annotation: ``label``

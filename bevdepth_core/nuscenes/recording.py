@@ -16,7 +16,7 @@ from bevdepth_core.nuscenes.classes import LIDAR, ClassMap
 from bevdepth_core.nuscenes.records import DISTORTION, Pose
 
 if TYPE_CHECKING:
-    from nuscenes import NuScenes  # imported for types only: it takes a second
+    from nuscenes import NuScenes  # only for types, because this import takes seconds
 
 CAMERA_MODALITY, LIDAR_MODALITY = 'camera', 'lidar'
 
@@ -219,8 +219,8 @@ def _pose(record: dict) -> Pose:
 
 
 def _moment(devkit: NuScenes, sample: dict, classes: ClassMap) -> AnnotatedMoment:
-    """Return the annotations of a sample at the time of its ``LIDAR_TOP`` scan. If there is none,
-    the time of its first sensor is used.
+    """Return the annotations of a sample, with the stamp and the ego pose of its ``LIDAR_TOP``
+    scan. If the sample has no such scan, stamp and ego pose of its first sensor are used.
     """
     token = sample['data'].get(LIDAR) or next(iter(sample['data'].values()))
     ego = devkit.get('ego_pose', devkit.get('sample_data', token)['ego_pose_token'])

@@ -36,8 +36,9 @@ def mean_pose(poses: Sequence[Pose]) -> Pose:
     """Return the mean pose: the mean of the quaternion components and the mean of the
     translations. The official code averages ego poses in this way.
 
-    A quaternion q and its negative -q are the same rotation. Quaternions whose sign differs from
-    the first quaternion are negated before, because they would cancel each other.
+    A quaternion q and its negative -q are the same rotation, but their mean is 0. Therefore each
+    quaternion with a negative dot product with the first quaternion is negated before the mean is
+    computed.
     """
     quaternions = np.stack([pose.quaternion for pose in poses])
     signs = np.where(quaternions @ quaternions[0] < 0, -1.0, 1.0)
@@ -82,8 +83,9 @@ class Annotations:
         quaternion: (n, 4) float64, w x y z.
         velocity: (n, 3) float64, m/s over ground; NaN where it is unknown.
         points: (n,) int64, number of lidar and radar points inside the box; -1 if it is unknown.
-        seen: (n,) bool, True for boxes that are ground truth. A camera sees them, and their number
-            of points is large enough or unknown (see ``with_labels``).
+        seen: (n,) bool, True for boxes that are ground truth. The number of points of such a box
+            is large enough or unknown. In datasets without the six cameras of nuScenes, at least
+            one camera must also see the box (see ``with_labels``).
         attribute: (n,) bytes, names of attributes such as ``vehicle.moving``, or empty.
         score: (n,) float64 in (0, 1], certainty of each box; 1 for annotations by people.
     """

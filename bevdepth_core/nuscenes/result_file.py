@@ -59,8 +59,8 @@ def write_results(results: Mapping[str, list[dict]], path: str | Path) -> None:
     """Write a nuScenes result file of a camera-only method, atomically.
 
     Args:
-        results: entries of ``result_boxes`` per sample token; an empty list for samples without
-            boxes.
+        results: maps the token of each sample to the entries that ``result_boxes`` returned, or to
+            an empty list for a sample without boxes.
         path: the JSON file.
     """
     text = json.dumps({'meta': META, 'results': dict(results)})

@@ -21,8 +21,8 @@ def token(*parts: object) -> str:
 
 
 def linked(rows: list[dict]) -> list[dict]:
-    """Return copies of ``rows``, which must be in order of time, in which ``prev`` and ``next``
-    contain the tokens of the previous and of the next row.
+    """Return copies of ``rows`` whose fields ``prev`` and ``next`` contain the tokens of the
+    previous and of the next row. ``rows`` must be in order of time.
     """
     tokens = ['', *(row['token'] for row in rows), '']
     return [

@@ -13,15 +13,15 @@ from bevdepth_core.nuscenes.completeness import (
 )
 
 if TYPE_CHECKING:
-    from nuscenes import NuScenes  # imported for types only: it takes seconds
+    from nuscenes import NuScenes  # only for types, because this import takes seconds
 
 _NEVER_READ = ('log', 'map')
 
 
 @functools.cache
 def _devkit_class() -> type[NuScenes]:
-    """Return a subclass of the devkit's class ``NuScenes`` that does not need all tables. The
-    import of the devkit takes seconds.
+    """Return a subclass of the devkit's class ``NuScenes`` that also loads datasets without the
+    optional tables. The devkit is imported in this function, because the import takes seconds.
     """
     from nuscenes import NuScenes
 

@@ -107,7 +107,7 @@ def track_results(
     """Return the entries of a tracking result for the entries of a detection result.
 
     Args:
-        results: entries of ``result_boxes`` per sample token.
+        results: maps the token of each sample to the entries that ``result_boxes`` returned.
         index: the samples, scene by scene.
         make_tracker: returns the update function of a new tracker; called for each scene.
     """
@@ -165,8 +165,8 @@ def evaluate_tracking(
 
 
 def tracking_table(summary: Mapping) -> str:
-    """Return the devkit's summary as a Markdown table. The first row is the mean or the sum over
-    all classes, and the other rows are the classes.
+    """Return the devkit's summary as a Markdown table. The first row contains means and sums over
+    all classes, and each following row contains the scores of one class.
     """
     rows = [('all', [summary[key] for key in SCORES])]
     for name in TRACKING_CLASSES:

@@ -1,4 +1,4 @@
-"""Finds the annotations that no camera of their sample sees."""
+"""Finds the annotations that are visible in a camera image of their sample."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ corners, and the centers of edges and faces."""
 
 
 def in_view(columns: Columns, cameras: int, rows: np.ndarray) -> np.ndarray:
-    """Return a (n,) mask of the annotations of which at least one point lies in an image.
+    """Return a (n,) mask that is True for each annotation with at least one of ``_POINTS`` in an
+    image of its sample.
 
     Occlusion, and the motion of an object between the stamps of two sensors, are ignored.
 
     Args:
         columns: see ``scene_columns``.
-        cameras: number of cameras; they are the first sensors.
+        cameras: number of cameras, which are the first sensors of ``columns``.
         rows: (n,) mask of the annotations to test; the result is False for all other annotations.
     """
     mask = np.zeros(len(rows), bool)

@@ -17,8 +17,8 @@ except ImportError as error:
 
 
 def launch(tensor: torch.Tensor) -> Any:
-    """Return the launch argument of the kernels: type and device of ``tensor``, and the current
-    stream.
+    """Return the launch argument of the kernels: data type and device of ``tensor``, and the
+    current stream of this device.
     """
     dtype = getattr(kernels.Dtype, str(tensor.dtype).removeprefix('torch.'))
     stream = torch.cuda.current_stream(tensor.device).cuda_stream

@@ -1,11 +1,11 @@
 """Resizes, crops and normalizes images on the device. The resized pixels equal the pixels that
 Pillow computes. ``bevdepth_core.preprocess`` lists all implementations of resizing.
 
-Pillow's antialiased bicubic filter is separable and works in fixed point: weights are multiples of
-2^-22; the image is resized horizontally, rounded to uint8, and then resized vertically. This
-module does the same in integers. ``ResizePlan`` contains the weights for one size of source
-images. The torch reference below specifies the result, and the compiled kernel computes the same
-numbers.
+Pillow's antialiased bicubic filter is separable and works in fixed point. Its weights are
+multiples of 2^-22. The image is resized horizontally, rounded to uint8, and then resized
+vertically. This module does the same in integers. ``ResizePlan`` contains the weights for one size
+of source images. The torch reference below specifies the result, and the compiled kernel computes
+the same numbers.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ def resize_reference(image: Tensor, plan: ResizePlan) -> Tensor:
 
 
 def _filtered(pixels: Tensor, table: Tensor, offset: int) -> Tensor:
-    """Return weighted sums along the first dimension, rounded to uint8. ``offset`` is the index
-    that the first row of ``pixels`` has in ``table``.
+    """Return weighted sums along the first dimension, rounded to uint8. ``offset`` is the source
+    index of the first row of ``pixels``; the indices in ``table`` are source indices.
     """
     total = torch.full(
         (len(table), *pixels.shape[1:]),

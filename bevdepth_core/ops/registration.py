@@ -19,11 +19,11 @@ def register_op(
     backward: Callable[..., Any] = _no_gradient,
     setup_context: Callable[..., None] | None = None,
 ) -> Callable[[Function], Function]:
-    """Register the decorated function as ``torch.ops.bevdepth.name``. The function must not change
-    its arguments.
+    """Register the decorated function as ``torch.ops.bevdepth.<name>``. The function must not
+    change its arguments.
 
-    ``torch.library.custom_op`` is not used, because its ops import the compiler of PyTorch at the
-    first call, so that the first image set would take several seconds longer.
+    ``torch.library.custom_op`` is not used. Its ops import the compiler of PyTorch at the first
+    call, and the first image set would take several seconds longer.
 
     Args:
         name: name of the op.

@@ -1,9 +1,9 @@
 """Voxel pooling in plain torch: the specification of the op, its CPU implementation, and the
 reference that every kernel is compared with.
 
-Every frustum point is a pixel of the feature map at one depth bin. It falls into one cell of the
-bird's-eye-view grid and adds its feature there. The feature is the pixel's context vector times
-the probability of that depth ("lift"); the sum over all points is the map ("splat").
+Every frustum point is a pixel of the feature map at one depth bin. The feature of a point is the
+context vector of the pixel times the probability of the depth bin ("lift"). Each cell of the
+bird's-eye-view grid is the sum of the features of the points in this cell ("splat").
 
 Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells.
 

@@ -90,8 +90,8 @@ def _add_scene_options(add: Callable) -> None:
     text = 'number of training scenes (default %(default)s)'
     add('--train-scenes', type=int, default=8, help=text)
     text = (
-        'number of validation scenes; their seeds and calibrations differ from those of the '
-        'training scenes (default %(default)s)'
+        'number of validation scenes, which have other seeds and calibrations than the training '
+        'scenes (default %(default)s)'
     )
     add('--val-scenes', type=int, default=2, help=text)
     text = 'duration of a scene in seconds (default %(default)s)'

@@ -10,7 +10,7 @@ from bevdepth_core.nuscenes.classes import LIDAR, MOVING_SPEED
 from bevdepth_core.nuscenes.table_files import token
 
 CHILD_HEIGHT = 1.4
-"""Height of a pedestrian below which its category is child, meters."""
+"""A pedestrian with a height below this value, in meters, has the category child."""
 
 _CATEGORIES = (
     'human.pedestrian.adult', 'human.pedestrian.child', 'human.pedestrian.wheelchair',
@@ -30,7 +30,8 @@ _ATTRIBUTES = (
     'pedestrian.sitting_lying_down', 'pedestrian.standing', 'pedestrian.moving',
 )  # fmt: skip
 _VISIBILITIES = {'1': (0, 40), '2': (40, 60), '3': (60, 80), '4': (80, 100)}
-"""Maps the token of a visibility level to the range of the visible percentage of an object."""
+"""Maps the token of each visibility level to the lowest and the highest visible percentage of an
+object of this level."""
 
 _CATEGORY_OF_CLASS = {
     'car': 'vehicle.car',

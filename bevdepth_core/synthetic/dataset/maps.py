@@ -30,7 +30,7 @@ def map_origin(road: Road) -> np.ndarray:
 
 
 def write_map(road: Road, path: Path) -> None:
-    """Write the mask: pixels of roads and sidewalks are 255, all others 0.
+    """Write the mask: pixels of roads and sidewalks are 255, and all other pixels are 0.
 
     The lower edge of the image is y = 0 of the dataset's world frame, and the left edge is x = 0.
 

@@ -164,11 +164,11 @@ def _sensor_data_row(drive: Drive, sensors: Sensors, shot: Shot, number: int) ->
 def _annotation_rows(
     drive: Drive, key_frames: Sequence[KeyFrame], needs_view: bool
 ) -> dict[str, list[dict]]:
-    """Return a row of ``instance`` per actor that has a box in any key frame, and a row of
-    ``sample_annotation`` per box; boxes are grouped by actor.
+    """Return a row of ``instance`` per actor that has a box in at least one key frame, and a row
+    of ``sample_annotation`` per box; boxes are grouped by actor.
 
-    With ``needs_view``, a box that is not visible in any image gets a point count of 0, so that
-    training and evaluation exclude the box. Otherwise a network with only a front camera would be
+    If ``needs_view`` is True, a box that no image shows gets a point count of 0, so that training
+    and evaluation exclude the box. Without this rule, a network with only a front camera would be
     expected to detect objects behind the vehicle.
     """
     annotated, moves = (
@@ -199,11 +199,12 @@ def _annotation_rows(
 def _annotated(key_frames: Sequence[KeyFrame]) -> np.ndarray:
     """Return a (key frames, actors) mask of the actors that have a box in a key frame.
 
-    An actor is observed in a key frame if it has a lidar point or is visible in an image. It has
-    a box from one key frame before its first observation to one key frame after its last
-    observation, also in key frames in between in which it is hidden. With these two additional
-    boxes, even an actor that is observed in a single key frame has a velocity, which the devkit
-    computes from neighboring boxes. Actors farther away than ``ANNOTATION_RANGE`` have no box.
+    An actor is observed in a key frame if it has a lidar point or is visible in an image. The
+    actor has a box in every key frame from one before its first observation to one after its last
+    observation, even in key frames in which it is hidden. The devkit computes velocities from
+    neighboring boxes. Because of the additional boxes, an actor that is observed in a single key
+    frame can also have a velocity. In key frames in which an actor is farther away than
+    ``ANNOTATION_RANGE``, it has no box.
     """
     observed = np.array(
         [(key_frame.points > 0) | (key_frame.visible > 0) for key_frame in key_frames]

@@ -45,13 +45,13 @@ _FOLDERS = (VERSION, 'maps', 'samples', 'sweeps')
 class DatasetPlan:
     """Content of a dataset.
 
-    The same plan always gives the same files. Adding scenes to a plan does not
-    change the existing scenes.
+    The same plan always gives the same files. Adding scenes to a plan does not change the existing
+    scenes.
 
     Attributes:
         train_scenes: number of scenes in the split ``synthetic_train``.
-        val_scenes: number of scenes in the split ``synthetic_val``; their worlds and calibrations
-            differ from those of all training scenes.
+        val_scenes: number of scenes in the split ``synthetic_val``, which have other worlds and
+            calibrations than the training scenes.
         duration_s: duration of a scene, seconds; there are two key frames per second.
         sensors: sensors of all scenes.
         seed: seed of all scenes.
@@ -115,10 +115,10 @@ def write_dataset(
     """Write the dataset that ``plan`` describes in the format of nuScenes, with the version
     ``v1.0-synthetic``.
 
-    The function writes to a folder beside ``root`` whose name ends in ``.part``, and renames this
-    folder to ``root`` when the dataset is complete. If the run is interrupted, it removes the
-    folder. If the run is killed, the next run removes the folder. A script that calls this
-    function needs ``if __name__ == '__main__'``, because the worker processes import the script.
+    The function writes to the folder ``<root>.part``, and renames this folder to ``root`` when the
+    dataset is complete. If the function is interrupted, it removes ``<root>.part``. If the process
+    is killed, the next call removes ``<root>.part``. A script that calls this function needs ``if
+    __name__ == '__main__'``, because the worker processes import the script.
 
     Args:
         root: folder of the new dataset.
@@ -204,7 +204,8 @@ def _record_drives(
 @contextmanager
 def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of processes that end at once if the ``with`` block fails or this process is
-    killed. Both events close the write end of a pipe, and a thread of each process waits for this.
+    killed. Both events close the write end of a pipe. In each process of the pool, a thread waits
+    until the pipe is closed, and then ends the process.
     """
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload([__name__])

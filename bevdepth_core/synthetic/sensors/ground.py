@@ -60,7 +60,7 @@ def paint_ground(
 
 def _rows_with_ground(view: View) -> tuple[int, int]:
     """Return the first row with at least one ground pixel, and the first row with only ground
-    pixels. If there is no such row, the image height is returned for it.
+    pixels. If the image has no such row, the image height is returned instead of the row.
     """
     rise = view.rise(np.array((0, view.width - 1)), np.arange(view.height))
     first, first_full = (
@@ -76,8 +76,8 @@ def _below_horizon(view: View, first: int, stop: int) -> np.ndarray:
 
 
 def _ground_under_pixels(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the point of the ground under each pixel: its distance along the ground, and its
-    world x and y relative to the camera, meters; each (height, width) float32.
+    """Return the ground point that each pixel shows: its horizontal distance from the camera, and
+    its world x and y relative to the camera, meters; each (height, width) float32.
 
     If a ray meets the ground at a larger depth than ``_HORIZON_DISTANCE`` or does not meet the
     ground, the point at this depth on the ray is used instead.
@@ -175,7 +175,7 @@ def _grain(
         distance: distance along the ground per pixel, meters.
         x: world x relative to the camera, meters.
         y: world y relative to the camera, meters.
-        size: width and height of the result, which may be larger than those of ``distance``.
+        size: width and height of the result, which may be larger than ``distance``.
     """
     stains = _sampled(
         _texture(2, (8, 16, 32, 64, 128), 5.0), x * _STAINS_TEXELS_PER_M, y * _STAINS_TEXELS_PER_M

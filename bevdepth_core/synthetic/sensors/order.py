@@ -19,15 +19,16 @@ _FAR = 170.0
 _COVER_WIDTH = 200
 """Width in pixels of the mask with which hidden objects are found."""
 _MIN_COVER = 100
-"""An object hides others only if its bounding rectangle in the mask has more pixels than this."""
+"""The test for hidden objects assumes that an object hides nothing if the bounding rectangle of
+the object in the mask has at most this number of pixels."""
 
 
 def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:
-    """Return an order in which an object comes after every object that it may hide; otherwise far
-    objects come before near ones.
+    """Return a drawing order, in which an object comes after each object that it may hide. If this
+    rule gives no order for two objects, or contradicts itself, the farther object comes first.
 
     Args:
-        cannot_hide: (n, n) bool, [i, j] is true when i certainly does not cover any part of j.
+        cannot_hide: (n, n) bool, [i, j] is True if object i certainly hides no part of object j.
         distance: (n,) distances from the camera, meters.
     """
     # i must be drawn after j if i may hide j and j cannot hide i. Pairs that may hide each other

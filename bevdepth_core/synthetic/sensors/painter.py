@@ -14,8 +14,8 @@ from bevdepth_core.synthetic.shapes.solids import Ball
 from bevdepth_core.synthetic.world.scene import Light
 
 _NOMINAL_WIDTH = 1600
-"""Small details are selected as if every image had this width in pixels, so that images of all
-sizes show the same details."""
+"""The details that are large enough to be drawn are selected as if every image had this width in
+pixels. Images of all sizes therefore show the same details."""
 _MIN_DETAIL_PX = 3.0
 _EXACT_ORDER_WITHIN = 30.0
 """Distance up to which the drawing order of the solids of a shape is exact, meters."""
@@ -113,8 +113,9 @@ class _Batch:
     def drawing_data(
         self, number: int
     ) -> tuple[np.ndarray, np.ndarray | None, list[bool], list[list[float]]]:
-        """Return the points of an object in the camera frame, their pixels (None if a point is too
-        near), for each face whether it is drawn, and the color of each face.
+        """Return four values for one object: its points in the camera frame, the pixels of these
+        points (None if a point is too near), a bool per face that is True if the face is drawn,
+        and the color of each face.
         """
         points, faces = (
             slice(*ends[number : number + 2]) for ends in (self._point_ends, self._face_ends)

@@ -14,7 +14,7 @@ from bevdepth_core.synthetic.shapes.catalog import Shape, build_shape
 from bevdepth_core.synthetic.world.scene import Actor, SyntheticScene
 
 _STRIDE_LENGTH_M = 1.5
-"""Distance that a pedestrian walks in one stride, that is, with both legs."""
+"""Distance that a pedestrian walks in one stride, which is one step with each leg."""
 _SWING_STEPS = 4
 """Swings are rounded to multiples of 1 / ``_SWING_STEPS``."""
 
@@ -119,6 +119,6 @@ def _swing(actor: Actor, time_s: float) -> float:
     """
     if actor.class_name != 'pedestrian' or not actor.moving:
         return 0.0
-    # The second summand gives each pedestrian a different phase.
+    # The second summand gives pedestrians different phases.
     strides = actor.traveled(time_s) / _STRIDE_LENGTH_M + actor.appearance % 16 / 16
     return round(_SWING_STEPS * math.sin(2 * math.pi * strides)) / _SWING_STEPS

@@ -216,7 +216,7 @@ class _Solids:
             solid: (n,) solid of each pair.
         """
         entry, leave = _through_bounds(self.eye, directions, self.low, self.high, solid)
-        # The bounds exclude most pairs; only the remaining ones are tested against planes and
+        # The bounds exclude most pairs. Only the remaining pairs are tested against planes and
         # balls.
         met = np.flatnonzero((entry <= leave) & (entry > 0))
         entry, leave, solid = entry[met], leave[met], solid[met]
@@ -273,8 +273,8 @@ def _through_planes(
     entry: np.ndarray,
     leave: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Limit the distances ``entry`` and ``leave`` of each ray to the inside of all planes of
-    its solid ``which``.
+    """Return the distances ``entry`` and ``leave`` of each ray, limited to the section of the ray
+    that is inside all planes of its solid. ``which`` contains the index of the solid of each ray.
     """
     # A convex solid is the intersection of half spaces: the ray is inside from its last entry into
     # a half space to its first exit from a half space.

@@ -1,4 +1,6 @@
-"""Renders camera images, each at the exposure time of its camera and the ego pose at this time."""
+"""Renders camera images. Each image shows the world at the exposure time of its camera, from the
+ego pose at this time.
+"""
 
 from __future__ import annotations
 
@@ -147,8 +149,8 @@ def _vignette(width: int, height: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _sensor_noise(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positive and the negative part of sensor noise. Both are larger than the image,
-    so that each image can use a different part.
+    """Return the positive and the negative part of sensor noise. Both arrays are larger than the
+    image, so that each image can use the noise at a different offset.
 
     A small image has less noise, as if its pixels were means of the pixels of a large image.
     """

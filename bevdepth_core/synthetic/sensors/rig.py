@@ -124,9 +124,9 @@ class SyntheticRig:
     def measured_offset_s(self) -> float:
         """Return the time from the start of a rotation to the measurement of its scan, seconds.
 
-        A real lidar measures each object at about the exposure time of the camera in that
-        direction, and boxes are fitted to its points. Here all points of a rotation are measured
-        at one moment, the mean exposure time of the cameras.
+        A real lidar measures each object at about the exposure time of the camera that points in
+        the direction of the object, and boxes are fitted to the lidar points. Here, all points of
+        a rotation are measured at one moment, which is the mean exposure time of the cameras.
         """
         return sum(self.offsets_s.values()) / len(self.cameras)
 

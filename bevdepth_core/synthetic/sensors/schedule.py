@@ -1,7 +1,8 @@
 """Defines when the sensors of a nuScenes vehicle are triggered.
 
 The lidar rotates 20 times per second. In six of every ten rotations, each camera is triggered when
-the lidar points in its direction. This gives 12 images per second and camera, 50 or 100 ms apart.
+the lidar points in the direction of the camera. This gives 12 images per second and camera, 50 or
+100 ms apart.
 Every tenth rotation is a key frame.
 """
 
@@ -18,8 +19,9 @@ TURNS_PER_KEY_FRAME = 10
 CAMERA_TURNS = (0, 2, 3, 5, 7, 8)
 """The rotations in which the cameras are triggered, counted from the rotation of a key frame."""
 LIDAR_STAMP_S = 0.0445
-"""Time from the start of a rotation to the stamp of its scan, seconds; the value is that of a
-real sample. CAM_FRONT_LEFT is exposed at the start. The sample has the stamp of the scan."""
+"""Time from the start of a rotation to the stamp of its scan, seconds. The value comes from a real
+nuScenes sample. CAM_FRONT_LEFT is exposed at the start of the rotation. The stamp of a sample
+is the stamp of its scan."""
 
 
 @dataclass(frozen=True)

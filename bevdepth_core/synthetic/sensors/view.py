@@ -55,7 +55,7 @@ class View:
 
     def outline_pixels(self, outline: np.ndarray) -> np.ndarray | None:
         """Return a flat outline of (n, 3) points in the camera frame as OpenCV's fixed-point
-        pixels, clipped at the near plane; None if all of it is nearer than this plane.
+        pixels, clipped at the near plane; None if the whole outline is nearer than this plane.
         """
         is_too_near = outline[:, 2] < NEAR
         if is_too_near.all():
@@ -98,8 +98,8 @@ def fixed_point(pixels: np.ndarray) -> np.ndarray:
 
 
 def _cut_at_near_plane(outline: np.ndarray) -> np.ndarray:
-    """Return the part of a closed outline beyond the near plane, with a new point wherever an edge
-    crosses the plane.
+    """Return the part of a closed outline that is beyond the near plane. A new point is inserted
+    where an edge crosses the plane.
     """
     following = np.roll(outline, -1, axis=0)
     beyond = outline[:, 2] >= NEAR

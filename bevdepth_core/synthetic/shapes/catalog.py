@@ -55,7 +55,8 @@ class Shape:
         vertices: (v, 3) corners of all solids; for balls, the corners of their bounds.
         box_corners: (8, 3) corners of the bounding box, the lower four first, counter-clockwise.
         contact_corners: (4, 3) corners of the rectangle around the parts that touch the ground.
-        covers: per large solid, its (k, 3) vertices; large solids hide everything behind them.
+        covers: the (k, 3) vertices of each large solid that is not a ball. These solids are used
+            to find hidden objects.
     """
 
     def __init__(self, solids: list[Solid]) -> None:

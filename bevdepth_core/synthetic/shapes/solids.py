@@ -80,8 +80,8 @@ class Solid:
     ball: Ball | None = None
 
     def bounds(self) -> np.ndarray:
-        """Return the (2, 3) lower and upper corner of the solid without its details; details such
-        as wheels may extend beyond them.
+        """Return the (2, 3) lower and upper corner of the solid without its details. Details such
+        as wheels may extend beyond these bounds.
         """
         if self.ball:
             return self.ball.center + self.ball.radius * np.array(((-1,), (1,)), np.float32)
@@ -89,8 +89,8 @@ class Solid:
         return np.stack((points.min(axis=0), points.max(axis=0)))
 
     def vertices(self) -> np.ndarray:
-        """Return the (n, 3) corners of the faces that are no details, with duplicates; empty for a
-        ball.
+        """Return the (n, 3) corners of the faces that are not details. Corners that several faces
+        share are repeated. The result is empty for a ball.
         """
         sides = [
             part
@@ -117,7 +117,9 @@ class SolidBuilder:
         self._add(outlines, color, glows, detail=False)
 
     def detail(self, *outlines: ArrayLike, color: Color, glows: bool = False) -> None:
-        """Paint outlines on a face that was added before; they must lie in the face's plane."""
+        """Paint outlines on a face that was added before. The outlines must lie in or near the
+        plane of the face.
+        """
         self._add(outlines, color, glows, detail=True)
 
     def _add(self, outlines: Sequence[ArrayLike], color: Color, glows: bool, detail: bool) -> None:
@@ -228,8 +230,8 @@ def beam(
     y1: float,
     color: Color,
 ) -> Solid:
-    """Return a bar from ``start`` to ``end``, each (x, z), that extends from ``y0`` to ``y1`` in
-    y.
+    """Return a bar from ``start`` to ``end``, each (x, z). In y, the bar extends from ``y0`` to
+    ``y1``.
     """
     profile = bar_outline(start, end, thickness)
     left, right = ([(x, y, z) for x, _, z in profile] for y in (y1, y0))
