@@ -3,8 +3,8 @@
 # Puts .venv on PATH, and this tree in front of AMENT_PREFIX_PATH so that ros2 pkg, run and launch find bevdepth_ros.
 # If no ROS 2 was sourced before, env.sh also sets up the pip-only ROS 2. This is Jazzy, or Humble if BEVDEPTH_ROS_PREFIX=humble.
 # You can source env.sh from any folder, and more than once. Source the local_setup.bash of a colcon workspace after env.sh.
-# The first lines use only POSIX syntax, because every shell parses them. fish stops at the first command and prints its line, whose
-# comment names env.fish.
+# The first lines use only POSIX syntax, because every shell parses them. fish stops at the first `if` line and
+# prints that line, whose comment names env.fish.
 
 if [ -n "${BASH_VERSION:-}" ]; then # in fish: source env.fish
     _bevdepth_file=${BASH_SOURCE[0]}

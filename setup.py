@@ -1,8 +1,8 @@
 """Builds the ament_python package: two Python packages, shared files, console scripts, and the
 CUDA module from ``csrc``.
 
-One call of nvcc builds the CUDA module. It links the static CUDA runtime but not libtorch, so one
-build works with every version of torch.
+One call of nvcc builds the CUDA module. The module is linked with the static CUDA runtime and not
+with libtorch, so that one build works with every version of torch.
 
 Environment:
     BEVDEPTH_CUDA
@@ -13,7 +13,7 @@ Environment:
         generation. Default: the generations of this machine's GPUs, or ``75 80 90`` if nvidia-smi
         finds no GPU. Code for 80 also runs on 86, 87 and 89.
     CUDA_HOME
-        folder of the CUDA toolkit that is used if nvcc is not on PATH.
+        folder of the CUDA toolkit; it is used only if nvcc is not on PATH.
 """
 
 import os
@@ -57,7 +57,7 @@ def report(text):
 
 def cuda_extensions():
     """Return the extensions to build: the CUDA module, or none, as BEVDEPTH_CUDA requests. With
-    ``auto``, the build of the module may fail.
+    ``auto``, setuptools continues if the build of the module fails.
     """
     setting = os.environ.get('BEVDEPTH_CUDA') or 'auto'
     if setting not in ('auto', '1', '0'):
@@ -75,8 +75,8 @@ def cuda_extensions():
 
 
 def local_architectures():
-    """Return the generations of this machine's GPUs, such as ``['90']``; empty if it has no
-    GPU.
+    """Return the generations of this machine's GPUs, such as ``['90']``; an empty list if
+    the machine has no GPU.
     """
     query = ['nvidia-smi', '--query-gpu=compute_cap', '--format=csv,noheader']
     try:
@@ -147,7 +147,8 @@ class BuildCudaModule(build_ext):
             subprocess.run(command, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise CompileError(
-                f'{ext.name} was not built: {error}; set BEVDEPTH_CUDA=0 to build without it'
+                f'{ext.name} was not built: {error}; set BEVDEPTH_CUDA=0 to build without this '
+                'module'
             ) from error
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Resolves requirements/{node,training,export,development}.in together for one Python and writes requirements/python3.XX.txt.
 # Usage: tools/lock.sh /path/to/python3.12, and then tools/lock.sh /path/to/python3.10.
-# A version in the existing lock file is kept unless a requirement forbids it. To upgrade a package, first remove its line.
+# A version in the existing lock file is kept unless a requirement forbids it. To upgrade a package, first remove its
+# line from the lock file.
 set -euo pipefail
 cd "$(dirname "$0")/../requirements"
 scratch=$(mktemp -d)

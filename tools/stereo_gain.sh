@@ -4,9 +4,9 @@
 #
 #     tools/stereo_gain.sh [OPTIONS OF train.py]
 #
-# Run from the repository root after `. ./env.sh`, on a machine with one or two NVIDIA GPUs. Both networks use the stride that stereo needs,
-# the same data and the same seed. They train at the same time; if there are two GPUs, each network uses its own GPU. Each seed in SEEDS
-# generates a different set of held-out scenes.
+# Run from the repository root after `. ./env.sh`, on a machine with one or two NVIDIA GPUs. Both networks use stride 16, which stereo
+# needs, the same data and the same seed. They train at the same time; if there are two GPUs, each network uses its own GPU. Each seed in
+# SEEDS generates a different set of held-out scenes.
 # You can set DATA, OUT, STEPS, BATCH, SCENES, VAL_SCENES, SECONDS_PER_SCENE, SEEDS and WORKERS (per training) in the environment.
 set -euo pipefail
 

@@ -239,7 +239,7 @@ class Demo:
 
 def _left(first: tuple[float, int] | None, now: float, done: int, total: int) -> str:
     """Return the remaining time as text, or an empty text while it is unknown. ``first`` is an
-    earlier time with the count at this time.
+    earlier time, and the number of units that were done at that time.
     """
     if first is None or done <= first[1]:
         return ''
@@ -254,7 +254,9 @@ def _data_command(data: Path, scenes: int) -> list[str]:
 
 
 def _loss_sentences(run_folder: Path, steps: int) -> tuple[str, str]:
-    """Return two sentences that compare the losses of the interrupted and of the resumed run."""
+    """Return two sentences: one compares the losses of the steps that the resumed run repeated,
+    and one compares the losses at the beginning and at the end.
+    """
     parts = [part for part in read_parts(run_folder) if len(part['step'])]
     count, difference = repeated_steps(parts)
     tenth = max(1, steps // 10)
@@ -262,7 +264,7 @@ def _loss_sentences(run_folder: Path, steps: int) -> tuple[str, str]:
         f'resumed before step {int(parts[-1]["step"][0])}; {count} steps were repeated, their '
         f'losses differ by at most {100 * difference:.1g} %',
         f'loss {parts[0]["total"][:tenth].mean():.1f} in the first tenth of the steps, '
-        f'{parts[-1]["total"][-tenth:].mean():.1f} in the last',
+        f'{parts[-1]["total"][-tenth:].mean():.1f} in the last tenth',
     )
 
 
