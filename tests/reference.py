@@ -1,5 +1,5 @@
-"""Reads the recorded numbers of the official code, and computes the deterministic weights that the
-official code used for them.
+"""Reads the recorded numbers of the official code, and computes the deterministic weights with
+which the official code computed these numbers.
 
 tests/data contains the numbers that were computed without images of nuScenes. All other numbers
 are in the reference folder; only tests/golden, tests/gpu and tests/benchmarks need this folder.
@@ -76,7 +76,7 @@ _STEREO_EXCEPTIONS = (
     (r'mask_net\.5\.bias$', lambda u, v: 1 + 0.1 * u),
 )
 _CONSTRUCTED = (*FRUSTUM_AXES, 'stereo.candidate_factors', 'stereo.bin_numbers')
-"""Buffers that are computed from the config and have no deterministic values."""
+"""Buffers whose values follow from the config. ``fill`` does not change them."""
 
 
 def reference_path(name: str) -> Path:
@@ -119,15 +119,15 @@ def _read_case(folder: Path, case: str) -> tuple[dict, dict[str, np.ndarray]]:
 def float32_steps(size: float, steps: int = 8) -> float:
     """Return ``steps`` times the distance between neighboring float32 numbers near ``size``.
 
-    If two computations round at most ``steps`` numbers of up to this size, their results differ by
-    at most this value.
+    If each of two computations rounds at most ``steps`` numbers of up to ``size``, the two results
+    differ by at most the returned value.
     """
     return steps * float(np.spacing(np.float32(size))) if size else 0.0
 
 
 def uniform(name: str, shape: tuple[int, ...], offset: int = 0) -> np.ndarray:
-    """Return the pseudo-random float64 numbers in [-1, 1) that the official run used under this
-    name. ``offset`` changes the seed."""
+    """Return the pseudo-random float64 numbers in [-1, 1) that the official run used for ``name``.
+    The seed is computed from ``name``, and ``offset`` is added to it."""
     seed = (zlib.crc32(name.encode()) + offset) % 2**32
     return 2 * np.random.Generator(np.random.PCG64(seed)).random(tuple(shape)) - 1
 

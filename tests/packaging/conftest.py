@@ -1,4 +1,4 @@
-"""A copy of the repository without build output."""
+"""Provides a copy of the repository without build output."""
 
 from __future__ import annotations
 

@@ -26,8 +26,9 @@ SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 
 def fresh_environment(distribution: str) -> dict[str, str]:
-    """Return the environment of a new terminal in the ROS domain of this process. If a ROS 2 was
-    sourced for this process, it is also sourced in the returned environment."""
+    """Return the environment of a new terminal in the ROS domain of this process. If `make setup`
+    used a sourced ROS 2, the returned environment contains the variables of this process, so that
+    this ROS 2 is also sourced there."""
     variables = {name: os.environ[name] for name in KEPT if name in os.environ}
     variables.setdefault('PATH', SYSTEM_PATH)
     return {
@@ -41,7 +42,7 @@ def bash(
     script: str, environment: dict[str, str], folder: Path | str = '/', strict: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Run ``script`` and return its outcome. In ``strict`` mode, the script ends at the first
-    command that fails and at the first unset variable."""
+    command that fails or at the first unset variable."""
     options = ['-euo', 'pipefail'] if strict else []
     return subprocess.run(
         ['bash', *options, '-c', script],

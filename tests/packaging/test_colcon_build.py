@@ -77,7 +77,7 @@ def test_ros2_run_starts_the_node_of_the_build_and_ctrl_c_ends_it(install):
     assert node.returncode == 0, printed
 
 
-def test_scripts_run_with_the_python_that_built_them(install):
+def test_installed_scripts_run_with_the_python_of_the_virtual_environment(install):
     first_line = (install / 'bevdepth_ros/lib/bevdepth_ros/detector').read_text().splitlines()[0]
     assert first_line in (f'#!{ROOT}/.venv/bin/python', f'#!{ROOT}/.venv/bin/python3')
 

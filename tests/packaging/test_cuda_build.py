@@ -18,7 +18,7 @@ FAILS = 'echo "unsupported host compiler" >&2; exit 1'
 
 
 def add_command(folder: Path, name: str, body: str) -> None:
-    """Add a command to the folder that ``build(folder, ...)`` uses as PATH."""
+    """Add a shell script to the folder that is the PATH of ``build(folder, ...)``."""
     (folder / 'commands').mkdir(exist_ok=True)
     path = folder / 'commands' / name
     path.write_text(f'#!/bin/sh\n{body}\n')
@@ -28,8 +28,12 @@ def add_command(folder: Path, name: str, body: str) -> None:
 def build(
     folder: Path, nvcc: str | None, **variables: str
 ) -> tuple[subprocess.CompletedProcess[str], list[Path], str]:
-    """Run ``setup.py build_ext`` into ``folder``; return its outcome, the modules that it built
-    and the arguments of all calls of nvcc, one call per line."""
+    """Run ``setup.py build_ext`` into ``folder``. Return the outcome, the modules that were built,
+    and the arguments of all calls of nvcc, one call per line.
+
+    ``nvcc`` is the text of a shell script that replaces nvcc; None means that nvcc is missing.
+    ``variables`` are additional environment variables.
+    """
     commands = folder / 'commands'
     commands.mkdir(exist_ok=True)
     if nvcc is not None:
@@ -113,7 +117,9 @@ def test_bevdepth_cuda_auto_warns_and_continues_if_nvcc_fails(tmp_path):
 @pytest.mark.parametrize(
     ('nvcc', 'sentence'), [(None, 'BEVDEPTH_CUDA=1 needs nvcc'), (FAILS, 'was not built')]
 )
-def test_bevdepth_cuda_1_fails_with_the_reason_and_the_remedy(tmp_path, nvcc, sentence):
+def test_bevdepth_cuda_1_reports_a_missing_or_failing_nvcc_with_the_remedy(
+    tmp_path, nvcc, sentence
+):
     outcome, modules, _ = build(tmp_path, nvcc, BEVDEPTH_CUDA='1')
     assert outcome.returncode != 0
     assert modules == []

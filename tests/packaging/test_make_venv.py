@@ -90,7 +90,7 @@ def test_an_interrupted_setup_prints_in_one_line_how_to_continue(tmp_path: Path,
     while not (clean_clone / '.venv' / 'begun').exists():
         assert setup.poll() is None
         time.sleep(0.05)
-    os.killpg(setup.pid, signal.SIGINT)  # as Ctrl-C in a terminal
+    os.killpg(setup.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
     _, errors = setup.communicate()
     shutil.rmtree(clean_clone / '.venv')
     assert (setup.returncode, errors) == (130, 'setup: interrupted: run make setup again\n')

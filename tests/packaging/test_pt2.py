@@ -39,7 +39,7 @@ def exported(model: BEVDepth, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the C++ example as docs/EXPORT.md describes, and return the program."""
+    """Build the C++ example as docs/EXPORT.md describes, and return the path of the program."""
     folder = tmp_path_factory.mktemp('build')
     torch_folder = Path(torch.__file__).parent
     source = str(ROOT / 'csrc' / 'examples')
@@ -51,8 +51,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_frame(folder: Path, frame: Frame) -> tuple[Path, Frame]:
-    """Write ``frame`` as input of the example, with images of different sizes. Return the input
-    file, and the frame with the images as they are decoded from the JPEG files."""
+    """Write ``frame`` as input files of the example, with images of different sizes. Return the
+    input file, and the frame with the images as they are decoded from the JPEG files."""
     folder.mkdir()
     lines = [words(frame.world_from_ego[0])]
     images = []
@@ -78,8 +78,8 @@ def run(program: Path, *arguments: Path) -> subprocess.CompletedProcess[str]:
 
 def require_equal(text: str, expected: Detections3D) -> None:
     """Compare the boxes that the example printed with the boxes of the Detector. As in
-    ``--check``, boxes with nearly equal scores may have another order. The last boxes of a task
-    may therefore be different boxes.
+    ``--check``, boxes with nearly equal scores may be in a different order. A task returns only
+    its best boxes, so that the last boxes of a task may differ, too.
     """
     rows = [line.split() for line in text.splitlines()]
     numbers = np.array([row[1:] for row in rows], np.float32)
@@ -161,7 +161,7 @@ def test_the_example_reports_a_folder_without_packages(program: Path, tmp_path: 
     assert f'{tmp_path}: has no packages; write them with' in outcome.stderr
 
 
-def test_a_network_with_depth_refinement_is_compiled(tmp_path: Path) -> None:
+def test_a_compiled_network_with_depth_refinement_passes_the_check(tmp_path: Path) -> None:
     model = export_model(refinement=True)
     save_checkpoint(model, tmp_path / 'tiny.safetensors')
     words = [str(tmp_path / 'tiny.safetensors'), '--format', 'pt2', '--out', str(tmp_path / 'out')]

@@ -32,7 +32,9 @@ def test_ros2_interface_prints_and_lists_interfaces(environment: dict[str, str])
     assert 'Traceback' not in unknown.stderr
 
 
-def test_ros2_bag_info_prints_the_content_of_a_bag(environment: dict[str, str], tmp_path: Path):
+def test_ros2_bag_prints_the_content_of_a_bag_and_plays_the_bag(
+    environment: dict[str, str], tmp_path: Path
+):
     with BagWriter(tmp_path / 'bag') as bag:
         for stamp_ns in (10**18, 10**18 + 2 * 10**9):
             bag.write_camera_info('CAM_FRONT', stamp_ns, np.eye(3), 16, 9)

@@ -66,7 +66,9 @@ def test_a_launch_file_given_by_path_runs_with_its_arguments_and_returns_zero(
     assert 'word: a:=b' in outcome.stdout
 
 
-def test_defaults_and_descriptions_are_shown_without_running(launch_file, environment):
+def test_show_args_prints_defaults_and_descriptions_and_starts_no_process(
+    launch_file, environment
+):
     text = ros2(f'launch {launch_file} --show-args', environment).stdout
     for part in ("'word':", 'The word to print.', "default: 'hello'", "'seconds':", 'How long.'):
         assert part in text

@@ -11,7 +11,7 @@ import pytest
 from tests.reference import ROOT
 
 
-@pytest.mark.timeout(0)  # it runs many programs
+@pytest.mark.timeout(0)  # no limit, because the test runs many programs
 def test_every_step_of_the_adaptation_to_another_rig_works(tmp_path: Path) -> None:
     environment = os.environ | {'OUT': str(tmp_path / 'out'), 'IMAGE_SIZE': '160x90'}
     command = ['tools/adapt_rig.sh', 'c', '--quick']

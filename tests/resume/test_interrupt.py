@@ -36,8 +36,9 @@ class Interrupt(Callback):
 
 
 class InterruptAll(Interrupt):
-    """Sends the signals also to the loader processes. Another process sends them, as a scheduler
-    does, because PyTorch's loader processes end without an error if their parent sends SIGTERM.
+    """Sends the signals to this process and to its loader processes. A separate process sends the
+    signals, as a scheduler does, because PyTorch's loader processes end without an error if their
+    parent sends SIGTERM.
     """
 
     def _send(self, number: int) -> None:

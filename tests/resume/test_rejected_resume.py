@@ -22,7 +22,7 @@ from tests.training.runs import Noise, run, tiny_config
 
 @pytest.fixture(scope='module')
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a run of two steps."""
+    """Return the output folder of a training run with two steps."""
     folder = tmp_path_factory.mktemp('started')
     run(tiny_config(folder, max_steps=2))
     return folder
@@ -161,9 +161,12 @@ def test_on_a_full_disk_the_earlier_checkpoint_is_kept_and_the_error_is_reported
     assert torch.load(tmp_path / 'last.ckpt', weights_only=True)['global_step'] == 10
 
 
-# The thread of TensorBoard that writes files fails, too; pytest would warn about its exception.
+# The TensorBoard thread that writes files also raises an exception. Without the filter, pytest
+# would warn about this exception.
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
-def test_the_message_about_curves_that_cannot_be_written_names_the_folder(tmp_path: Path) -> None:
+def test_the_message_about_tensorboard_files_that_cannot_be_written_names_the_folder(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(OSError, match=f'^{tmp_path}: File too large: make space there'):
         run(tiny_config(tmp_path), watchers=[FillDisk(1, size=10)])
 

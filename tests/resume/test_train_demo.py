@@ -32,7 +32,7 @@ def start(out: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_the_demo_shows_a_falling_loss_a_resumed_run_and_scores(out: Path):
+def test_the_demo_prints_a_decreasing_loss_resumes_a_killed_run_and_prints_scores(out: Path):
     demo = start(out)
     text, errors = demo.communicate()
     assert (demo.returncode, errors) == (0, ''), text + errors

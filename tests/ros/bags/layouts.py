@@ -19,9 +19,9 @@ from bevdepth_ros.bags.scene_bag import Target, write_bag
 from bevdepth_ros.bags.writer import BagWriter
 
 SETS = range(0, 13, 2)
-"""Numbers of the image sets in the bags. The drive has an image set every 1/12 s; the first key
-frame is number 0. A bag contains at least these image sets, of which the last four have a past
-frame half a second earlier."""
+"""Numbers of the image sets that every bag contains. The drive has an image set every 1/12 s, and
+the image set of the first key frame has the number 0. The last four of these image sets have a
+past frame half a second earlier."""
 SETS_PER_KEY_FRAME = 6
 LIVE_STEP_NS = 15_000_000
 """Time between two images of a set in the bag of a driver that publishes images one after the
@@ -53,12 +53,12 @@ class Drive:
     dataroot: Path
 
     def shots(self, number: int) -> list[Shot]:
-        """Return the six images of the image set ``number`` sets after the first key frame."""
+        """Return the six images of the image set with this number."""
         streams = {stream.channel: stream for stream in self.recording.streams}
         return [self._shot(streams[camera], number) for camera in CAMERAS]
 
     def all_shots(self) -> list[Shot]:
-        """Return the images of ``SETS``."""
+        """Return the images of all image sets in ``SETS``."""
         return [shot for number in SETS for shot in self.shots(number)]
 
     def frame(self, shots: list[Shot]) -> Frame:
@@ -112,9 +112,10 @@ class Layout:
     Attributes:
         preset: the camera preset for this layout.
         write: writes a bag with at least the image sets ``SETS`` of a drive.
-        mount_frame: pattern of the camera frames if the bag has no extrinsics; otherwise empty.
+        mount_frame: pattern of the names of the camera frames if the bag has no extrinsics;
+            otherwise empty.
         exact: whether the bag has the exposure time of every image and the ego pose at this time.
-            Only then do results with a past frame equal those of the dataset.
+            If not, results with a past frame differ from the results for the dataset.
     """
 
     preset: str
@@ -131,8 +132,8 @@ def _own(raw: bool) -> Callable[[Drive, Path], None]:
 
 
 def _write_2hz_tf(drive: Drive, path: Path) -> None:
-    """Write ego poses only at the lidar stamps of key frames, and extrinsics to /tf. Images of key
-    frames have the log time of the lidar, and the matrix R of CameraInfo is singular."""
+    """Write ego poses only at the lidar stamps of key frames, and extrinsics to /tf. The log time
+    of key frame images is the lidar stamp, and the matrix R of CameraInfo is singular."""
     with BagWriter(path, 'mcap') as bag:
         for number in SETS:
             key_frame, sweep = divmod(number, SETS_PER_KEY_FRAME)
@@ -179,8 +180,9 @@ def _write_odometry(drive: Drive, path: Path) -> None:
 
 
 def _write_live(drive: Drive, path: Path) -> None:
-    """Write the images of a set one after the other, stamped with the time of publication. The
-    extrinsics precede each image on /tf, and the ego pose follows the last image of the set."""
+    """Write the images of a set one after the other, stamped with the time of publication. Before
+    each image, write the extrinsics of its camera to /tf. After the last image of the set, write
+    the ego pose to /tf."""
     with BagWriter(path) as bag:
         for shots in (drive.shots(number) for number in SETS):
             begin_ns = min(shot.stamp_ns for shot in shots)
@@ -219,8 +221,8 @@ def _write_live(drive: Drive, path: Path) -> None:
 
 
 def _write_no_info(drive: Drive, path: Path) -> None:
-    """Write raw images without stamp and frame, no CameraInfo, and tf and odometry at the stamp of
-    every image."""
+    """Write raw images whose headers have no stamp and no frame, and write no CameraInfo. Write tf
+    and odometry at the exposure time of every image."""
     with BagWriter(path) as bag:
         for shot in drive.all_shots():
             camera, stamp_ns = shot.camera.lower(), shot.stamp_ns

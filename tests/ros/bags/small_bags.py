@@ -36,11 +36,11 @@ def write_small_bag(
         path: path of the bag.
         camera: name of the camera and of its tf frame.
         info: write CameraInfo.
-        mount: write /tf_static.
-        pose: write /tf.
-        odometry: write /odom; the vehicle moves 3 m between the images.
+        mount: write the extrinsics to /tf_static.
+        pose: write the ego poses to /tf.
+        odometry: write ego poses to /odom, between which the vehicle moves 3 m.
         coefficients: distortion coefficients.
-        scores: for each image, write one detection with each of these scores.
+        scores: for each image, write one detection per score.
         storage: ``mcap`` or ``sqlite3``.
     """
     stripes = 127 + 120 * np.sin(np.arange(80) / 2)

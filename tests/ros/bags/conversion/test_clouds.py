@@ -12,8 +12,8 @@ KINDS = {'u1': PointField.UINT8, 'u2': PointField.UINT16, 'f4': 7, 'f8': PointFi
 
 
 def cloud(points: np.ndarray, row_padding: int = 0, is_bigendian: bool = False) -> PointCloud2:
-    """Return the message of a (height, width) structured array. Each row ends with ``row_padding``
-    unused bytes."""
+    """Return a message with the points of a (height, width) structured array. Each row ends with
+    ``row_padding`` unused bytes."""
     fields = [
         PointField(name=name, offset=layout[1], datatype=KINDS[layout[0].str[1:]], count=1)
         for name, layout in points.dtype.fields.items()

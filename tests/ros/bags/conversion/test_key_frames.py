@@ -19,7 +19,7 @@ def test_key_frames_are_half_a_second_apart_and_a_gap_starts_a_new_scene() -> No
     assert select(np.array([], np.int64)) == []
 
 
-def test_the_nearest_stamps_are_chosen_and_times_without_all_sensors_are_left_out() -> None:
+def test_the_nearest_stamps_are_chosen_and_times_with_a_missing_sensor_are_left_out() -> None:
     stamps = np.array([0, 100, 200])
     assert nearest(stamps, np.array([-5, 49, 51, 160, 900])).tolist() == [0, 0, 1, 2, 2]
     assert nearest(stamps[:1], np.array([7])).tolist() == [0]
@@ -44,7 +44,7 @@ def test_no_time_is_complete_if_a_sensor_has_no_measurements() -> None:
     assert (len(times), chosen.shape) == (0, (0, 2))
 
 
-def test_the_next_key_frame_is_the_one_whose_distance_is_nearest_to_half_a_second() -> None:
+def test_the_stamp_nearest_to_half_a_second_later_is_the_next_key_frame() -> None:
     assert select(np.array([0, 410, 480, 530, 600]) * MS) == [[0, 2]]
     assert select(np.array([0, 600, 1200]) * MS) == [[0, 1, 2]]
     assert select(np.array([0, 600, 1201]) * MS) == [[0, 1], [2]]
