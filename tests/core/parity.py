@@ -1,5 +1,5 @@
-"""Compares every stage of the network with the official code; ``python -m tests.core.parity``
-prints the table."""
+"""Compares every stage of the network with the official code. ``python -m tests.core.parity``
+prints a table with the tolerance and the measured distance of each stage."""
 
 from __future__ import annotations
 
@@ -27,19 +27,21 @@ from tests.sample import sample_paths
 CASES = ('real_1key', 'real_2key', 'real_2key_da', 'synth_2key', 'synth_2key_da')
 """The images of the synth cases come from a formula. These cases need no reference folder."""
 TIGHT = 1e-5
-"""Tolerance, relative L2, where only rounding differs."""
+"""Largest relative L2 distance of a stage that differs from the official stage only by
+rounding."""
 FLIPS = {'1key': 2e-3, '2key': 2e-3, '2key_da': 5e-3}
-"""Tolerance, relative L2, of stages after voxel pooling with our voxel indices. One or two
-points fall into a cell next to their official cell. After depth aggregation, single points have
-large weights, so that one such point changes the map more."""
+"""Largest relative L2 distance of the stages after voxel pooling with our voxel indices, for each
+network variant. One or two points fall into a cell next to their official cell. After depth
+aggregation, single points have large weights, so that one such point changes the map more."""
 BOXES = {'1key': (1e-3, 1e-4, 0), '2key': (1e-3, 1e-4, 0), '2key_da': (5e-2, 1e-2, 4)}
 """Tolerances with our voxel indices: distance of centers in meters, difference of scores, and
 number of unmatched boxes. A candidate with a score near the lowest selected score can be selected
 in one of the two codes only, and then its box has no match."""
 TIGHT_BOXES = (1e-3, 1e-4, 0)
 MAX_FLIPS = 16
-"""Largest number of points of a frame, out of 473,088, whose cell may differ. A float32 run and a
-float64 run of the official code differ in the cells of 6 to 8 points."""
+"""Largest number of points of a frame whose cell may differ from the official cell. A frame has
+473,088 points. A float32 run and a float64 run of the official code differ in the cells of 6 to 8
+points."""
 
 IMAGE_STAGES = {
     'img_backbone.stem_pool': 'image_encoder.backbone.maxpool',
@@ -116,7 +118,7 @@ def real_images() -> torch.Tensor:
 
 
 def compare(case: str) -> Iterator[Row]:
-    """Yield every comparison of one whole-network case."""
+    """Yield all comparisons of one case of ``CASES``, which contains the whole network."""
     reference, arrays = golden(case)
     variant = case.split('_', 1)[1]
     model = filled_model(variant)
@@ -170,8 +172,9 @@ class Stages:
         self.reference, self._arrays = reference, arrays
 
     def row(self, stage: str, tensor: torch.Tensor, tolerance: float, note: str = '') -> Row:
-        """Return the row of a stage. Its distance is the larger of two relative L2 distances: of
-        the stored elements, and of a random projection of all elements.
+        """Return the row of a stage. The distance in this row is the larger of two relative L2
+        distances: the distance of the stored elements, and the distance of all elements, which is
+        estimated from a random projection.
         """
         if list(tensor.shape) != self.reference[stage]['shape'] and tensor.numel() != np.prod(
             self.reference[stage]['shape']
@@ -186,7 +189,8 @@ class Stages:
             expected
         )
         projection = values @ uniform(f'proj:{stage}', values.shape)
-        # A projection on numbers uniform in [-1, 1) shrinks a random difference by sqrt(3).
+        # The projection of a random difference on numbers that are uniform in [-1, 1) is smaller
+        # than the L2 norm of the difference by the factor sqrt(3).
         total = (
             abs(projection - self.reference[stage]['proj'])
             * np.sqrt(3)
@@ -195,7 +199,9 @@ class Stages:
         return Row(self.case, stage + note, 'relative L2', tolerance, float(max(stored, total)))
 
     def add(self, stage: str, tensor: torch.Tensor, tolerance: float) -> None:
-        """Compare a stage if it is stored; some stages are stored only for the key frame."""
+        """Compare a stage if the golden case contains it. Some stages are stored only for the key
+        frame.
+        """
         if self._prefix + stage in self.reference:
             self.rows.append(self.row(self._prefix + stage, tensor, tolerance))
 
@@ -302,8 +308,8 @@ def _voxel_index(inputs: ModelInputs, frame: int, model: BEVDepth) -> torch.Tens
 def _compare_injected(
     case: str, stages: Stages, arrays: dict, model: BEVDepth, kept: list[ImageFeatures]
 ) -> Iterator[Row]:
-    """Pool with the official indices, so that all later stages, including the boxes, differ
-    only by rounding.
+    """Yield the comparisons of BEV maps and boxes after voxel pooling with the official indices.
+    With these indices, our results differ from the official results only by rounding.
     """
     bev_maps = []
     for frame, features in enumerate(kept):
@@ -361,8 +367,8 @@ def match_boxes(
         labels: official labels.
 
     Returns:
-        (pairs, 2) indices (our box, official box), and the number of unpaired boxes: ours plus
-        official.
+        (pairs, 2) array with one row (index of our box, index of the official box) per pair, and
+        the number of unpaired boxes, which is the sum for our boxes and the official boxes.
     """
     free = np.ones(len(found.boxes), bool)
     pairs = []
@@ -394,7 +400,9 @@ def require_all_met(rows: list[Row]) -> None:
 
 
 def summary(rows: list[Row]) -> dict[tuple[str, str], dict[str, Row]]:
-    """Return the worst row per (stage, measure) and case, over frames, tasks and samples."""
+    """Return, for each (stage, measure) and each case, the row with the largest distance of all
+    frames, tasks and samples.
+    """
     table: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
         stage = re.sub(r'^(s\d|head)\.|task\d\.| of \d+|sample \d', '', row.stage).replace(

@@ -1,6 +1,7 @@
 """Compares every stage of a stereo network with the official code.
 
-``python -m tests.core.stereo_parity`` prints the table.
+``python -m tests.core.stereo_parity`` prints a table with the tolerance and the measured distance
+of each stage.
 
 The official code computes the motion between two frames in float32, from poses that are 1,000 m
 from the origin of the world frame. It computes the motion twice: for the BEV features and for
@@ -54,33 +55,35 @@ from tests.reference import filled_model, reference_path, stereo_golden
 
 CASES = ('stereo_real_2key', 'stereo_real_2key_da', 'stereo_real_2key_mu_clamp')
 AMPLIFIED = 5e-3
-"""Relative L2 of the stages after the first update of the spread. Candidates with a depth near 0
-project far outside of the image, where a rounding error moves the projection by many pixels. In
-these stages, a float32 run and a float64 run of the official code differ by up to 1.5e-3."""
+"""Largest relative L2 distance of the stages after the first update of the spread. Candidates with
+a depth near 0 project far outside of the image, where a rounding error moves the projection by
+many pixels. In these stages, a float32 run and a float64 run of the official code differ by up to
+1.5e-3."""
 FIRST_COSTS = 5e-5
-"""Relative L2 of the cost volumes of the first step. One pixel (camera 4, row 17,
-column 93 of the second range) projects to 0.12 m in front of the source camera; its 8 elements
-differ by up to 1e-2 between AVX2 and AVX-512 instructions of one machine. These 8 elements change
-the checksum of a stage by up to 2e-5; the stored elements agree within 7.2e-6."""
+"""Largest relative L2 distance of the cost volumes of the first step. One pixel (camera 4, row 17,
+column 93 of the second range) projects to 0.12 m in front of the source camera. The 8 elements of
+this pixel differ by up to 1e-2 between AVX2 and AVX-512 instructions of one machine. They change
+the random projection of a stage by up to 2e-5. The stored elements agree within 7.2e-6."""
 DEPTH = 2e-4
-"""Relative L2 of the depth distribution. The softmax reduces the difference. Float32 and
-float64 runs of the official code differ by 3e-5 here and by up to 4e-4 with other weights."""
+"""Largest relative L2 distance of the depth distribution. The softmax reduces the difference.
+Float32 and float64 runs of the official code differ by 3e-5 with the weights of these cases, and
+by up to 4e-4 with other weights."""
 FLIPS = 1e-2
-"""Relative L2 after voxel pooling with our voxel indices. Two points of the past frame fall
-into another cell. One of these points has the depth probability 0.153 and a context with the norm
-18.8. This point moves from one cell of the map to another cell. The map has the norm 872 and
-changes by sqrt(2) * 0.153 * 18.8 / 872 = 4.7e-3. Maps of the head change by up to twice this
-number."""
+"""Largest relative L2 distance of the stages after voxel pooling with our voxel indices. For two
+points of the past frame, our cell differs from the official cell. One of these points has the
+depth probability 0.153 and a context with the norm 18.8. The map has the norm 872. Because this
+point is in another cell, the map changes by sqrt(2) * 0.153 * 18.8 / 872 = 4.7e-3. Maps of the
+head change by up to twice this number."""
 BORDER_M = 4e-5
-"""Largest distance to the cell border, of points whose cell is not the official cell. Float32
-coordinates of up to 100 m have steps of 7.6e-6 m; about ten operations round the coordinates by
-up to half a step each."""
+"""Largest distance to the nearest cell border, meters, for points whose cell differs from the
+official cell. Float32 coordinates of up to 100 m have steps of 7.6e-6 m. About ten operations
+round the coordinates by up to half a step each."""
 BOXES = (0.1, 1e-2, 10)
 """Tolerances with our voxel indices: distance of centers in meters, difference of scores, and
 number of unmatched boxes."""
 STORED_INDEX = 2e-4
-"""Relative L2 after voxel pooling with the official indices. Only the deviation of the depth
-distribution contributes."""
+"""Largest relative L2 distance after voxel pooling with the official indices. Only the difference
+of the depth distribution contributes."""
 
 _STEREO_IMAGE_STAGES = {
     **{
@@ -139,7 +142,9 @@ def official_pair_matrices(arrays: dict[str, np.ndarray]) -> list[torch.Tensor]:
 
 @contextmanager
 def official_poses(arrays: dict[str, np.ndarray]) -> Iterator[None]:
-    """Replace the poses of stereo matching by the official poses, for one two-frame forward."""
+    """Make stereo matching use the matrices of ``official_pair_matrices``, for one two-frame
+    forward.
+    """
     pairs = official_pair_matrices(arrays)
     with patch.object(bevdepth, 'source_from_reference', side_effect=pairs):
         yield
@@ -203,7 +208,7 @@ def encoded(case: str) -> EncodedCase:
 
 
 class _Noted:
-    """Adds rows to ``Stages`` with the note that they use the official voxel indices."""
+    """Adds rows to ``Stages`` and notes in each row that it uses the official voxel indices."""
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
@@ -232,9 +237,10 @@ def _hooks(
 class _StereoStages:
     """Compares the stages of ``StereoDepth`` for one reference frame.
 
-    The methods with the argument ``real`` replace functions of our code: they call the replaced
-    function ``real`` and compare its arguments or its results. ``cost_volume`` and ``updated`` are
-    called once for all depth ranges, ``bin_density`` is called once per range.
+    The methods with the argument ``real`` replace functions of our code. They call the replaced
+    function ``real``, and compare its arguments or its results. ``cost_volume`` and ``updated``
+    are called once per refinement step for all depth ranges together; ``bin_density`` is called
+    once per range.
     """
 
     def __init__(self, stages: Stages, frame: int, ranges: int) -> None:
@@ -250,7 +256,7 @@ class _StereoStages:
 
         Args:
             step: refinement step.
-            first: tolerance in the first step; in later steps it is ``AMPLIFIED``.
+            first: tolerance in the first step; the tolerance in later steps is ``AMPLIFIED``.
             stages: tensors by name.
         """
         tolerance = first if step == 0 else AMPLIFIED

@@ -28,7 +28,9 @@ def head_maps(
 
 
 def assert_same_maps(ours: Sequence[TaskMaps], theirs: Sequence[TaskMaps]) -> None:
-    """Raise AssertionError if a map differs by more than 1e-5 of its norm."""
+    """Raise AssertionError if the L2 distance of two maps exceeds 1e-5 of the norm of the map in
+    ``theirs``.
+    """
     for ours_task, theirs_task in zip(ours, theirs, strict=True):
         for name in ('reg', 'height', 'dim', 'rot', 'vel', 'heatmap'):
             difference = torch.linalg.norm(getattr(ours_task, name) - getattr(theirs_task, name))

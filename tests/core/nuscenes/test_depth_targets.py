@@ -28,7 +28,7 @@ def point_at(column: float, row: float, depth: float) -> tuple[float, float, flo
 def depth_by_pixel(
     *points, transform: ImageTransform = UNCHANGED, world_from_ego: Pose = STILL
 ) -> dict[tuple[int, int], float]:
-    """Return {(column, row): depth} of the pixels to which ``points`` give a depth."""
+    """Return {(column, row): depth} for the pixels that have a depth in the map of ``points``."""
     depths = depth_maps(
         np.array(points, np.float32).reshape(-1, 3), LIDAR, [camera(world_from_ego)], [transform]
     )[0]

@@ -1,4 +1,4 @@
-"""Result files and their scores by the devkit."""
+"""Result files, and the scores that the devkit computes for them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def root(tmp_path_factory):
 
 
 def truth(root) -> dict[str, list[dict]]:
-    """Return results that repeat the annotations whose point count is not zero."""
+    """Return detections with the values of the annotations; annotations without points are
+    omitted.
+    """
     results = {}
     for record in load_index(root, VERSION, SPLIT, root.parent / 'cache'):
         found = record.annotations

@@ -39,7 +39,7 @@ def test_the_fast_crop_is_nearly_equal_to_the_exact_crop(transform):
     assert difference.mean() < 2 and np.quantile(difference, 0.999) <= 40
 
 
-def test_a_crop_shifted_by_one_pixel_exceeds_the_difference_allowed_for_the_fast_crop():
+def test_a_shift_by_one_pixel_exceeds_the_mean_difference_that_is_allowed_for_the_fast_crop():
     exact = read_crop(image_path(), TRANSFORMS[0]).astype(int)
     assert np.abs(exact - np.roll(exact, 1, axis=1)).mean() > 2
 

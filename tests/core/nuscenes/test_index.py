@@ -79,7 +79,7 @@ def test_the_first_frame_of_a_scene_is_its_own_past_frame(root):
     assert [index.position_in_past(position, 1) for position in range(6)] == [0, 0, 2, 2, 4, 4]
 
 
-def test_a_frame_without_a_frame_two_steps_earlier_is_its_own_past_frame(root):
+def test_the_second_frame_of_a_scene_is_its_own_past_frame_if_two_steps_are_requested(root):
     assert load(root).position_in_past(1, 2) == 1
 
 
@@ -138,7 +138,7 @@ def test_a_missing_table_is_reported_by_name(root, table):
     assert rejected.value.missing == (f'{VERSION}/{table}.json',)
 
 
-def test_a_dataset_without_maps_logs_attributes_and_visibility_is_indexed(root):
+def test_a_dataset_without_the_optional_tables_and_without_the_maps_folder_is_indexed(root):
     before = load(root)
     for table in OPTIONAL_TABLES:
         (root / VERSION / f'{table}.json').unlink()
@@ -192,7 +192,7 @@ def test_a_sample_without_data_of_a_sensor_is_reported_by_name(root):
         load(root)
 
 
-def test_an_unknown_split_is_reported_with_the_splits_of_the_dataset(root):
+def test_the_message_about_an_unknown_split_lists_the_splits_of_the_dataset(root):
     with pytest.raises(
         ValueError, match=f"'nothing' is unknown or empty; .* has the splits {SPLIT};"
     ):
@@ -213,7 +213,7 @@ def test_the_message_about_a_split_that_does_not_exist_suggests_a_similar_name(
         split_scenes(root, VERSION, split)
 
 
-def test_an_official_split_of_another_version_is_rejected_with_the_splits_that_exist(root):
+def test_the_message_about_an_official_split_of_another_version_lists_the_existing_splits(root):
     with pytest.raises(ValueError, match=f'needs 150 scenes that .* has the splits {SPLIT};'):
         split_scenes(root, VERSION, 'val')
 
@@ -224,7 +224,7 @@ def test_the_message_about_a_dataset_without_a_complete_split_shows_an_example(r
         split_scenes(root, VERSION, 'train')
 
 
-def test_a_custom_split_with_an_official_name_is_rejected_with_the_remedy(root):
+def test_the_message_about_a_custom_split_with_an_official_name_suggests_to_rename_the_split(root):
     (root / VERSION / 'splits.json').write_text(json.dumps({'val': [SCENE]}))
     with pytest.raises(
         ValueError, match=r'takes precedence over the split in .*splits\.json: rename the split'

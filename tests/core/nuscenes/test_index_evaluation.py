@@ -90,7 +90,7 @@ def test_the_mean_scores_are_computed_over_the_classes_of_the_list(official_root
     assert summary['label_tp_errors']['car']['trans_err'] == pytest.approx(0.3)
 
 
-def test_classes_outside_nuscenes_are_scored_up_to_fifty_meters(tmp_path):
+def test_boxes_of_a_class_that_nuscenes_does_not_define_are_scored_up_to_50_meters(tmp_path):
     boxes = [OwnBox('tram', 49), OwnBox('tram', 51), OwnBox('car', 8)]
     index = load(write_own_dataset(tmp_path / 'data', boxes), ('tram',))
     summary = evaluate_on_index(found(index, 0.0), index)
@@ -111,7 +111,7 @@ def test_scoring_samples_without_ground_truth_is_rejected(tmp_path):
         evaluate_on_index(found(index), index)
 
 
-def test_results_on_an_own_dataset_are_scored_from_a_result_file(tmp_path):
+def test_a_result_file_of_a_dataset_with_its_own_class_list_is_scored(tmp_path):
     root = write_own_dataset(tmp_path / 'data')
     index = load(root, ('truck', 'car'))
     write_results(found(index, 0.0), tmp_path / 'results.json')

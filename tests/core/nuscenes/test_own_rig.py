@@ -43,14 +43,14 @@ def names(index: SampleIndex, position: int = 0) -> list[str]:
 @pytest.mark.parametrize(
     'classes', [NUSCENES_CLASSES, ('pedestrian', 'truck', 'car'), ('tram', 'car', 'truck')]
 )
-def test_labels_are_positions_in_the_class_list_for_every_class_list(tmp_path, classes):
+def test_a_label_is_the_position_of_the_class_in_the_class_list(tmp_path, classes):
     boxes = [OwnBox(name, counts=SEEN) for name in ('vehicle.car', 'truck', 'car')]
     root = write_own_dataset(tmp_path / 'data', boxes, categories=['tram'])
     assert names(load(root, classes)) == ['car', 'truck', 'car']
     assert load(root, classes).class_names == classes
 
 
-def test_the_cache_is_used_again_with_another_class_list(tmp_path):
+def test_an_index_with_another_class_list_reuses_the_cache_files(tmp_path):
     root = write_own_dataset(tmp_path / 'data')
     load(root)
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / 'cache').rglob('*.npz')}
@@ -59,7 +59,7 @@ def test_the_cache_is_used_again_with_another_class_list(tmp_path):
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / 'cache').rglob('*.npz')} == files
 
 
-def test_excluded_boxes_do_not_shift_the_boxes_of_later_samples(tmp_path):
+def test_samples_keep_their_own_boxes_if_boxes_of_earlier_samples_are_excluded(tmp_path):
     boxes = [OwnBox('tram', 9, 0, SEEN), OwnBox('car', 8, 1, SEEN)]
     index = load(write_own_dataset(tmp_path / 'data', boxes, frames=3))
     for position in range(3):
@@ -177,7 +177,7 @@ def test_a_camera_without_size_or_intrinsics_is_reported(tmp_path, table, change
         load(root)
 
 
-# Points
+# Point counts
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,9 @@ def test_an_invalid_selection_of_sensors_is_rejected(tmp_path, selection, messag
         load(write_own_dataset(tmp_path / 'data'), **selection)
 
 
-def test_one_of_several_lidars_must_be_selected_unless_one_is_lidar_top(tmp_path):
+def test_a_dataset_with_several_lidars_needs_a_selected_lidar_unless_one_lidar_is_lidar_top(
+    tmp_path,
+):
     root = write_own_dataset(tmp_path / 'data')
     more = {'token': 'x', 'channel': 'vlp', 'modality': 'lidar'}
     rewrite(root, 'sensor', [*rows_of(root, 'sensor'), more])

@@ -1,5 +1,5 @@
-"""Augmented rigs: the warp is exact for focal length and pitch; images, matrices and depth
-agree."""
+"""Augmented rigs. The image warp for another focal length or pitch is exact, and the images,
+matrices and depth of a changed rig agree."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def camera(height: float = 1.5) -> SensorRecord:
 
 
 def projected(record: SensorRecord, points: np.ndarray) -> np.ndarray:
-    """Return (n, 2) pixels of (n, 3) points of the ego frame."""
+    """Return the (n, 2) pixels at which the camera shows (n, 3) points of the ego frame."""
     sensor_from_ego = invert_rigid(record.ego_from_sensor.matrix())
     pixels = (points @ sensor_from_ego[:3, :3].T + sensor_from_ego[:3, 3]) @ record.intrinsics.T
     return pixels[:, :2] / pixels[:, 2:]
 
 
 def moved(change: CameraChange, record: SensorRecord, points: np.ndarray) -> np.ndarray:
-    """Return (n, 2) pixels of the warped image that show (n, 3) points of the ego frame."""
+    """Return the (n, 2) pixels at which the warped image shows (n, 3) points of the ego frame."""
     pixels = np.column_stack((projected(record, points), np.ones(len(points))))
     warped = pixels @ change.homography(record).T
     return warped[:, :2] / warped[:, 2:]
@@ -132,7 +132,7 @@ def test_the_warped_image_shows_a_point_where_the_changed_matrices_project_it(
     np.testing.assert_allclose(center_of(image), (transform.matrix() @ pixel)[:2], atol=0.4)
 
 
-def test_an_unchanged_rig_gives_the_image_of_the_loader_without_augmentation(
+def test_the_warped_image_of_an_unchanged_rig_equals_the_fast_crop_within_3_gray_levels(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / 'image.png'

@@ -57,7 +57,7 @@ def test_detections_read_from_result_entries_agree_with_the_original_detections(
     found = detections_of_entries(entries[::-1], POSE, NUSCENES_CLASSES, 7, 5)
     np.testing.assert_allclose(found.boxes.center, sent.boxes.center, atol=1e-4)
     np.testing.assert_array_equal(found.boxes.size, sent.boxes.size)
-    # POSE is tilted, so that the yaw is not exact.
+    # POSE is tilted, so the conversion to the world frame and back changes yaw and velocity.
     np.testing.assert_allclose(found.boxes.yaw, sent.boxes.yaw, atol=2e-2)
     np.testing.assert_allclose(found.boxes.velocity, sent.boxes.velocity, atol=0.3)
     np.testing.assert_allclose(found.scores, sent.scores)
@@ -100,7 +100,9 @@ def index(root) -> SampleIndex:
 
 
 def truth(index: SampleIndex) -> dict[str, list[dict]]:
-    """Return detection results that repeat the annotations whose point count is not zero."""
+    """Return detections with the values of the annotations; annotations without points are
+    omitted.
+    """
     results = {}
     for record in index:
         found = record.annotations
@@ -119,7 +121,7 @@ def truth(index: SampleIndex) -> dict[str, list[dict]]:
     return results
 
 
-def test_a_tracker_uses_the_fitted_covariance_of_the_checkpoint():
+def test_a_new_tracker_uses_the_covariance_of_the_given_uncertainty_model():
     classes = len(NUSCENES_CLASSES)
     fitted = {name: np.full((classes, 1), 0.7) for name in SPREADS}
     model = UncertaintyModel(
@@ -151,7 +153,7 @@ def test_tracks_of_the_ground_truth_have_no_identity_switch(root, index, tmp_pat
     assert '| bicycle | - | - | - | - | - | - |' in rows
 
 
-def test_every_scene_gets_a_new_tracker_with_half_a_second_per_key_frame(index):
+def test_every_scene_has_a_new_tracker_and_key_frames_with_stamps_half_a_second_apart(index):
     seen = []
 
     def make():

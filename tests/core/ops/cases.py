@@ -85,8 +85,8 @@ def random_case(
 
 
 def slow_voxel_index(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell) -> np.ndarray:
-    """Return the index of every point, computed one by one in numpy float32 with the documented
-    order of operations.
+    """Return the voxel index of every frustum point, computed point by point in numpy float32 with
+    the documented order of operations.
     """
     matrices, us, vs, ds = (
         tensor.cpu().numpy() for tensor in (ego_from_frustum, frustum_u, frustum_v, frustum_d)
@@ -105,7 +105,7 @@ def slow_voxel_index(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, c
 def slow_voxel_pooling(
     depth: Tensor, context: Tensor, index: np.ndarray, shape: tuple[int, int, int]
 ) -> np.ndarray:
-    """Return the float64 map, summed point by point."""
+    """Return the float64 BEV map, summed point by point."""
     nx, ny, nz = shape
     depth, context = depth.double().cpu().numpy(), context.double().cpu().numpy()
     bev = np.zeros((depth.shape[0], context.shape[2], ny, nx))
@@ -117,16 +117,16 @@ def slow_voxel_pooling(
 
 
 def surround_view_geometry() -> tuple:
-    """Return the geometry of ``Case``: the (2, 6, 3, 4) matrices of six nuScenes cameras in two
-    frames, and the official frustum and grid.
+    """Return the field ``Case.geometry`` with the (2, 6, 3, 4) matrices of six nuScenes cameras in
+    two frames, and with the official frustum and grid.
     """
     with np.load(DATA / 'synth_2key.npz') as inputs:
         matrices = {
             name: inputs[f'in/{name}'].astype(np.float64)
             for name in ('sensor2ego_mats', 'intrin_mats', 'ida_mats', 'bda_mat')
         }
-    # Maps (u d, v d, d, 1) of pixel (u, v) of the network image and depth d to (u' d, v' d, d, 1)
-    # of the same point in the source image.
+    # For a point with depth d at pixel (u, v) of the network image and at pixel (u', v') of the
+    # source image, this matrix maps (u d, v d, d, 1) to (u' d, v' d, d, 1).
     source_from_input = np.zeros((2, 6, 4, 4))
     inverse = np.linalg.inv(matrices['ida_mats'][0])
     source_from_input[..., :2, :2] = inverse[..., :2, :2]
@@ -139,7 +139,9 @@ def surround_view_geometry() -> tuple:
 
 
 def surround_view_case(dtype=torch.float32) -> Case:
-    """Return full-size random features for the geometry of ``surround_view_geometry``, batch 2."""
+    """Return a case of batch size 2 with full-size random features and
+    ``surround_view_geometry``.
+    """
     generator = torch.Generator().manual_seed(0)
     depth = torch.randn(2, 6, 112, 16, 44, generator=generator).softmax(2)
     context = torch.randn(2, 6, 80, 16, 44, generator=generator)
@@ -147,7 +149,9 @@ def surround_view_case(dtype=torch.float32) -> Case:
 
 
 def relative_error(value: Tensor, expected) -> float:
-    """Return the relative L2 distance, calculated in float64."""
+    """Return the L2 norm of ``value - expected`` divided by the L2 norm of ``expected``. Both are
+    calculated in float64.
+    """
     value, expected = (
         value.detach().double().cpu(),
         torch.as_tensor(expected).detach().double().cpu(),

@@ -31,7 +31,9 @@ class CostCase:
         groups: int = 4,
         image_size: tuple[int, int] = IMAGE_SIZE,
     ) -> CostCase:
-        """Return random maps and motions; the first depth of every third row is negative."""
+        """Return a case with random features and camera motions. In every third row of the maps,
+        the first candidate depth is negative.
+        """
         generator = torch.Generator().manual_seed(0)
         maps = torch.randn(2, images, channels, height, width, generator=generator)
         values = 2 + 20 * torch.rand(images, depths, height, width, generator=generator)

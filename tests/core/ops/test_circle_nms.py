@@ -8,7 +8,9 @@ from bevdepth_core.ops.circle_nms import circle_nms
 
 
 def plain_nms(centers: np.ndarray, valid: np.ndarray, limit: float, max_boxes: int) -> list[int]:
-    """Return the indices that the definition of circle NMS keeps for one task, then -1."""
+    """Return the indices of the boxes of one task that circle NMS keeps by definition. The list is
+    filled with -1 up to ``max_boxes`` entries.
+    """
     kept: list[int] = []
     for index in np.flatnonzero(valid):
         distances = ((centers[kept] - centers[index]) ** 2).sum(axis=1)

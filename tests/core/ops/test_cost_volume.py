@@ -14,7 +14,9 @@ from tests.core.ops.cost_cases import CostCase
 
 
 def cost_of_pixel(case: CostCase, image: int, depth: int, row: int, column: int) -> list[float]:
-    """Return the cost per group of one pixel and depth, computed from the definition."""
+    """Return the cost of each channel group at one pixel and depth, computed from the
+    definition.
+    """
     height, width = case.reference.shape[2:]
     d = float(case.depths[image, depth, row, column])
     u = column * (case.image_size[1] - 1) / (width - 1) * d

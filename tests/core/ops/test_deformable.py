@@ -9,7 +9,9 @@ from bevdepth_core.ops.max_pool import max_pool
 
 
 @pytest.mark.parametrize('groups', [1, 4])
-def test_deformable_convolution_equals_torchvision_also_for_samples_outside_the_map(groups):
+def test_deformable_convolution_equals_torchvision_also_for_sampling_points_outside_the_map(
+    groups,
+):
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2, 16, 6, 9, generator=generator)
     offsets = 4 * torch.randn(2, 18, 6, 9, generator=generator)

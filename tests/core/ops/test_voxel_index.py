@@ -9,11 +9,11 @@ from bevdepth_core.ops import voxel_index
 from tests.core.ops.cases import DATA, surround_view_geometry
 
 MAX_FLIPS = 16
-"""Largest number of points of two frames whose cell may differ from the official cell. Between
-float32 and float64, up to 8 points of a frame change their cell in the official code itself."""
+"""Largest number of points of two frames whose cell may differ from the official cell. A float32
+run and a float64 run of the official code differ in the cells of up to 8 points per frame."""
 
 
-def test_at_most_16_points_differ_from_the_official_indices_and_by_one_cell_only():
+def test_at_most_16_points_differ_from_the_official_indices_and_they_differ_by_one_cell():
     with np.load(DATA / 'geometry_synth.npz') as arrays:
         official = torch.from_numpy(arrays['geom_int16'][0]).int()
     index = voxel_index(*surround_view_geometry())

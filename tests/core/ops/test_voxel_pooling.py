@@ -49,7 +49,9 @@ def gradients(case: Case, pool=voxel_pooling) -> tuple[torch.Tensor, torch.Tenso
 
 
 def points_along_x(x: torch.Tensor, lower=(0.0, 0.0, 0.0)) -> tuple:
-    """Return the geometry of one camera whose points have the coordinates x, y = 0.5, z = 0.5."""
+    """Return the geometry of one camera whose frustum points have the x coordinates ``x`` and
+    y = z = 0.5.
+    """
     matrix = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0.5], [0, 0, 0, 0.5]])[None, None]
     return matrix, x, torch.ones(1), torch.ones(1), lower, (1.0, 1.0, 1.0)
 
@@ -73,7 +75,7 @@ def test_the_map_equals_a_sum_over_all_points_in_float64(sizes):
 
 
 @pytest.mark.parametrize('sizes', SIZES)
-def test_pooling_from_the_geometry_from_the_index_and_from_a_volume_gives_the_same_bits(sizes):
+def test_the_op_the_reference_and_the_pooling_of_a_lifted_volume_give_the_same_bits(sizes):
     case = random_case(2, **sizes)
     index = voxel_index(*case.geometry)
     bev = voxel_pooling(*case.arguments)
@@ -81,7 +83,7 @@ def test_pooling_from_the_geometry_from_the_index_and_from_a_volume_gives_the_sa
     assert torch.equal(voxel_pooling_volume(lift(case), index, case.shape), bev)
 
 
-def test_points_less_than_a_cell_below_the_grid_are_truncated_to_cell_zero():
+def test_points_less_than_one_cell_below_the_lower_limit_of_the_grid_are_in_cell_zero():
     index = voxel_index(*points_along_x(AXES))
     assert index[0, 0, 0, 0, :, 0].tolist() == [0, -1, -1, 0, 2, 3, -1, -1, -1, -1]
 
@@ -103,13 +105,13 @@ def test_truncation_and_borders_are_the_same_on_every_axis(axis):
     assert bev.sum() == kept
 
 
-def test_points_outside_the_grid_and_points_that_are_not_finite_add_nothing():
+def test_points_outside_the_grid_and_nan_or_infinite_points_add_nothing_to_the_map():
     outside = AXES[[2, 5, 6, 7, 8, 9]]
     ones = torch.ones(1, 1, 1, 1, len(outside))
     assert not voxel_pooling(ones, ones, *points_along_x(outside), (3, 1, 1)).any()
 
 
-def test_features_of_dropped_points_do_not_affect_the_map_even_if_they_are_nan():
+def test_nan_features_of_points_outside_the_grid_do_not_affect_the_map():
     geometry = points_along_x(torch.tensor([0.5, 7.0]))
     features = torch.tensor([2.0, math.nan]).view(1, 1, 1, 1, 2)
     assert voxel_pooling(features, features, *geometry, (3, 1, 1)).flatten().tolist() == [
@@ -120,7 +122,7 @@ def test_features_of_dropped_points_do_not_affect_the_map_even_if_they_are_nan()
 
 
 @pytest.mark.parametrize('empty', ['batch', 'cameras', 'bins', 'channels', 'height', 'width'])
-def test_empty_input_gives_zeros_and_empty_gradients(empty):
+def test_an_empty_input_gives_a_zero_map_and_gradients_with_the_shapes_of_the_inputs(empty):
     case = random_case(3, **{empty: 0})
     depth, context = case.depth.requires_grad_(), case.context.requires_grad_()
     bev = voxel_pooling(*case.arguments)

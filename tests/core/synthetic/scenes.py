@@ -30,8 +30,8 @@ def actor_ahead(
     turn: float = 0.0,
     appearance: int = 0,
 ) -> Actor:
-    """Return an actor ``ahead`` meters in front of the ego vehicle and ``aside`` meters to the
-    left of it, turned left by ``turn`` radians.
+    """Return an actor that is ``ahead`` meters in front and ``aside`` meters to the left of the
+    ego vehicle. The actor is turned to the left by ``turn`` radians.
     """
     world_from_ego = scene.world_from_ego(0.0)
     x, y, _ = world_from_ego[:3, :3] @ (ahead, aside, 0.0) + world_from_ego[:3, 3]

@@ -224,7 +224,9 @@ def depth_points(sample: Sample) -> np.ndarray:
 
 
 def test_boxes_lie_on_their_objects_in_the_image_files(devkit):
-    """If an actor is omitted, the image changes almost only where the devkit projects its box."""
+    """If an actor is omitted, the image changes almost only where the devkit projects the box of
+    the actor.
+    """
     drive = PLAN.drives()[SPLITS[1]][0]
     scene, checked = make_scene(drive.seed, drive.duration_s), 0
     actors = {

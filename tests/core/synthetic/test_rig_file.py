@@ -1,4 +1,4 @@
-"""Rigs of synthetic vehicles: rig files, lens distortion, and datasets with their sensors."""
+"""Rigs of synthetic vehicles: rig files, lens distortion, and datasets with a given rig."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_rigs_b_c_and_d_are_valid(name: str, cameras: int, size: tuple | None) -
     assert size is None or rig.image_size == size
 
 
-def test_rig_b_has_wide_angle_cameras_with_lens_distortion_near_the_ground() -> None:
+def test_rig_b_has_distorted_wide_angle_cameras_at_a_height_of_1_1_meters() -> None:
     rig = read_rig(RIGS / 'b.yaml')
     for camera in rig.cameras.values():
         assert camera.position[2] == 1.1 and any(camera.distortion)

@@ -23,7 +23,7 @@ from tests.core.synthetic.scenes import SHADOWLESS, actor_ahead, scene_with
 
 SIZE = {'width': 800, 'height': 450}
 CLOSE = 0.03
-"""Largest distance of a noisy point from its box, meters."""
+"""Largest distance by which noise moves a lidar point out of the box of its actor, meters."""
 
 
 @pytest.fixture(scope='module')
@@ -42,7 +42,9 @@ def world_points(scene: SyntheticScene, time_s: float, **options) -> tuple[np.nd
 
 
 def outside_of_box(points: np.ndarray, actor: Actor, time_s: float) -> np.ndarray:
-    """Return by how many meters (n, 3) points are outside an actor's box; negative if inside."""
+    """Return the distance in meters by which each of the (n, 3) points is outside an actor's box.
+    The distance of a point inside the box is negative.
+    """
     x, y, heading = actor.pose(time_s)
     cos, sin = np.cos(heading), np.sin(heading)
     local = np.column_stack(
@@ -54,7 +56,7 @@ def outside_of_box(points: np.ndarray, actor: Actor, time_s: float) -> np.ndarra
     return (np.abs(local) - np.array(actor.size) / 2).max(axis=1)
 
 
-def test_lidar_points_lie_in_the_boxes_of_their_actors_and_other_points_do_not(
+def test_the_box_of_an_actor_contains_the_lidar_points_of_this_actor_and_no_other_points(
     scene: SyntheticScene,
 ) -> None:
     points, owners = world_points(scene, 3.0)
@@ -68,7 +70,7 @@ def test_lidar_points_lie_in_the_boxes_of_their_actors_and_other_points_do_not(
 
 
 @pytest.mark.parametrize('class_name', NUSCENES_CLASSES)
-def test_lidar_points_cover_much_of_the_extent_of_an_object_of_every_class(
+def test_lidar_points_span_half_of_the_height_and_40_percent_of_the_length_of_an_object(
     class_name: str,
 ) -> None:
     alone = scene_with(
@@ -113,7 +115,7 @@ def test_rings_are_numbered_upwards_and_fewer_beams_give_fewer_points(
     assert len(few.points) < 0.35 * len(measured.points)
 
 
-def test_the_same_seed_gives_the_same_scan_and_another_seed_another_scan(
+def test_the_same_seed_gives_the_same_scan_and_another_seed_gives_another_scan(
     scene: SyntheticScene,
 ) -> None:
     first, again, other = (
@@ -148,7 +150,9 @@ def test_about_half_of_an_actor_is_visible_if_another_actor_hides_half_of_it() -
     assert 0.3 < share < 0.7
 
 
-def test_an_actor_at_an_image_border_is_fully_visible_and_an_actor_in_no_image_is_not() -> None:
+def test_an_actor_across_an_image_border_is_visible_and_an_actor_outside_all_images_is_not() -> (
+    None
+):
     empty = scene_with()
     between, under = (
         actor_ahead(empty, 'car', 12.0, aside=9.5),

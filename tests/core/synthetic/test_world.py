@@ -31,7 +31,7 @@ SIZE = {'width': 400, 'height': 225}
 def front_image(
     scene: SyntheticScene, time_s: float = 0.0, width: int = 800, height: int = 450
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the front camera's image, its intrinsics and camera_from_ego."""
+    """Return the image, the intrinsics and camera_from_ego of the front camera."""
     rig = nuscenes_like_rig(width, height)
     index = rig.names.index('CAM_FRONT')
     world_from_camera = scene.world_from_ego(time_s) @ rig.ego_from_camera[index]
@@ -44,8 +44,8 @@ def front_image(
 def hull_mask(
     corners: np.ndarray, intrinsics: np.ndarray, shape: tuple[int, ...], margin: int
 ) -> np.ndarray:
-    """Return a mask of the convex hull of projected (n, 3) camera points, widened by ``margin``
-    pixels.
+    """Return the mask of the convex hull of (n, 3) points that are projected into the image,
+    widened by ``margin`` pixels. The points are in camera coordinates.
     """
     pixels = corners @ intrinsics.T
     outline = cv2.convexHull((pixels[:, :2] / pixels[:, 2:]).astype(np.float32))
@@ -62,7 +62,9 @@ def test_the_same_seed_gives_the_same_images_and_another_seed_gives_different_im
 
 
 @pytest.mark.parametrize('class_name', NUSCENES_CLASSES)
-def test_an_object_is_rendered_inside_its_box_and_fills_most_of_it(class_name: str) -> None:
+def test_an_object_is_rendered_inside_its_box_and_fills_more_than_20_percent_of_the_box(
+    class_name: str,
+) -> None:
     empty = scene_with()
     actor = actor_ahead(
         empty,

@@ -23,7 +23,7 @@ TIMEOUT_S = 120.0
 
 def test_one_process_and_two_processes_write_the_same_dataset(drives_root, tmp_path):
     copy = shutil.copytree(drives_root, tmp_path / 'drives')
-    (copy / 'maps' / 'left_over.png').write_text('of the old one')
+    (copy / 'maps' / 'left_over.png').write_text('from the old dataset')
     write_dataset(copy, PLAN, jobs=1, force=True)
     assert digests(copy) == digests(drives_root)
     assert [path.name for path in tmp_path.iterdir()] == ['drives']
