@@ -42,7 +42,7 @@ class Calibrations:
             self._infos[camera] = message
 
     def has(self, camera: str) -> bool:
-        """Return True if CameraInfo of ``camera`` was received, or a file is given."""
+        """Return True if CameraInfo of ``camera`` was received, or a file for it is given."""
         return camera in self._infos
 
     def intrinsics(self, source: CameraSource, rectified: bool) -> Intrinsics:

@@ -3,15 +3,15 @@
 * The image rate is the slope of a line through stamps and cycle numbers. Jitter and lost images do
   not change it.
 * The deviation is the stamp minus the offset, compared with the stamps minus the offsets of the
-  other cameras. It changes if the clock or the trigger of the camera moves. It is known only
-  modulo the trigger cycle.
+  other cameras. The deviation changes if the clock or the trigger of the camera moves. It is known
+  only modulo the trigger cycle.
 * The lateness is the arrival time minus the stamp, compared with the images of the other cameras
-  in the same cycle. It is measured in seconds of stamps, so that the rate of a replay does not
-  change it. It changes with the clock and with the transport. If stamps also skip or repeat a
-  cycle, the lateness shows that the clock jumped by whole cycles.
-* The backlog is the arrival time of an image compared with the usual arrival time of its stamp.
-  Images that waited for the executor arrive in any order of the cameras. The lateness of such
-  images therefore does not show errors of clocks.
+  in the same cycle. The lateness is measured in seconds of stamps, so that it does not depend on
+  the rate of a replay. It changes with the clock and with the transport. If stamps skip or repeat
+  a cycle and the lateness changes, too, the clock jumped by whole cycles.
+* The backlog is the difference between the arrival time of an image and the usual arrival time of
+  an image with this stamp. Images of several cameras that waited for the executor arrive in any
+  order. The lateness of such images therefore does not show errors of clocks.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ RATE_WINDOW = 2 * WINDOW
 """Number of last images from which rates are measured."""
 LATE_NS = 250_000_000
 """If a stamp is earlier than the newest stamp of its camera by at most this, in nanoseconds, the
-image arrived out of order. If the stamp is still earlier, the clock went back."""
+image arrived out of order. If the stamp is earlier by more than this, the clock went back."""
 CHANGE = 5
 """Number of intervals in a row that show a change of the rate."""
 OPPOSITE = 1 / 3
-"""If an image deviates by more than this share of the cycle, it may be too early in its cycle or
-too late in the cycle before."""
+"""If an image deviates by more than this share of the cycle, it may be too early for its own cycle
+or too late for the previous cycle."""
 LONGEST_PAUSE = 6
-"""Sets pause for at most this many images because a clock may have jumped. The number is smaller
-than the number of images that can wait for a set."""
+"""While the clock of a camera may have jumped, no sets are formed, for at most this many images of
+the camera. By default, more images than this can wait for their sets, so that no image is lost."""
 SAME = 1 / 4
 """Two stamps of a camera belong to the same cycle if they are nearer to each other than this share
 of the cycle."""
@@ -52,7 +52,7 @@ STEEP = 3.0
 jitter."""
 CERTAIN = 1.25
 """Arrival times surely show an error of a clock that is larger than this multiple of the shortest
-jump. They may not show a smaller error, because an image is compared only with images that have
+jump. A smaller error may stay undetected, because an image is compared only with images that have
 already arrived."""
 JUMP_IMAGES = 5
 """The lateness of this many images after a possible jump decides whether the clock jumped."""
@@ -63,7 +63,8 @@ FASTEST = 0.1
 """Smallest pace, in seconds of arrival per second of stamps, at which arrival times are compared.
 A replay at ten times real time has this pace."""
 FASTER, SLOWER = 0.85, 1.15
-"""Shares of the usual interval. Shorter and longer intervals show a change of the rate."""
+"""Shares of the usual interval. Intervals below the first share show a higher rate, and intervals
+above the second share show a lower rate."""
 SHORT = 0.65
 """An interval below this share of the usual interval may be the first interval of a higher
 rate."""
@@ -83,7 +84,7 @@ agreement."""
 KEEP = 0.95
 """Share of the scatter of the lateness that is kept at each new measurement of the scatter."""
 SMOOTH = 1 / 16
-"""Weight of an image in the usual backlog and its scatter."""
+"""Weight of a new image in the usual arrival time, and in the scatter of the arrival times."""
 
 
 def fit_line(stamps: Sequence[int], usual_ns: float = 0.0) -> tuple[float, float]:
@@ -181,7 +182,7 @@ class CameraTiming:
         state: 'used', 'silent', 'returning' or 'misaligned'; see ``synchronizer``.
         offset_ns: offset of the camera within the trigger cycle.
         stamps: the last stamps, ascending.
-        newest_ns: the newest stamp, 0 before the first.
+        newest_ns: the newest stamp; 0 before the first image.
         last: for each of the last two images: stamp, arrival time in seconds, and whether the
             image arrived as usual.
         period_ns: interval between images if no image is lost; 0 while unknown.
@@ -190,11 +191,11 @@ class CameraTiming:
         is_slower: True if the rate fell, or if images are lost again and again.
         is_unsure: True if the next image must show whether the rate changed or the clock jumped.
         backlog: backlog of the images of this camera.
-        deviations: the last deviations.
+        deviations: deviations of the last images.
         jitter_ns: largest jitter of about nine of ten stamps; infinite while unknown.
         received: number of images so far.
-        skipped_ns: when stamps last skipped a cycle, so that the clock may have jumped ahead, the
-            stamp that the first missing image would have; 0 if the clock may have jumped back.
+        skipped_ns: if the last possible jump of the clock was ahead, the stamp that the first
+            image of the skipped cycles would have had. If the jump was back, 0.
         jump_sign: 1 while it is checked whether the clock jumped ahead, -1 while it is checked
             whether the clock jumped back, otherwise 0.
         ignored: number of images so far that repeated another image or had no stamp.
@@ -267,8 +268,12 @@ class CameraTiming:
             self._look_for_jump(stamp, arrival_s)
 
     def repeats(self, stamp: int, arrival_s: float) -> bool:
-        """Return True if the clock may have gone back: ``stamp`` belongs to a cycle whose image
-        was already received, although the arrival time is later.
+        """Return True if the clock may have gone back. There are three signs for this:
+
+        * ``stamp`` is older than the newest stamp by more than ``LATE_NS``.
+        * Two images in a row are older than the newest stamp.
+        * ``stamp`` belongs to the cycle of an earlier image, although the arrival time has
+          increased more than the stamp, by more than ``SHORTEST_JUMP`` of a cycle.
         """
         newest, same_ns = self.newest_ns, SAME * self.period_ns
         # A single image that is a little older than the newest image arrived out of order.
@@ -281,8 +286,8 @@ class CameraTiming:
         )
 
     def _moved_s(self, stamp: int, arrival_s: float) -> float:
-        """Return how much more than the arrival time the stamp has increased since the last image,
-        seconds of stamps; 0 if arrival times cannot be compared.
+        """Return the increase of the stamp since the last image minus the increase of the arrival
+        time, in seconds of stamps. Return 0 if arrival times cannot be compared.
         """
         pace = self.backlog.pace
         if pace <= FASTEST:
@@ -406,7 +411,9 @@ class CameraTiming:
         )
 
     def lateness_shows(self, error_s: float, period_s: float) -> bool:
-        """Return True if ``lateness_change`` surely detects an error of the clock of this size."""
+        """Return True if ``lateness_change`` surely detects that a clock is wrong by ``error_s``
+        seconds.
+        """
         if self._usual_s is None:
             return False
         # If stamps are too late, images seem to arrive early. Early arrivals are compared with the

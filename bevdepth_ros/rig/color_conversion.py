@@ -10,8 +10,8 @@ cv_bridge has these errors, which this module avoids:
 * The C++ version is built for one major version of numpy, and cannot be imported together with
   another version (vision_opencv issue 535). In this case, OpenCV converts all images, and the log
   contains the reason.
-* ``cv2_to_compressed_imgmsg`` has no JPEG quality in any version. ``jpeg_message`` therefore uses
-  OpenCV.
+* ``cv2_to_compressed_imgmsg`` has no parameter for the JPEG quality in any version.
+  ``jpeg_message`` therefore uses OpenCV.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ COLOR_CODES = {
     'rgba8': cv2.COLOR_RGBA2RGB,
     'bgra8': cv2.COLOR_BGRA2RGB,
     'mono8': cv2.COLOR_GRAY2RGB,
-    # ROS names a Bayer pattern by its first four pixels, OpenCV by the two in the middle of its
-    # second row.
+    # ROS names a Bayer pattern by the first two pixels of the first two rows. OpenCV names the
+    # same pattern by the second and third pixel of the second row.
     'bayer_rggb8': cv2.COLOR_BayerBG2RGB,
     'bayer_bggr8': cv2.COLOR_BayerRG2RGB,
     'bayer_gbrg8': cv2.COLOR_BayerGR2RGB,

@@ -1,4 +1,4 @@
-"""Converts sensor_msgs/CompressedImage to RGB. It interprets the format string of image_transport,
+"""Converts sensor_msgs/CompressedImage to RGB, interprets the format string of image_transport,
 and limits the work of decoding.
 """
 

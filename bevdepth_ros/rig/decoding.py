@@ -19,8 +19,8 @@ from bevdepth_ros.rig.gpu_images import JpegBatches, Upload
 
 MIN_SIDE_PX, MAX_SIDE_RATIO = 16, 16
 WAITING_SETS = 3
-"""Number of images per camera that are being decoded or stored. They belong to the set in
-progress, to the set that waits, and to the set whose images are arriving."""
+"""Largest number of images per camera that are being decoded or stored. The images belong to the
+set in progress, to the set that waits, and to the set whose images are arriving."""
 
 
 class _Started(NamedTuple):
@@ -78,7 +78,7 @@ class ImageDecoder:
         max_pixels: int,
         timeout_s: float,
     ) -> list[Callable[[], DecodedImage]]:
-        """Return one function per camera that waits for its image.
+        """Return one function per camera, which waits for the image and returns the image.
 
         The functions raise ValueError as ``decoded_image`` does, and if the image is late.
 

@@ -59,14 +59,14 @@ class BuiltFrame:
 
     Attributes:
         frame: frame of the usable cameras; None if there are too few usable cameras.
-        faults: why each excluded camera of the set was excluded, by name.
+        faults: reason why a camera of the set was excluded, by name of the excluded camera.
         rejection: why there is no frame, as (one of ``diagnostics.DROP_REASONS``, sentence); None
             if there is a frame.
         no_poses: why the frame has no ego poses; None if it has ego poses.
         warnings: warnings about the calibration, by camera.
         seconds: durations in seconds. Images are decoded while calibration and tf are looked up.
-            ``decoding`` is how long the builder then still waited for images, and ``geometry`` is
-            the remaining time of the build.
+            ``decoding`` is the time for which the builder waited for images after these look-ups,
+            and ``geometry`` is the remaining time of the build.
     """
 
     frame: Frame | None
@@ -79,8 +79,8 @@ class BuiltFrame:
 
 @dataclass(frozen=True)
 class _View:
-    """One camera of a set whose image is being decoded. ``image`` waits for the decoded image and
-    returns it.
+    """One camera of a set. Its image is being decoded. The function ``image`` waits for the
+    decoded image and returns this image.
     """
 
     source: CameraSource
@@ -251,7 +251,7 @@ class FrameBuilder:
         )
 
     def _views(self, images: ImageSet, settings: RigSettings) -> list[_View]:
-        """Start to decode the images that are not being decoded yet."""
+        """Return one view per image. Start to decode the images that are not being decoded yet."""
         sources = [settings.camera_sources[index] for index in images.cameras]
         decoded = self._decoder(
             [source.name for source in sources],

@@ -1,5 +1,5 @@
-"""Brings images to a GPU. JPEG files that arrive together are decoded on the GPU in one call;
-other images are decoded on the CPU and copied.
+"""Decodes images into the memory of a GPU. The GPU decodes color JPEG files; files that arrive
+together are decoded in one call. All other images are decoded on the CPU and copied to the GPU.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ class Upload:
         return image
 
     def _decoded(self, message: CompressedImage | Image, max_pixels: int) -> DecodedImage:
-        """Decode a color JPEG file on the GPU. The CPU decodes all other images. It also decodes
-        the files that the GPU rejects, because its errors say what is wrong with a file.
+        """Decode a color JPEG file on the GPU. The CPU decodes all other images. The CPU also
+        decodes the files that the GPU rejects, because only the CPU decoder reports what is wrong
+        with a file.
         """
         if isinstance(message, CompressedImage) and is_color_jpeg(message, max_pixels):
             with suppress(ValueError):
@@ -127,7 +128,7 @@ class JpegBatches:
                 files.append(file)
             else:
                 file.reject()
-        if not files:  # an earlier call has decoded them
+        if not files:  # no file was waiting, or no waiting file is a color JPEG file
             return
         try:
             images = self._stream(lambda: self._images(files))

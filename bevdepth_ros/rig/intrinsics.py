@@ -18,8 +18,8 @@ MAX_SKEW = 0.02
 """Largest skew, as a share of the focal length."""
 SCALE_RANGE = (0.6, 1.4)
 """Allowed range of twice the principal point divided by the image size. If this value is outside
-of the range on both axes, the matrix belongs to another image size. A crop moves the principal
-point only along one axis."""
+of the range on both axes, the matrix belongs to another image size. A crop usually moves the
+principal point along only one axis."""
 OUTSIDE_SHARE = 0.25
 """The principal point may lie outside of the image by at most this share of the image size,
 because some drivers crop images and do not set a region of interest."""
@@ -112,7 +112,7 @@ class Region:
             raise ValueError(
                 f'has a CameraInfo whose region of interest ({roi.width}x{roi.height} at '
                 f'{roi.x_offset}, {roi.y_offset}) exceeds its image of '
-                f'{message.width}x{message.height}; width, height, K and P must be those of the '
+                f'{message.width}x{message.height}; width, height, K and P must describe the '
                 'full image'
             )
         size = np.where(size > 0, size, np.maximum(full - offset, 0) * (full > 0))
@@ -218,7 +218,7 @@ def _frame_from_camera(p: np.ndarray, r: object) -> np.ndarray:
     """Return the (4, 4) pose of the rectified camera in the optical frame.
 
     A point x of the optical frame is at R x + (Tx / fx, Ty / fy, 0) in the rectified camera.
-    image_geometry and RViz honor Tx in the same way.
+    image_geometry and RViz use Tx in the same way.
     """
     rotation = np.asarray(r, np.float64).reshape(3, 3)
     shift = np.array((p[0, 3] / p[0, 0], p[1, 3] / p[1, 1], 0.0))
@@ -233,7 +233,7 @@ def _frame_from_camera(p: np.ndarray, r: object) -> np.ndarray:
             'again'
         )
     determinant = np.linalg.det(rotation)
-    # R that is not filled in is singular. It is zero or, in bags of nuScenes, another matrix.
+    # If R is not filled in, it is singular: zero or, in bags of nuScenes, another singular matrix.
     if abs(determinant) < 1e-6:
         rotation = np.eye(3)
     elif determinant < 0 or np.abs(rotation @ rotation.T - np.eye(3)).max() > ROTATION_TOLERANCE:

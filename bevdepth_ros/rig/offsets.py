@@ -11,9 +11,9 @@ import numpy as np
 CLEAR = 1.2
 """The gap between two trigger cycles must exceed every gap within a cycle by this factor."""
 SURE = 8.0
-"""The gap must also exceed every gap within a cycle by this factor times the median deviation
-of the phases, divided by the root of the number of images. This is about three standard
-deviations of the difference of two gaps."""
+"""The gap between two trigger cycles minus any gap within a cycle must also exceed a limit: this
+factor times the median deviation of the phases, divided by the root of the number of images. The
+limit is about three standard deviations of the difference of two gaps."""
 CONSTANT = 1 / 20
 """If the phases of every camera vary by at most this share of the cycle, FEWEST does not apply."""
 FEWEST, ENOUGH = 10, 20
@@ -48,8 +48,8 @@ def find_offsets(
         period_ns: period of the trigger, nanoseconds, or 0 if it is unknown. With a single image
             per camera, the period is not needed.
         slop_ns: largest time between two images of a set, nanoseconds.
-        is_over: True if no further images arrive, so that few images must be enough if the gap is
-            clear.
+        is_over: True if no further images arrive. Then few images are enough if the gap between
+            two cycles is clear.
     """
     clear = _from_clear_sets(stamps, slop_ns, is_over)
     if clear:

@@ -146,7 +146,7 @@ class RigSettings:
         high=1.0,
     )
     sync_queue_size: int = parameter(
-        10, 'Images per camera that wait for the other images of their set.', low=1, high=100
+        10, 'Largest number of images per camera that wait for their set.', low=1, high=100
     )
     untriggered_cameras: str = parameter(
         'none',
@@ -181,7 +181,7 @@ class RigSettings:
     )
     max_image_megapixels: float = parameter(
         20.0,
-        'Larger images are rejected before they are decoded, megapixels.',
+        'Largest image, megapixels. Larger images are rejected before they are decoded.',
         change=LIVE,
         low=0.1,
         high=200.0,

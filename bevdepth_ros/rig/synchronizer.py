@@ -2,14 +2,14 @@
 
 An image set contains the images of one trigger cycle. Each camera exposes at its own offset within
 the cycle. The filter finds these offsets (``offsets``) and subtracts them from the stamps. A set
-then contains the image of each camera that is nearest to the median of the set.
+then contains, for each camera, the image that is nearest to the median of the set.
 
 ``message_filters.ApproximateTimeSynchronizer`` cannot keep cycles apart. The six cameras of
 nuScenes expose within 43 ms, and a cycle starts every 83 ms on average. If images are missing, the
 last image of a cycle can be nearer to the first image of the next cycle than to the first image of
 its own cycle. Even with known offsets, ``ApproximateTimeSynchronizer`` compares images only in
-pairs. If stamps jitter by a tenth of the cycle, a narrow tolerance makes it lose sets of many
-cameras, and a wide tolerance makes it mix cycles.
+pairs. If stamps jitter by a tenth of the cycle, sets of many cameras are lost with a narrow
+tolerance, and cycles are mixed with a wide tolerance.
 
 Each camera has one of these states (*exclusion* and *return* are explained below):
 
@@ -26,8 +26,8 @@ Each camera has one of these states (*exclusion* and *return* are explained belo
   more than the jitter explains.
 * ``WINDOW`` images in a row are too early, or too late, by more than the tolerance of sets.
 * Its stamps skipped or repeated a cycle, and the next ``JUMP_IMAGES`` images arrived earlier or
-  later than usual by more than ``SHORTEST_JUMP`` of a cycle, while fewer than half of the other
-  cameras also jumped or also have no image of the skipped cycle.
+  later than usual by more than ``SHORTEST_JUMP`` of a cycle. This is not a reason for exclusion if
+  at least half of the other cameras also jumped, or also have no image of the skipped cycle.
 * ``JUMP_IMAGES`` images arrive earlier or later than images of other cameras with the same stamps,
   by more than the ``timeout_s`` of ``check``.
 * It is returning and has not been used again after ``LONGEST_RETURN`` images.
@@ -42,7 +42,8 @@ decoded.
 
 *Arrival times.* Arrival times are compared only while the images of most other cameras arrive as
 usual. After the executor was busy, it processes the queued images of the cameras in any order.
-While the clock of a used camera may have jumped, sets pause for at most ``LONGEST_PAUSE`` images.
+While the clock of a used camera may have jumped, no sets are formed, for at most ``LONGEST_PAUSE``
+images of this camera.
 
 *Untriggered cameras.* If at least half of the cameras deviate, it is unknown which cameras are
 wrong. The cameras are then *untriggered*, and all cameras that send images are used. When the
@@ -111,9 +112,9 @@ difference, to which both the stamp and the median contribute. It equals 4.6 sta
 If an image is farther from the median than one cycle minus this difference, the image may belong
 to another cycle."""
 LONE = 3 / 4
-"""The tolerance of a camera is computed with the jitter of most cameras, or with this share of the
-camera's own jitter if this share is larger. Only a share is used, because the jitter of a camera
-is measured from ``WINDOW`` images, with an error of about a fifth."""
+"""The tolerance of a camera is computed with the jitter of most cameras, or with the camera's own
+jitter multiplied by this number, whichever is larger. The number is below 1, because the jitter of
+a camera is measured from ``WINDOW`` images, with an error of about a fifth."""
 MISALIGNED, AT_PLACE, STEADY = 1 / 6, 1 / 8, 1 / 16
 """Shares of the cycle: the deviation that excludes a camera, the deviation with which it may
 return, and the change of the deviation that does not count as drift."""
@@ -291,7 +292,9 @@ class ImageSetSynchronizer(SimpleFilter):
         self._received_at_check = received
 
     def flush(self) -> None:
-        """Form the sets that wait for further images only to confirm the offsets or the rate."""
+        """Form the sets whose images have all arrived, but which wait until further images confirm
+        the offsets or the rate.
+        """
         if not self._has_offsets:
             self._find_offsets(is_over=True)
         self._match_waiting(is_over=True)

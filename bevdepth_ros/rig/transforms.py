@@ -66,9 +66,9 @@ class Transforms:
             on_fault: called with a kind and a message. The kind is ``bad_tf`` if a transform is
                 invalid or rejected, ``tf_jump`` if the time of tf went back, or ``odometry_frame``
                 if tf does not link the child frame of odometry to ``base_frame``.
-            odometry_topic: topic of odometry whose poses are used like transforms of /tf. Empty:
-                no odometry.
-            base_frame: frame of the vehicle. Empty: the child frame of odometry is not checked.
+            odometry_topic: topic of odometry whose poses are used like transforms of /tf. If
+                empty, no odometry is used.
+            base_frame: frame of the vehicle. If empty, the child frame of odometry is not checked.
         """
         self._node, self._on_fault = node, on_fault
         self._base_frame = base_frame

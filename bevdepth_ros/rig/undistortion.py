@@ -44,8 +44,7 @@ class Distortion:
 
     Raises:
         ValueError: the model is not in ``MODELS``, the number of coefficients is wrong, or a
-            coefficient is not finite. The message has no subject: the caller puts the name of the
-            camera in front.
+            coefficient is not finite. The message is a clause that follows the camera's name.
     """
 
     model: str
@@ -118,8 +117,8 @@ class Undistorter:
         on the same device.
 
         Raises:
-            ValueError: less than ``MIN_SHARE`` of the result would be valid. The message has no
-                subject: the caller puts the name of the camera in front.
+            ValueError: less than ``MIN_SHARE`` of the result would be valid. The message is a
+                clause that follows the camera's name.
         """
         height, width = image.shape[:2]
         device = None if isinstance(image, np.ndarray) else image.device
@@ -146,7 +145,8 @@ def _require_enough(columns: np.ndarray, rows: np.ndarray, distortion: Distortio
     if share < MIN_SHARE:
         lens = f'{distortion.model} coefficients {list(distortion.coefficients)}'
         raise ValueError(
-            f'has the {lens}, which leave {share:.0%} of its image valid; calibrate it again'
+            f'has the {lens}, which leave {share:.0%} of its image valid; calibrate the camera '
+            'again'
         )
 
 

@@ -96,7 +96,7 @@ def test_plumb_bob_with_eight_coefficients_equals_the_rational_model():
 
 def test_distortion_coefficients_that_leave_few_valid_pixels_are_rejected():
     image = np.zeros((90, 160, 3), np.uint8)
-    with pytest.raises(ValueError, match=r'leave \d+% of its image valid; calibrate it again'):
+    with pytest.raises(ValueError, match=r'leave \d+% of its image valid; calibrate the camera'):
         Undistorter()('front', image, K, Distortion('plumb_bob', (1e3, 0, 0, 0)))
 
 
