@@ -36,7 +36,7 @@ def jpeg(seed: int = 0, size: tuple[int, int] = SIZE) -> bytes:
 
 class Rig:
     """Publishes images, CameraInfo and tf of ``cameras`` from ``node``. Each kind of message has
-    its own method, so that a test can leave it out.
+    its own method, so that a test can leave out any kind.
 
     Attributes:
         cameras: names, in the order of exposure.
@@ -110,7 +110,8 @@ class Rig:
         cameras: tuple[str, ...] | None = None,
         distortion=(0.0,) * 5,
     ) -> None:
-        """Publish CameraInfo, with plumb_bob ``distortion``."""
+        """Publish CameraInfo of ``cameras``, or of all cameras if this is None. ``distortion``
+        contains coefficients of the distortion model plumb_bob."""
         height, width = size
         k = (0.8 * width, 0.0, width / 2, 0.0, 0.8 * width, height / 2, 0.0, 0.0, 1.0)
         for camera, stamp_ns in zip(self.cameras, self.stamps_ns(time_s), strict=True):
@@ -125,8 +126,8 @@ class Rig:
         data: dict[str, bytes] | None = None,
         stamp_ns: int | None = None,
     ) -> None:
-        """Publish one image per camera, or only of ``cameras``; ``data`` replaces the JPEG of
-        some cameras, and ``stamp_ns`` replaces all stamps.
+        """Publish one image of each of ``cameras``, or of all cameras if this is None. ``data``
+        replaces the JPEG files of the cameras that it contains. ``stamp_ns`` replaces all stamps.
         """
         for index, (camera, exposure_ns) in enumerate(
             zip(self.cameras, self.stamps_ns(time_s), strict=True)

@@ -58,7 +58,7 @@ class Stream:
         shift_ns: number that is added to all stamps.
         period_s: length of the trigger cycle, seconds.
         raw: whether raw images are published instead of JPEG files.
-        rounds: for each image set, the published stamp of each camera in nanoseconds.
+        rounds: for each image set, the newest published stamp of each camera in nanoseconds.
         exposures_ns: times of the first and the last exposure of each image set.
     """
 
@@ -129,8 +129,9 @@ class Stream:
     def _run(self) -> None:
         """Send image sets until the stream is closed.
 
-        The stamps are those of a regular trigger, not the times of sending. On a busy machine,
-        images arrive late or whole sets are lost, as with a real driver, but stamps stay regular.
+        The stamps are the times of a regular trigger, not the times of publication. On a busy
+        machine, images arrive late or whole sets are lost, as with a real driver, but stamps stay
+        regular.
         """
         due_s = time.time()
         while not self._stopping.wait(max(0.0, due_s - time.time())):

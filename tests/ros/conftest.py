@@ -21,8 +21,8 @@ from tests.ros.graph import Graph
 
 @pytest.fixture
 def domain_id(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Yield a ROS domain that is unused on this machine. It is set for this process and its
-    children."""
+    """Yield a ROS domain that is unused on this machine. The domain is set for this process and
+    its children."""
     with own_domain(monkeypatch) as domain:
         yield domain
 
@@ -63,13 +63,15 @@ def _running_graph() -> Iterator[Graph]:
 
 @pytest.fixture(scope='session')
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a checkpoint of a tiny network with random weights, the same on every run."""
+    """Return a checkpoint of a tiny network with random weights, which are the same on every
+    run."""
     return write_tiny_checkpoint(tmp_path_factory.mktemp('weights') / 'tiny.safetensors')
 
 
 @pytest.fixture(scope='session')
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a checkpoint of the small preset with random weights, the same on every run."""
+    """Return a checkpoint of the small preset with random weights, which are the same on every
+    run."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp('weights') / 'small.safetensors'
     save_checkpoint(BEVDepth(load_model_config(ROOT / 'config' / 'models' / 'small.yaml')), path)

@@ -9,7 +9,8 @@ from bevdepth_core.synthetic.dataset.writing import VERSION
 
 
 class Tables:
-    """The rows of one scene, and the tables that its rows refer to, by token."""
+    """The rows of one scene, and the tables to which these rows refer. The keys of the tables are
+    tokens."""
 
     def __init__(self, dataroot: Path, scene_name: str):
         self._folder = dataroot / VERSION
@@ -42,7 +43,7 @@ class Tables:
         return self._channels[self.calibrations[row['calibrated_sensor_token']]['sensor_token']]
 
     def files(self, channel: str) -> list[dict]:
-        """Return the sample_data of a channel in order of time."""
+        """Return the sample_data rows of a channel in order of time."""
         return [row for row in self.data if self.channel(row) == channel]
 
     def channels(self) -> dict[str, dict]:

@@ -180,7 +180,7 @@ def test_a_compressed_bag_is_converted(tmp_path: Path, storage: str) -> None:
     assert converted(tmp_path / 'own', tmp_path / 'drive') == ['drive']
 
 
-def test_with_the_option_odometry_the_ego_poses_are_those_of_the_odometry_messages(
+def test_with_the_option_odometry_the_ego_poses_equal_the_poses_of_the_odometry_messages(
     tmp_path: Path,
 ) -> None:
     out = convert_small(tmp_path, '--odometry', '/odom', pose=False, odometry=True)

@@ -40,7 +40,8 @@ CDR = b'\x00\x01\x00\x00a'
 
 
 def compress_file(file: Path, packer: str) -> Path:
-    """Replace a storage file by a compressed one, as the compression mode FILE of rosbag2 does."""
+    """Replace a storage file by a compressed file, as the compression mode FILE of rosbag2
+    does."""
     packed = file.with_name(f'{file.name}.{packer}')
     packed.write_bytes(PACKERS[packer](file.read_bytes()))
     file.unlink()
@@ -110,7 +111,7 @@ def test_messages_compressed_with_lz4_are_read(tmp_path: Path) -> None:
     assert read(file) == (texts(0, 5), [])
 
 
-def test_files_are_read_in_order_of_time_and_not_of_their_names(tmp_path: Path) -> None:
+def test_files_are_read_in_order_of_time_and_not_in_order_of_their_names(tmp_path: Path) -> None:
     files = write_split_bag(tmp_path / 'bag', 'mcap')
     for file, name in zip(files, ('c.mcap', 'a.mcap', 'b.data'), strict=True):
         file.rename(tmp_path / 'bag' / name)
@@ -119,10 +120,10 @@ def test_files_are_read_in_order_of_time_and_not_of_their_names(tmp_path: Path) 
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_files_of_a_bag_whose_times_overlap_are_read_in_order_of_time(
+def test_messages_of_files_with_overlapping_times_are_read_in_order_of_time(
     tmp_path: Path, storage: str
 ) -> None:
-    """rosbag2 writes messages that arrive late to the next file (rosbag2 issue 857)."""
+    """If a message arrives late, rosbag2 writes it to the next file (rosbag2 issue 857)."""
     files = write_split_bag(tmp_path / 'bag', storage)
     between = write_bag(tmp_path / 'between', {'/b': qos()}, 7, storage, first=3)
     storage_file(between).rename(files[0].with_name(f'late{files[0].suffix}'))
@@ -133,7 +134,7 @@ def test_files_of_a_bag_whose_times_overlap_are_read_in_order_of_time(
     assert found.index('/b 3') < found.index('/a 4') < found.index('/b 5') < found.index('/a 6')
 
 
-def test_messages_of_the_same_time_keep_the_order_of_the_files(tmp_path: Path) -> None:
+def test_messages_with_equal_times_are_read_in_the_order_of_their_files(tmp_path: Path) -> None:
     for name in 'ab':
         bag = write_bag(tmp_path / f'bag_{name}', {f'/{name}': qos()}, 2, 'mcap')
         (tmp_path / 'both').mkdir(exist_ok=True)

@@ -1,4 +1,5 @@
-"""Malicious bags that try to hang or crash the reader are rejected or read with bounded work."""
+"""Malicious bags, which are made to hang or crash the reader, are rejected or are read with
+limited time and memory."""
 
 from __future__ import annotations
 
@@ -76,7 +77,7 @@ def test_a_table_with_a_generated_column_is_rejected(tmp_path: Path) -> None:
         Bag(file, pytest.fail)
 
 
-def test_the_work_of_a_query_is_limited_in_proportion_to_the_file_size(
+def test_a_query_that_needs_more_steps_than_allowed_is_stopped_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 2000))

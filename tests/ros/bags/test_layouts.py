@@ -38,19 +38,21 @@ from tests.ros.graph import Graph, wait_until
 COLUMNS = ('x', 'y', 'z', 'length', 'width', 'height', 'yaw', 'score', 'label')
 RESULTS = '/bevdepth_detector/objects'
 DURATION_S = 1.2
-"""Duration of the bags: the image sets ``SETS``, and the ego pose after the last one."""
+"""Bag time that is played, seconds. It includes the image sets ``SETS`` and the ego pose after the
+last image set."""
 RATES = (0.5, 0.1, 0.02)
-"""Playback rates. They are tried in this order until a result has velocities, which needs two
-image sets that are half a second apart; a busy machine processes both only at a low rate."""
+"""Playback rates. They are tried in this order until a result has velocities. A result has
+velocities only if the detector processed two image sets that are half a second apart. A busy
+machine processes both image sets only at a low rate."""
 END_S = 5.0
-"""How long to wait for a result with velocities after the end of the bag, before the next rate is
-tried, seconds."""
+"""Longest time to wait for a result with velocities after the end of the bag, seconds. After this
+time, the next rate is tried."""
 SAME_SET_NS = 50_000_000
 
 
 @pytest.fixture(scope='module')
 def drive(tmp_path_factory: pytest.TempPathFactory) -> Drive:
-    """Return a dataset with one scene, which has three key frames, and sweeps."""
+    """Return a dataset with one scene. The scene has three key frames, and sweeps."""
     root = tmp_path_factory.mktemp('nuscenes') / 'synthetic'
     plan = DatasetPlan(0, 1, 1.5, Sensors(160, 90, 4, True))
     write_dataset(root, plan, jobs=2, progress=False)
@@ -141,20 +143,23 @@ def is_connected(player_node: Node, detector: Node) -> bool:
 
 
 def preset_parameters(preset: str, checkpoint: Path, calibration_folder: Path) -> list[Parameter]:
-    """Return the parameters of the node with the camera preset. Calibration files are read from
-    ``calibration_folder``."""
+    """Return the parameters of the node for the camera preset ``preset``. Calibration files are
+    read from ``calibration_folder``."""
     values = yaml.safe_load((ROOT / 'config' / 'cameras' / f'{preset}.yaml').read_text())['/**'][
         'ros__parameters'
     ]
     values |= {'checkpoint': str(checkpoint), 'device': 'cpu', 'score_threshold': 0.0}
-    values['min_cameras'] = len(CAMERAS)  # the offline detector receives all images of a set
+    # Incomplete image sets must have no result, because the offline detector receives complete
+    # image sets.
+    values['min_cameras'] = len(CAMERAS)
     if values['camera_info_files'] != ['']:
         values['camera_info_files'] = [str(calibration_folder / '{camera}.yaml')]
     return [Parameter(name, value=value) for name, value in values.items()]
 
 
 def publish_mounts(node: Node, drive: Drive, frame: str) -> None:
-    """Publish the extrinsics of the cameras, as static_transform_publisher does."""
+    """Publish the extrinsics of the cameras, as static_transform_publisher does. ``frame`` is the
+    pattern of the names of the camera frames."""
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     message = TFMessage()
     for camera in CAMERAS:
@@ -194,7 +199,9 @@ def test_the_node_publishes_the_boxes_of_the_dataset_in_the_base_frame_and_fuses
 ) -> None:
     """The offline detector processes only the image sets that have a result, in the same
     order."""
-    assert has_velocities(results), 'no result has velocities, which need ego motion'
+    assert has_velocities(results), (
+        'no result has velocities: they need ego poses and a past frame'
+    )
     assert {result.header.frame_id for result in results} == {'base_link'}
     assert not results[0].is_dense
     detector = Detector.from_checkpoint(checkpoint, 'cpu')

@@ -53,7 +53,7 @@ def bag(
 
 @pytest.fixture(scope='module')
 def messages(bag: Path) -> dict[str, list[tuple[int, object]]]:
-    """Return (log time, message) by topic, deserialized by ROS."""
+    """Return the log times and messages of each topic. ROS deserializes the messages."""
     return read(bag)
 
 
@@ -296,7 +296,7 @@ def test_the_scenes_of_a_split_are_written_and_an_unknown_split_is_rejected(
     assert sorted(path.name for path in (tmp_path / 'bags').iterdir()) == list(SCENES)
 
 
-def test_a_scene_with_missing_files_is_skipped_and_the_others_are_written(
+def test_a_scene_with_missing_files_is_skipped_and_the_other_scenes_are_written(
     signals_kept, dataroot: Path, tmp_path: Path
 ) -> None:
     root = linked_copy(dataroot, tmp_path / 'copy')
@@ -370,7 +370,8 @@ def test_scenes_are_written_in_parallel_and_an_interrupted_run_keeps_the_earlier
     ends = [os.open(pipe, os.O_WRONLY) for pipe in pipes]
     run.send_signal(signal.SIGTERM)
     log = ''
-    while 'stopping' not in log:  # until then, the pipes stay open and reading does not fail
+    # The pipes stay open until this message, so that reading them does not fail before.
+    while 'stopping' not in log:
         line = run.stderr.readline()
         assert line, log
         log += line

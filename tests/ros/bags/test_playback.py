@@ -62,13 +62,13 @@ def test_a_pause_stops_bag_time_and_no_message_is_due_until_the_pause_ends(now: 
     assert since_ns(timeline, now) == 4 * SECOND_NS
 
 
-def test_a_timeline_may_begin_paused(now: Now) -> None:
+def test_a_timeline_that_begins_paused_does_not_advance(now: Now) -> None:
     timeline = Timeline(1.0, FIRST_NS, paused=True)
     now.s += 1.0
     assert since_ns(timeline, now) == 0
 
 
-def test_a_step_advances_by_its_length_at_the_rate_and_pauses(now: Now) -> None:
+def test_a_step_advances_bag_time_by_its_length_at_the_rate_and_then_pauses(now: Now) -> None:
     timeline = Timeline(2.0, FIRST_NS, paused=True)
     timeline.step(1.0)
     assert timeline.due(FIRST_NS + SECOND_NS) == now.s + 0.5
@@ -110,7 +110,8 @@ def test_let_next_makes_only_the_next_message_due_and_bag_time_becomes_its_stamp
 
 
 def followed(now: Now, rate: float = 1.0) -> tuple[Follower, list[int]]:
-    """Return a follower that has begun, and the bag times of its ticks in ms after the first."""
+    """Return a follower that has begun, and a list of the bag times of its ticks, in ms relative
+    to the first bag time."""
     ticks: list[int] = []
     timeline = Timeline(rate, FIRST_NS)
     follower = Follower(timeline, lambda at: ticks.append(round((at - FIRST_NS) / 1e6)))

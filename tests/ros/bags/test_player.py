@@ -197,7 +197,7 @@ def test_a_topic_that_is_not_in_the_bag_is_reported_by_name(graph: Graph, tmp_pa
             play(graph, bag, **options)
 
 
-def test_services_pause_step_and_resume_and_the_clock_never_goes_back(
+def test_the_services_pause_step_and_resume_playback_and_the_clock_never_goes_back(
     graph: Graph, tmp_path: Path
 ):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 40)

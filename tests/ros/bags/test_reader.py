@@ -98,7 +98,7 @@ def test_if_one_of_several_files_is_damaged_only_messages_of_its_damaged_part_ar
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_without_metadata_or_one_of_its_files_a_bag_is_read_in_order_of_time(
+def test_a_bag_without_metadata_or_without_one_of_its_files_is_read_in_order_of_time(
     tmp_path: Path, storage: str
 ) -> None:
     files = write_split_bag(tmp_path / 'bag', storage, parts=12, count=2)
@@ -177,7 +177,7 @@ def test_a_file_that_the_metadata_does_not_name_is_left_out_and_reported(
     assert read(copy) == (texts(0, 4), [])
 
 
-def test_files_in_a_list_that_are_not_bags_are_left_out(tmp_path: Path) -> None:
+def test_in_a_list_of_files_the_files_that_are_not_bags_are_left_out(tmp_path: Path) -> None:
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 4, 'sqlite3'))
     for end in ('-wal', '-shm'):
         file.with_name(file.name + end).touch()

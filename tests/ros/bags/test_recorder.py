@@ -1,4 +1,4 @@
-"""Tests recordings of the detector that end early or cannot be completed."""
+"""Tests the recorder with a full disk, with an existing bag, and without clock messages."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def test_a_recording_that_fills_the_disk_ends_with_a_message_and_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bag_that_exists_is_only_replaced_with_force(graph: Graph, tmp_path: Path) -> None:
+def test_an_existing_bag_is_replaced_only_with_the_option_force(
+    graph: Graph, tmp_path: Path
+) -> None:
     out = tmp_path / 'detections'
     with BagWriter(out, 'mcap') as bag:
         bag.write_camera_info('CAM_FRONT', 10**18, np.eye(3), 16, 9)

@@ -31,7 +31,7 @@ STORAGES = ['sqlite3', 'mcap']
 
 
 def write_small_bag(path: Path, storage: str = 'sqlite3') -> None:
-    """Write two image sets, each with ground truth at its mean stamp."""
+    """Write two image sets. Each has ground truth at the mean stamp of its images."""
     scene = make_scene(0)
     with BagWriter(path, storage) as bag:
         bag.write_static_transforms(RIG, START_NS)
@@ -49,12 +49,14 @@ def write_small_bag(path: Path, storage: str = 'sqlite3') -> None:
 
 
 def fake_jpeg(number: int, camera: int) -> bytes:
-    """Return bytes that differ for each image, between the markers of a JPEG file."""
+    """Return the start marker of a JPEG file, bytes that differ for each image, and the end
+    marker."""
     return b'\xff\xd8' + bytes([number, camera]) * (100 + camera) + b'\xff\xd9'
 
 
 def read(path: Path) -> list[tuple[str, int, object]]:
-    """Return topic, log time and message, deserialized by ROS, in the order of the bag."""
+    """Return topic, log time and message of all messages in the order of the bag. ROS deserializes
+    the messages."""
     with Reader(path) as reader:
         return [
             (c.topic, log_time_ns, deserialize_message(bytes(data), get_message(c.msgtype)))
@@ -188,7 +190,7 @@ def test_humble_can_read_the_metadata(tmp_path: Path, storage: str) -> None:
         assert isinstance(topic['topic_metadata']['offered_qos_profiles'], str)
 
 
-def test_type_hashes_equal_those_of_the_installed_ros_except_on_humble_which_has_none(
+def test_type_hashes_equal_the_hashes_of_the_installed_ros_except_on_humble_without_hashes(
     tmp_path: Path,
 ) -> None:
     write_small_bag(tmp_path / 'bag')

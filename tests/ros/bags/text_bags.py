@@ -1,4 +1,4 @@
-"""Writes bags of numbered texts with rosbags, and reads them."""
+"""Writes bags of numbered texts with the library rosbags, and reads bags with ``Bag``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def message_types() -> Typestore:
 
 
 def read(path: Path, span: tuple[int, int] = (0, LATEST_NS)) -> tuple[list[str], list[str]]:
-    """Return the texts of a bag without padding, and the reports of the reader."""
+    """Return the texts of a bag without padding, and the reports of the reader. ``span`` limits
+    the times of the messages."""
     reports: list[str] = []
     with Bag(path, reports.append) as bag:
         messages = list(bag.messages(bag.topics, *span))

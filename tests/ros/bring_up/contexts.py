@@ -16,7 +16,8 @@ LAUNCH_FILE = ROOT / 'launch' / 'detect.launch.py'
 
 
 def launch_context(words: list[str] | None = None, **values: str | Path) -> LaunchContext:
-    """Return a context with the arguments ``values``; all other arguments have their defaults."""
+    """Return a context with the arguments ``values``. All other arguments have their defaults.
+    ``words`` are the arguments of the launch command."""
     context = LaunchContext(argv=words)
     context.launch_configurations.update({name: str(value) for name, value in values.items()})
     for argument in ARGUMENTS:
@@ -43,7 +44,8 @@ def command(node: Node, context: LaunchContext) -> list[str]:
 
 
 def nodes(context: LaunchContext) -> dict[str, list[str]]:
-    """Map the executable of each node that is started immediately to its command line."""
+    """Return the command line of each node that is started immediately, by name of the
+    executable."""
     return {
         node.node_executable: command(node, context)
         for node in actions(context)

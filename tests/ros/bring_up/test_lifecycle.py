@@ -98,8 +98,8 @@ def generate_launch_description():
 
 @pytest.fixture
 def started() -> Iterator[list[subprocess.Popen]]:
-    """Yield a list to which a test appends the launches and nodes that it starts. They are killed
-    at the end of the test."""
+    """Yield a list to which a test appends the launches and nodes that it starts. These
+    processes are killed at the end of the test."""
     processes: list[subprocess.Popen] = []
     yield processes
     for process in processes:
@@ -192,7 +192,7 @@ def test_a_detector_that_cannot_be_configured_keeps_running_and_the_launch_logs_
     ('status', 'is_interrupted', 'is_error'),
     [(0, True, False), (0, False, True), (3, False, True)],
 )
-def test_the_early_end_of_the_detector_is_an_error_only_if_the_launch_was_not_interrupted(
+def test_the_early_end_of_the_detector_is_an_error_unless_the_launch_was_interrupted(
     domain_id: int, tmp_path: Path, status: int, is_interrupted: bool, is_error: bool
 ):
     """Ctrl-C sends SIGINT to all processes. A busy launch may handle the signal only after the

@@ -1,5 +1,5 @@
-"""Compares the names and parameters that a launch file resolves for a detector with those of a
-running node."""
+"""Compares the names and parameters that a launch file resolves for a detector with the names and
+parameters of a running node."""
 
 from __future__ import annotations
 

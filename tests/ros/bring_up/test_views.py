@@ -36,8 +36,8 @@ def detector(tmp_path: Path, namespace: str = '', **parameters) -> ResolvedDetec
 
 @pytest.fixture
 def own_rig(domain_id: int, tmp_path: Path) -> ResolvedDetector:
-    """Return a detector in a namespace, with four cameras that publish raw images. The cameras
-    differ in where their calibration comes from."""
+    """Return a detector in a namespace, with four cameras that publish raw images. The source
+    of the calibration differs between the cameras."""
     return detector(
         tmp_path,
         'robot',
@@ -63,7 +63,7 @@ def test_the_foxglove_template_equals_the_layout_of_the_default_parameters(
     assert json.loads(foxglove_layout(FOXGLOVE, detector(tmp_path))) == json.loads(FOXGLOVE)
 
 
-def test_rviz_shows_the_boxes_in_every_camera_and_tf():
+def test_rviz_shows_tf_and_shows_the_boxes_in_every_camera():
     found = displays(RVIZ)
     assert set(found['Detections']['Namespaces']) == {'boxes', 'labels', 'velocities'}
     assert found['tf']['Class'] == 'rviz_default_plugins/TF'
@@ -85,7 +85,7 @@ def test_compressed_images_are_republished_on_a_topic_next_to_their_camera_info_
         )
 
 
-def test_raw_images_are_republished_only_if_their_camera_info_topic_has_another_namespace(
+def test_raw_images_are_republished_only_if_image_and_camera_info_have_different_namespaces(
     own_rig: ResolvedDetector,
 ):
     assert [

@@ -1,8 +1,8 @@
 """Replacements for the message classes of Autoware, made from copies of their definitions.
 
-The copies contain the fields, types and constants of ``autoware_perception_msgs`` 1.0; fields
+The copies contain the fields, types and constants of ``autoware_perception_msgs`` 1.0. Fields
 whose types come from other packages contain real messages of ROS. A wrong field name or type
-raises an error, as with real messages; elements of lists and ranges of numbers are not checked.
+raises an error, as with real messages. Elements of lists and ranges of numbers are not checked.
 """
 
 from __future__ import annotations

@@ -26,8 +26,9 @@ def detections(past_stamp_ns: int | None = STAMP_NS - 500_000_000) -> Detections
 def tracks(
     ids: tuple[int, ...], rows: tuple[int, ...], age_s: tuple[float, ...] | None = None
 ) -> Tracks3D:
-    """Return one track for each of ``rows``. A row is the number of the detection with the box,
-    the score and the class of the track; -1 gives a track without a detection.
+    """Return one track for each of ``rows``. A row is the index of the detection whose box, score
+    and class the track has. The row -1 stands for a track without a detection in this image set;
+    this track has the values of the last detection.
     """
     found, count, index = detections(), len(ids), np.array(rows)
     return Tracks3D(

@@ -50,7 +50,7 @@ def test_depth_points_are_published_when_enabled_and_lie_in_front_of_the_cameras
     node.destroy_node()
     points = read_points(clouds[0])
     assert clouds[0].header == detections[-1].header
-    # Both cameras look forward from x = 1.5 m; the depth bins lie 2 to 58 m before them.
+    # Both cameras look forward from x = 1.5 m; the depth bins lie 2 m to 58 m in front of them.
     assert points['x'].min() > 1.5 + 2
     assert points['x'].max() < 1.5 + 58
     colors = np.ascontiguousarray(points['rgb']).view(np.uint32)

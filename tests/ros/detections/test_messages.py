@@ -217,9 +217,8 @@ def test_markers_are_visible_and_a_label_is_half_a_meter_above_its_box():
         assert 0.3 < marker.scale.z < 1
     for arrow in (marker for marker in markers if marker.ns == 'velocities'):
         assert arrow.type == Marker.ARROW
-        assert (
-            0 < arrow.scale.x < arrow.scale.y < arrow.scale.z < 0.5
-        )  # diameters of shaft and head, head length
+        # x is the diameter of the shaft, y the diameter of the head, and z the length of the head.
+        assert 0 < arrow.scale.x < arrow.scale.y < arrow.scale.z < 0.5
 
 
 @pytest.mark.parametrize(('speed', 'has_arrow'), [(0.299, False), (0.301, True)])
@@ -244,7 +243,9 @@ def test_a_track_that_moved_one_meter_or_more_has_a_trail_even_if_its_id_is_larg
 
 
 @pytest.mark.parametrize(('past_ns', 'age'), [(STAMP_NS - 500_000_000, '0.500'), (None, 'none')])
-def test_the_latency_record_names_cameras_age_and_milliseconds(past_ns: int | None, age: str):
+def test_the_latency_record_contains_cameras_age_of_the_past_frame_and_durations(
+    past_ns: int | None, age: str
+):
     found, seconds = detections(past_stamp_ns=past_ns), {'decode': 0.0123, 'total': 0.1}
     message = latency_record(found, ('a', 'c'), ('a', 'b', 'c'), seconds, 'map')
     assert message.header == header(STAMP_NS, 'map')

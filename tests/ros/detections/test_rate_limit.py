@@ -16,7 +16,7 @@ def test_without_a_limit_all_results_are_published() -> None:
 
 
 @pytest.mark.parametrize(('max_rate_hz', 'expected'), [(10.0, 100), (5.0, 50), (20.0, 120)])
-def test_the_mean_rate_equals_the_limit_even_if_the_camera_rate_is_not_a_multiple_of_it(
+def test_the_mean_rate_equals_the_limit_or_the_camera_rate_if_the_camera_rate_is_lower(
     max_rate_hz: float, expected: int
 ) -> None:
     results = allowed(RateLimit(), max_rate_hz, *(number / 12 for number in range(120)))

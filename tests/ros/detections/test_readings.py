@@ -1,4 +1,5 @@
-"""Converts published messages back to detections, and compares these with the originals."""
+"""Converts published messages back to detections, and compares them with the original
+detections."""
 
 from __future__ import annotations
 

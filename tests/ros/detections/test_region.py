@@ -22,7 +22,7 @@ def test_a_point_in_the_notch_of_a_concave_region_is_outside() -> None:
     assert inside(points, NOTCHED).tolist() == [True, False, True, True, False]
 
 
-def test_points_with_the_same_y_as_a_corner_are_inside_or_outside_correctly() -> None:
+def test_points_with_the_same_y_as_a_corner_are_classified_correctly() -> None:
     diamond = np.array([(0.0, -5), (5, 0), (0, 5), (-5, 0)])
     assert inside(np.array([(0.0, 0), (-6, 0), (6, 0)]), diamond).tolist() == [True, False, False]
 

@@ -65,7 +65,7 @@ def test_tracks_refer_to_the_published_detections() -> None:
     assert result.class_names == chosen.names
 
 
-def test_tracks_pass_the_filters_of_detections_and_a_filter_by_their_age() -> None:
+def test_tracks_are_filtered_like_detections_and_also_by_their_age() -> None:
     found = tracks((5, 6, 7), (0, 1, 2), age_s=(0.4, 0.5, 0.6))
     everything = np.ones(3, bool)
     assert selection(min_age_s=0.5).tracks(found, everything).ids.tolist() == [6, 7]
@@ -76,7 +76,9 @@ def test_tracks_pass_the_filters_of_detections_and_a_filter_by_their_age() -> No
     assert result.pose_covariance.shape == (1, 4, 4)
 
 
-def test_a_class_has_its_own_or_the_common_threshold_and_an_infinite_one_if_not_chosen() -> None:
+def test_a_chosen_class_has_its_own_or_the_common_threshold_and_other_classes_are_excluded() -> (
+    None
+):
     class_values = {'pedestrian': 0.05}
     assert class_thresholds(CLASSES, 0.3, class_values, ()).tolist() == [0.3, 0.05, 0.3]
     assert class_thresholds(CLASSES, 0.3, class_values, ('pedestrian',)).tolist() == [
@@ -86,7 +88,7 @@ def test_a_class_has_its_own_or_the_common_threshold_and_an_infinite_one_if_not_
     ]
 
 
-def test_entries_are_read_and_a_single_empty_entry_gives_no_entries() -> None:
+def test_entries_are_parsed_and_a_list_with_one_empty_entry_is_an_empty_list() -> None:
     assert parse_thresholds(['car=0', ' pedestrian = 1.0 '], CLASSES) == {
         'car': 0.0,
         'pedestrian': 1.0,

@@ -16,7 +16,8 @@ TRACKS = '/bevdepth_detector/tracks'
 
 @pytest.fixture
 def detector(graph: Graph, tiny_checkpoint: Path) -> Iterator[Callable[..., Detector]]:
-    """Yield a function that creates detectors. They are destroyed at the end of the test."""
+    """Yield a function that creates detectors. The detectors are destroyed at the end of the
+    test."""
     detectors: list[Detector] = []
 
     def make(**options) -> Detector:

@@ -368,7 +368,7 @@ def test_a_problem_that_ends_and_begins_again_is_published_with_its_newest_messa
     assert statuses(monitor)['/node: tf'].message == 'later'
 
 
-def test_a_problem_that_ends_quietly_is_neither_logged_nor_published():
+def test_the_quiet_end_of_a_problem_is_not_logged_and_the_problem_is_not_published():
     log = Log()
     monitor = Monitor(log)
     monitor.report('key', 'tf', WARN, 'late')
@@ -398,7 +398,7 @@ def test_a_new_activation_starts_without_the_problems_of_the_previous_activation
 
 
 @pytest.mark.parametrize(('others', 'count'), [(18, 1), (19, 2)])
-def test_stored_messages_of_a_problem_are_cleared_when_there_are_twenty(
+def test_the_stored_messages_of_a_problem_are_cleared_when_twenty_are_stored(
     now_s: list[float], others: int, count: int
 ):
     log = Log()
@@ -410,7 +410,7 @@ def test_stored_messages_of_a_problem_are_cleared_when_there_are_twenty(
     assert log.lines.count(('warning', 'first')) == count
 
 
-def test_rates_are_those_of_the_last_five_seconds_and_0_without_two_different_arrival_times(
+def test_rates_are_means_over_five_seconds_and_0_without_two_different_arrival_times(
     now_s: list[float],
 ):
     monitor = Monitor(Log(), ('a', 'b', 'c'))
@@ -490,6 +490,6 @@ def test_the_summary_contains_the_counts_that_are_not_zero():
     assert monitor.summary() == '1 received, 1 dropped, 1 dropped_error'
 
 
-def test_the_memory_of_the_process_is_published_in_units_of_1024_x_1024_bytes():
+def test_the_memory_of_the_process_is_published_in_mebibytes():
     expected = psutil.Process().memory_info().rss / 2**20
     assert float(values(Monitor(Log()), 'node')['memory_mb']) == pytest.approx(expected, rel=0.2)

@@ -51,14 +51,18 @@ class RunningNode:
         return 'bevdepth_detector' in self.graph.node.get_node_names()
 
     def require_clean_end(self, number: int) -> None:
-        """Send the signal ``number``, and wait until the process has ended without an error and
-        the node of the test no longer lists it."""
+        """Send the signal ``number``. Wait until the process has ended without an error, and until
+        the node under test is no longer listed in the ROS graph."""
         self.process.send_signal(number)
         log = self.process.communicate(timeout=TIMEOUT_S)[0]
         assert self.process.returncode == 0, log
         for word in ('Traceback', 'ERROR', 'FATAL', 'Error occurred'):
             assert word not in log, log
-        wait_until(lambda: not self.is_listed(), 'the end of its listing', PARTICIPANT_LEASE_S / 2)
+        wait_until(
+            lambda: not self.is_listed(),
+            'the removal of the node from the ROS graph',
+            PARTICIPANT_LEASE_S / 2,
+        )
 
 
 def test_the_node_ends_cleanly_and_leaves_the_graph_on_a_signal_while_it_loads_a_network(

@@ -1,6 +1,6 @@
 """Sets the filters of the outputs while the node runs.
 
-The random network detects the same boxes in every trigger cycle.
+The rig sends the same images in every trigger cycle, so that the network detects the same boxes.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def test_classes_are_chosen_and_renamed_while_active(graph, tracking):
     )
 
 
-def test_results_are_published_in_the_output_frame_or_dropped_without_its_transform(tracking):
+def test_results_are_published_in_the_output_frame_or_dropped_if_its_transform_is_missing(
+    tracking,
+):
     send(tracking, 0.0)
     assert tracking.set('output_frame', 'map') == ''
     send(tracking, 2.0)

@@ -198,7 +198,7 @@ def test_a_node_whose_device_failed_can_be_configured_again(
     node.wait_for_detections(1)
 
 
-def test_deactivation_first_publishes_the_result_of_the_complete_set(detector):
+def test_the_result_of_a_complete_set_is_published_before_deactivation_ends(detector):
     node = detector()
     node.start()
     node.rig.send_all(0.0)

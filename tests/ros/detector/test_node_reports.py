@@ -55,7 +55,7 @@ def send_sets_until_detections(node: Detector) -> None:
     ],
     ids=('CameraInfo', 'extrinsics'),
 )
-def test_during_startup_no_detections_are_published_until_all_cameras_are_complete(
+def test_during_startup_no_detections_are_published_until_all_cameras_are_calibrated(
     detector, infos, extrinsics, area, problem, counter
 ):
     node = detector(camera_startup_s=60.0)
@@ -131,7 +131,7 @@ def test_a_remapped_topic_is_reported_by_its_new_name(detector):
     wait_until(left_only, 'the report')
 
 
-def test_reports_of_all_inputs_name_topics_as_they_are_after_remappings(
+def test_reports_about_all_inputs_contain_the_remapped_topic_names(
     graph: Graph, detector, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(node_module, 'CLOCK_STARTUP_S', 0.5)
@@ -245,7 +245,7 @@ def test_the_report_of_a_camera_topic_without_a_publisher_suggests_a_similar_top
     wait_until(lambda: node.diagnostics.reports('cameras', words), 'the report')
 
 
-def test_after_a_short_replay_without_image_sets_the_log_contains_the_reason(
+def test_the_log_contains_the_reason_if_a_short_replay_gave_no_image_set(
     graph: Graph, detector, capfd: pytest.CaptureFixture
 ):
     other_context = rclpy.Context()
@@ -373,7 +373,7 @@ def test_the_durations_of_the_stages_of_a_result_add_up_to_its_total(graph: Grap
         for value in records[0].status[0].values
         if value.key.endswith('_ms')
     }
-    del stages_ms['tracking_ms']  # follows the publication, is not part of the total
+    del stages_ms['tracking_ms']  # tracking follows the publication and is not in total_ms
     assert stages_ms.pop('total_ms') == pytest.approx(sum(stages_ms.values()), abs=0.1)
 
 
