@@ -56,17 +56,17 @@ IMAGE_SIZE = (1600, 900)
 JPEG_QUALITY = 92
 START_NS = 1_700_000_000_000_000_000
 MAX_START_S = 300.0
-"""The launch may take this time, in seconds, longer than the replay."""
+"""Longest time, in seconds, that the launch may take in addition to the duration of the replay."""
 SLOWEST_RATE = 0.03
 """Lowest rate of a replay. At a lower rate, the images of a set would arrive so far apart that the
 node would report cameras as silent."""
 SPARE_TIME = 2.0
-"""Smallest ratio of the time between two image sets to the latency of the node at which the node
-loses no set."""
+"""The node loses no image set if the time between two image sets is at least this multiple of the
+latency."""
 REPORT_S = 10.0
 """Interval of the messages about the progress of a replay, seconds."""
 LINGER_S = 0.5
-"""Time after the end of the launch in which messages are still received."""
+"""Time, in seconds, after the end of the launch in which messages are still received."""
 BUNDLED_WEIGHTS = 'small'
 FIGURE_SCORE = 0.4
 """The figure shows detections with a higher score."""
@@ -80,7 +80,7 @@ class DemoError(Exception):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One image set of the drive, with the content that the bag receives.
+    """One image set of the drive, with the data that are written to the bag.
 
     Attributes:
         rig: the N cameras.
@@ -336,8 +336,9 @@ def run_node(
 
 
 def slower(rate: float, latency_s: float) -> float:
-    """Return a rate of at most half of ``rate`` at which a node with this latency loses no image
-    set, but at least SLOWEST_RATE. The rate has at most three decimals.
+    """Return the rate of the next replay. It is at most half of ``rate``, and low enough that a
+    node with the latency ``latency_s`` loses no image set, but never below SLOWEST_RATE. It has at
+    most three decimals.
     """
     fitting = min(rate / 2, SET_PERIOD_S / (SPARE_TIME * max(latency_s, 1e-3)))
     return max(SLOWEST_RATE, math.floor(fitting * 1000) / 1000)

@@ -57,8 +57,8 @@ ARGUMENTS = [
     _argument(
         'camera_preset',
         '',
-        'Preset whose cameras and tf frames replace those in params_file: the path of a YAML '
-        f'file, or one of {", ".join(PRESETS)}.',
+        'Preset of cameras and tf frames, which replaces the cameras and tf frames in '
+        f'params_file: the path of a YAML file, or one of {", ".join(PRESETS)}.',
     ),
     _argument(
         'checkpoint',
@@ -94,7 +94,7 @@ ARGUMENTS = [
     _argument(
         'start_paused',
         'false',
-        'Begin the replay paused; services of /bag_player resume or step it.',
+        'Begin the replay paused; services of /bag_player continue the replay or play one step.',
         BOOLEAN,
     ),
     _argument(
@@ -199,7 +199,9 @@ class _Reader:
         return self.values[name].lower() == 'true'
 
     def number(self, name: str, is_valid: Callable[[float], bool], wanted: str) -> float:
-        """Return the number in the text; if it is invalid, add a problem and return 0."""
+        """Return the value of an argument as a number. If the value is not a number or is outside
+        of the range, add a problem and return 0.
+        """
         text = self.values[name]
         try:
             value = float(text)
@@ -260,8 +262,8 @@ class _Reader:
         return path
 
     def start(self) -> float:
-        """Return the number of seconds to skip; add a problem if the bag is shorter. Call ``bag``
-        first, because it reads the duration of the bag.
+        """Return the number of seconds to skip; add a problem if the bag is shorter. The method
+        ``bag`` must be called before, because it reads the duration of the bag.
         """
         start_s = self.not_negative('start')
         if start_s > self._bag_s:

@@ -36,7 +36,7 @@ SLOW_S = 300.0
 """Waiting is logged as information before this time, in seconds, and as a warning after it."""
 POLL_S = 0.05
 GRAPH_POLL_S = 1.0
-"""Interval, in seconds, at which other nodes with the same name are searched after the
+"""Interval, in seconds, at which the launch searches for other nodes with the same name after the
 bring-up."""
 SIGNAL_S = 5.0
 """Ctrl-C reaches the launch and its processes in any order. The end of a process after Ctrl-C is
@@ -87,10 +87,11 @@ def bring_up(
             ``--enclave``.
         autostart: if False, the actions only wait until the node is active, and the user must
             request the transitions.
-        on_end: called at the end of the bring-up with the launch context and the BringUpError,
-            or None if the node is active; returns the actions to execute then.
-        subscriber: another node of this launch, or None. If it is given, the bring-up ends only
-            after ``topic`` has a subscriber.
+        on_end: called at the end of the bring-up with two arguments: the launch context, and the
+            BringUpError, which is None if the node is active. Returns the actions that launch
+            then executes.
+        subscriber: another node of this launch, or None. If a node is given, the bring-up ends
+            only after ``topic`` has a subscriber.
         topic: fully qualified name of the topic for ``subscriber``.
     """
 
@@ -214,8 +215,9 @@ class _BringUp:
         return has_others
 
     def _nodes(self) -> tuple[list[str], list[str]]:
-        """Return the enclaves of the discovered nodes that have the name of our node: a list for
-        our node, which is empty if it is not discovered yet, and a list for other nodes.
+        """Return the enclaves of the discovered nodes that have the name of our node, as two
+        lists. The first list contains our node after its discovery. The second list contains the
+        other nodes.
         """
         enclaves = [
             enclave
@@ -265,7 +267,7 @@ class _BringUp:
             ChangeState.Request(transition=Transition(id=transition_id))
         )
         while not await self._is_done(future, waiting):
-            await self._state(waiting)  # a node in a transition responds after it
+            await self._state(waiting)  # the node responds only after the end of a transition
             if not await self._is_done(future, waiting):
                 self._change.remove_pending_request(future)
                 return None

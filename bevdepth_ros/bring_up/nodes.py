@@ -24,8 +24,8 @@ the process when launch dies. The prefix is empty if setpriv is not installed.""
 def _program(package: str, executable: str) -> dict[str, Any]:
     """Return the arguments of ``Node`` that start a program of a package.
 
-    The prefix is needed because ``ros2 launch`` ends its processes on SIGINT only. If SIGTERM or
-    SIGKILL ended the launch, its processes would continue without this prefix.
+    The prefix is needed because ``ros2 launch`` ends its processes on SIGINT only. Without the
+    prefix, the processes would continue after SIGTERM or SIGKILL has ended the launch.
     """
     prefix = LaunchConfiguration('launch-prefix', default=END_WITH_LAUNCH)
     return {
@@ -71,8 +71,8 @@ def detector_node(arguments: Arguments, enclave: str) -> LifecycleNode:
 
 
 def player_node(arguments: Arguments, detector: ResolvedDetector) -> Node:
-    """Return the player of the bag. It does not play the topics of ``detector``, which are in the
-    bag if the bag was recorded while the detector ran.
+    """Return the player of the bag. The player does not play the topics of ``detector``. The bag
+    contains these topics if it was recorded while the detector ran.
     """
     options = {
         '--rate': arguments.rate,

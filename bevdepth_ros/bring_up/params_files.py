@@ -63,7 +63,7 @@ def check_blocks(path: str, names: Sequence[str]) -> None:
 
 
 def check_names(path: str, node: str, known: Collection[str]) -> None:
-    """Check that ``node`` has the parameters that a file sets for it.
+    """Check that ``node`` has all parameters that a file sets for this node.
 
     A block with a wildcard may also contain parameters of other nodes. In such a block, an unknown
     name is an error only if it is similar to a known name.

@@ -29,14 +29,15 @@ from lifecycle_msgs.msg import Transition
 from bevdepth_ros.bring_up.lifecycle import SIGNAL_S, is_interrupted
 
 LAST_SETS_S = 60.0
-"""At the end of a bag, the detector has this time to process the last image sets."""
+"""At the end of a bag, the detector has this time, in seconds, to process the last image sets."""
 LAST_MESSAGES_S = 0.5
-"""Time after the last result in which subscribers can receive it."""
+"""Time, in seconds, for which the launch continues after the detector is inactive, so that
+subscribers can receive the last result."""
 _RUNNING = 'bevdepth_running_replays'
 
 
 def add_replay(context: LaunchContext, detector: LifecycleNode) -> None:
-    """Add the replay to ``detector`` to the replays whose end the launch waits for."""
+    """Make the launch wait for the end of the replay that ``detector`` processes."""
     context.extend_globals({_RUNNING: {*_running(context), detector}})
 
 

@@ -87,8 +87,8 @@ def actions_in_scope(
 ) -> list[LaunchDescriptionEntity]:
     """Return actions that an event handler can execute later in the current scope.
 
-    Launch executes event handlers outside of every group. Without these actions, they would not
-    have the namespace, the remappings and the arguments of the current group.
+    Launch executes event handlers outside of every group. Therefore, the returned actions first
+    restore the namespace, the remappings and the arguments of the current group.
     """
     saved = dict(context.launch_configurations)
 
@@ -108,8 +108,9 @@ def resolve_detector(
 ) -> ResolvedDetector:
     """Return names and parameters of a detector in the current scope.
 
-    They are read from a temporary node that has the arguments of the detector. So rclpy itself
-    merges the parameter files, including blocks with wildcards, and resolves the names.
+    Names and parameters are read from a temporary node that has the arguments of the detector. So
+    rclpy itself merges the parameter files, including blocks with wildcards, and resolves the
+    names.
 
     Raises:
         ParametersError: a file is malformed, has no block for a node of this launch, has a
@@ -135,8 +136,8 @@ def check_weights(detector: ResolvedDetector, required: bool) -> None:
     """Check that the parameter checkpoint of ``detector`` is an existing file or name of weights.
 
     Raises:
-        ParametersError: the weights do not exist, or the parameter is empty although they are
-            ``required``.
+        ParametersError: the weights do not exist, or the parameter is empty and ``required`` is
+            True.
     """
     if detector.checkpoint:
         try:

@@ -88,7 +88,7 @@ def _topic(display: dict) -> str:
 
 
 def _rviz_displays(displays: list[dict], cameras: list[RvizCamera]) -> Iterable[dict]:
-    """Yield the displays of the template, with its camera displays replaced by displays of
+    """Yield the displays of the template that show no camera, and then one display for each of
     ``cameras``.
     """
     prototype = next(display for display in displays if display['Class'].endswith('/Camera'))
@@ -97,7 +97,7 @@ def _rviz_displays(displays: list[dict], cameras: list[RvizCamera]) -> Iterable[
         display = copy.deepcopy(prototype)
         display['Name'] = camera.source.name
         display['Topic']['Value'] = camera.topic
-        if not camera.has_calibration:  # without it, boxes cannot be projected into the image
+        if not camera.has_calibration:  # RViz can then not project boxes into the image
             display['Class'] = 'rviz_default_plugins/Image'
             del display['Visibility']
         yield display
@@ -184,7 +184,9 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:
 
 
 def write_view(text: str, folder: Path, detector: ResolvedDetector, suffix: str) -> Path:
-    """Write a configuration to ``folder`` under the name of its detector and return its path."""
+    """Write a configuration to a file in ``folder`` and return the path of the file. The name of
+    the file consists of the name of the detector and ``suffix``.
+    """
     path = folder / f'{re.sub(r"[^0-9A-Za-z]+", "_", detector.name).strip("_")}{suffix}'
     path.write_text(text)
     return path

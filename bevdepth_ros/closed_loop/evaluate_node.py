@@ -120,7 +120,7 @@ class ClosedLoop:
         self._parameters = self._write_parameters()
 
     def run_scenes(self) -> dict[str, SceneResults]:
-        """Return the results of every scene.
+        """Run the node on every scene, and return the results by name of the scene.
 
         Raises:
             ClosedLoopError, SceneError, LaunchError: a scene could not be run.
@@ -181,7 +181,9 @@ class ClosedLoop:
         return [f'{name}:={value}' for name, value in arguments.items()]
 
     def score(self, scenes: dict[str, SceneResults]) -> dict:
-        """Write the result file of the node and return the devkit's summary of its scores."""
+        """Write the result file of the node, score it with the devkit, and return the devkit's
+        summary.
+        """
         options = self._options
         found = {
             token: entries for scene in scenes.values() for token, entries in scene.entries.items()
@@ -199,7 +201,8 @@ class ClosedLoop:
         )
 
     def score_tracks(self, scenes: dict[str, SceneResults]) -> str:
-        """Write the tracking result of the node and return the table of its scores by the devkit.
+        """Write the tracking result of the node, score it with the devkit, and return a table of
+        the scores.
 
         Raises:
             ValueError: the node published no tracks.
@@ -216,7 +219,7 @@ class ClosedLoop:
         )
 
     def score_offline(self) -> dict:
-        """Run the offline evaluation and return the devkit's summary of its scores.
+        """Run the offline evaluation and return the devkit's summary.
 
         Raises:
             ClosedLoopError: the offline evaluation failed.
@@ -333,8 +336,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def _add_dataset_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add('--dataroot', type=Path, required=True, help='root folder of the dataset')
-    add('--version', required=True, help='such as v1.0-mini or v1.0-synthetic')
-    add('--split', required=True, help='such as mini_val or synthetic_val')
+    add('--version', required=True, help='folder of the tables, such as v1.0-mini')
+    add('--split', required=True, help='split to evaluate, such as mini_val or synthetic_val')
     add('--checkpoint', required=True, help='a checkpoint file, or a name of weights')
 
 
@@ -358,7 +361,7 @@ def _add_evaluation_options(group: argparse._ArgumentGroup) -> None:
     add('--out', type=Path, default=out, metavar='DIR', help=text)
     text = 'score ~/tracks, too: AMOTA, AMOTP, IDS, FRAG, recall'
     add('--tracking', action='store_true', help=text)
-    text = 'evaluate the node only'
+    text = 'evaluate only the node, without the offline evaluation'
     add('--no-offline', dest='offline', action='store_false', help=text)
     text = 'folder for the cached index of the dataset, for node and offline evaluation'
     add('--cache-dir', type=Path, help=text)

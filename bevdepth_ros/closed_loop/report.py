@@ -14,8 +14,8 @@ from bevdepth_ros.closed_loop.results import SceneResults
 
 SAME_BOX_M, SAME_SCORE, SAME_SPEED = 0.05, 0.01, 0.05
 """Two boxes of the same class count as the same box if their centers differ by at most
-SAME_BOX_M meters and their scores by at most SAME_SCORE. SAME_SPEED is the limit for their
-velocities, m/s."""
+SAME_BOX_M meters and their scores by at most SAME_SCORE. If the velocities of such boxes differ by
+more than SAME_SPEED, m/s, the difference is counted."""
 
 
 @dataclass(frozen=True)

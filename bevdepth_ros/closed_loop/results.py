@@ -39,9 +39,9 @@ LATE_NS = 500_000_000
 """A result is late if it arrives more than this time after its stamp, in nanoseconds of the
 replay's clock. After this time, the next key frame is due."""
 POSE_CLAMP_S = 0.06
-"""A result whose stamp is at most this time, in seconds, before the first ego pose uses the first
-ego pose; after the last ego pose, it uses the last. The value is the default of the node's
-parameter ``pose_clamp_s``."""
+"""If the stamp of a result is before the first ego pose or after the last ego pose by at most this
+time, in seconds, this ego pose is used. The value is the default of the node's parameter
+``pose_clamp_s``."""
 MAX_BOXES = 500
 """Largest number of boxes per sample that the devkit accepts."""
 FLOAT32_TOLERANCE = 1e-3
@@ -57,8 +57,8 @@ class SceneResults:
         entries: entries of the result file by sample token; empty for samples without a result.
         tracks: entries of the tracking result by sample token; empty for samples without tracks.
         missed: tokens of samples without a result.
-        late: tokens of samples whose result arrived more than half a second of the replay after
-            the images.
+        late: tokens of samples whose result arrived more than half a second after the exposure of
+            the images, measured with the clock of the replay.
         unfused: tokens of samples whose boxes have no velocities, because the node had no past
             frame.
         diagnostics: last values of the node's diagnostics by area.

@@ -39,7 +39,7 @@ IDLE_S = 10.0
 """If the detector has no image set in progress, the replay waits at most this time, in seconds,
 for a missing result. DDS sends a lost image again after 3 s, or later on a busy machine."""
 LINGER_S = 0.5
-"""Time after the end of the launch in which messages are still received."""
+"""Time, in seconds, after the end of the launch in which messages are still received."""
 
 
 class ClosedLoopError(Exception):
@@ -121,15 +121,17 @@ class ReplayStepper:
         self._step_if_allowed()
 
     def on_result(self, stamp_ns: int) -> None:
-        """Stop waiting for this result, and request the next step unless a result is missing."""
+        """Stop waiting for the result with this stamp and for earlier results, and request the
+        next step unless a result is missing.
+        """
         self._still_since = time.monotonic()
         while self._pending and self._pending[0].mean_ns <= stamp_ns + SAME_STAMP_NS:
             self._pending.popleft()
         self._step_if_allowed()
 
     def on_idle(self) -> None:
-        """Stop waiting for a result that is missing for longer than ``IDLE_S``. Called while the
-        detector has no image set in progress.
+        """Stop waiting for a result that has been missing for more than ``IDLE_S``. The collector
+        calls this method while the detector has no image set in progress.
         """
         if self._waits_for_result() and time.monotonic() - self._still_since > IDLE_S:
             self._pending.popleft()
@@ -213,7 +215,7 @@ def collect_results(
     Args:
         arguments: arguments of the launch file, including ``bag:=``; ``start_paused:=`` and
             ``step:=`` are added.
-        log_path: receives the output of the launch.
+        log_path: file to which the output of the launch is written.
         sets: image sets in the bag; the replay waits for the result of each set. If None, the
             replay does not wait.
 

@@ -88,8 +88,8 @@ def tracked_objects(msg: Any, tracks: Tracks3D, namespace: uuid.UUID, frame_id: 
     Args:
         msg: module that ``autoware_messages`` returned.
         tracks: the tracks.
-        namespace: namespace from which the UUIDs of the objects are computed. It must differ
-            between trackers, because the track ids of every tracker begin with 1.
+        namespace: namespace from which the UUIDs of the objects are computed. Each tracker needs a
+            different namespace, because the track ids of every tracker begin with 1.
         frame_id: tf frame of the tracks.
     """
     result = msg.TrackedObjects(header=header(tracks.stamp_ns, frame_id))

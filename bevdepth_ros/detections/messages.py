@@ -150,9 +150,9 @@ def latency_record(
     seconds: Mapping[str, float],
     frame_id: str,
 ) -> DiagnosticArray:
-    """Return the message for ``~/latency``. It contains the cameras that were used and the cameras
-    that were left out, the age of the past frame in seconds, and the duration of each stage in
-    milliseconds. Its header is equal to the header of ``~/detections``.
+    """Return the message for ``~/latency``. The message contains the used cameras, the left-out
+    cameras, the age of the past frame in seconds, and the duration of each stage in milliseconds.
+    The header of the message is equal to the header of ``~/detections``.
     """
     past_ns = detections.past_stamp_ns
     values = {

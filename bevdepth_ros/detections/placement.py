@@ -56,7 +56,7 @@ class Placement:
         )
 
     def trails(self, trails: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return lists of (k, 3) points in this frame."""
+        """Return ``trails``, each of (k, 3) points, in this frame."""
         return [self._points(trail) for trail in trails]
 
     def _points(self, points: np.ndarray) -> np.ndarray:

@@ -24,9 +24,10 @@ def class_names(message: LabelInfo) -> tuple[str, ...]:
 def detections_from_cloud(message: PointCloud2, names: Sequence[str]) -> Detections3D:
     """Return the detections in a message of ``~/objects``.
 
-    If velocities are NaN, they become zero, and ``past_stamp_ns`` is None. Otherwise
-    ``past_stamp_ns`` is the stamp of the message, because the message does not contain the stamp
-    of the past frame. In recordings of older versions, the detections have no ``track_ids``.
+    If velocities are NaN, they become zero, and ``past_stamp_ns`` is None. If there are no boxes,
+    ``past_stamp_ns`` is None, too. Otherwise ``past_stamp_ns`` is the stamp of the message,
+    because the message does not contain the stamp of the past frame. In recordings of older
+    versions, the detections have no ``track_ids``.
 
     Raises:
         ValueError: a field is missing, or the values are not valid boxes.
@@ -66,7 +67,7 @@ def boxes_from_array(
     message: Detection3DArray,
 ) -> tuple[Boxes3D, list[str], np.ndarray, list[str]]:
     """Return the boxes in a Detection3DArray, their class names, (n,) scores, and ids. The
-    velocity of the boxes is 0, because the message does not contain it.
+    velocity of the boxes is 0, because the message does not contain velocities.
 
     Raises:
         ValueError: a detection has no class, or its values are not a valid box.

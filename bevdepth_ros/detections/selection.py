@@ -22,10 +22,10 @@ class Selection:
         thresholds: (classes,) score thresholds. An object is published if its score is higher than
             the threshold of its class. The threshold of a class that is not published is infinite.
         max_range_m: an object is published if the horizontal distance of its center from the
-            origin of the base frame is at most this; 0 means no limit.
+            origin of the base frame is at most this distance, meters; 0 means no limit.
         region: (k, 2) corners of a polygon in the base frame, meters. An object is published if
             its center is inside this polygon. None means no limit.
-        min_age_s: a track is published if its first detection is at least this long ago.
+        min_age_s: a track is published if its first detection is at least this old, seconds.
     """
 
     names: tuple[str, ...]

@@ -1,5 +1,5 @@
-"""Reports cameras whose images do not arrive, cameras whose stamps do not fit those of the other
-cameras, and lost image sets.
+"""Reports cameras whose images do not arrive, cameras whose stamps do not fit the stamps of the
+other cameras, and lost image sets.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from bevdepth_ros.rig.settings import IMAGE_TYPES, CameraSource
 from bevdepth_ros.rig.synchronizer import ImageSetSynchronizer
 
 SAME_CYCLE = 0.1
-"""The reported trigger cycle changes only if the measured cycle differs from it by more than this
-share."""
+"""The reported trigger cycle changes only if its difference to the measured trigger cycle is more
+than this share of the reported cycle."""
 PROFILE_VARIABLES = (
     'FASTRTPS_DEFAULT_PROFILES_FILE',
     'FASTDDS_DEFAULT_PROFILES_FILE',
@@ -34,7 +34,7 @@ NO_PUBLISHER = ': the topic has no publisher; start the camera or set image_topi
 
 
 class CameraReports:
-    """Compares what the synchronizer and the monitor measured with the settings."""
+    """Reports problems that the measurements of the synchronizer and of the monitor show."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class CameraReports:
         """Start without reports.
 
         Args:
-            node: node with whose ROS graph the publishers of each topic are looked up.
+            node: gives access to the ROS graph, which contains the publishers of each topic.
             settings: settings of the node. Topics and ``sync_slop_s`` must not change.
             monitor: receives the problems.
             synchronizer: synchronizer of the images of all cameras.
@@ -115,7 +115,9 @@ class CameraReports:
                 self._monitor.solved(f'misaligned/{name}')
 
     def report_sets(self, timeout_s: float) -> None:
-        """Report why image sets are lost, or why none was formed for ``timeout_s`` seconds."""
+        """Report why image sets are lost, or why no image set was formed for ``timeout_s``
+        seconds.
+        """
         synchronizer, period_s = self._synchronizer, self._synchronizer.period_s
         slop_s = self._settings.sync_slop_s
         self._report_if(
@@ -209,8 +211,8 @@ class CameraReports:
         return f'no image of {source.name} on {topic}'
 
     def _silence_reason(self, source: CameraSource) -> str:
-        """Return why ``source`` sends no images, as the end of a sentence. Store this reason
-        unless it is only that no publisher exists.
+        """Return why ``source`` sends no images, as the end of a sentence. Also store this reason,
+        except if the reason is ``NO_PUBLISHER``.
         """
         reason = self._newest_reason(source)
         if reason != NO_PUBLISHER:

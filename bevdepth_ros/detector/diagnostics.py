@@ -58,7 +58,7 @@ class Monitor:
             logger: logger of the node.
             cameras: names of the cameras.
             ros_now_s: returns the time of the node's clock in seconds. If a replay is slow or
-                paused, durations are measured with this clock.
+                paused, durations on this clock are shorter, and the shorter duration is used.
         """
         self._ros_now_s = ros_now_s
         self._problems = Problems(logger)
@@ -73,8 +73,8 @@ class Monitor:
         self.start(cameras, 0.0)
 
     def start(self, cameras: tuple[str, ...], startup_s: float) -> None:
-        """Begin a new activation of the node. Drop the counts and rates of the last activation,
-        and its problems except those of the area ``node``.
+        """Begin a new activation of the node. Drop the counts, rates and problems of the last
+        activation, except the problems of the area ``node``.
 
         Args:
             cameras: names of the cameras.
@@ -104,8 +104,8 @@ class Monitor:
             self._delays: deque[float] = deque(maxlen=LATENCY_WINDOW)
 
     def stop(self) -> None:
-        """End an activation of the node. Keep its counts, and drop its problems except those of
-        the area ``node``.
+        """End an activation of the node. Keep the counts, and drop all problems except the
+        problems of the area ``node``.
         """
         self._problems.drop_all_but('node')
 
@@ -134,8 +134,8 @@ class Monitor:
             self._resumed = self._moment()
 
     def images_ignored(self, camera: str, count: int) -> None:
-        """Store the number of images of ``camera`` so far that were ignored, because they repeated
-        an earlier image or had no stamp.
+        """Store how many images of ``camera`` have been ignored so far, because they repeated an
+        earlier image or had no stamp.
         """
         with self._lock:
             self._ignored[camera] = count
@@ -153,7 +153,9 @@ class Monitor:
             )
 
     def set_arrived(self, spread_s: float) -> None:
-        """Count a complete set."""
+        """Count a complete image set; ``spread_s`` is the time between its first and its last
+        image, seconds.
+        """
         with self._lock:
             self._sets['received'] += 1
             self._spreads.append(spread_s)
@@ -194,7 +196,7 @@ class Monitor:
                 self._latencies.setdefault(stage, deque(maxlen=LATENCY_WINDOW)).append(seconds)
 
     def clock_began(self, startup_s: float) -> None:
-        """Begin the startup time again, because the node's clock has started. Without this, the
+        """Begin the startup time again, because the node's clock has started. Otherwise, the
         startup time could end before a replay begins, because the process of the player takes
         seconds to start. Cameras that have already sent images have no new startup time.
         """
@@ -227,7 +229,7 @@ class Monitor:
         """
         with self._lock:
             wall_s, _ = moment = self._last_image_of_any
-            # While images arrive, wall time is sufficient. Reading the node's clock takes 10 us.
+            # While images arrive, the steady clock is enough. The node's clock takes 10 us.
             return time.monotonic() - wall_s > limit_s and self._since(moment) > limit_s
 
     def is_silent(self, camera: str, timeout_s: float) -> bool:
@@ -246,7 +248,7 @@ class Monitor:
             return min(self._since(self._last_set), self._since(self._resumed))
 
     def clock_jumped(self) -> None:
-        """Measure the durations that have already begun by wall time only, because the node's
+        """Use only the steady clock for durations that have already begun, because the node's
         clock went back.
         """
         with self._lock:
@@ -364,8 +366,9 @@ class Monitor:
 def _status(
     name: str, problems: list[Problem], values: Mapping[str, object], idle_text: str
 ) -> DiagnosticStatus:
-    """Return the status of one area. Its message contains the ``problems``, which must be sorted
-    with the worst problem first. Without problems, the message is ``idle_text`` or ok.
+    """Return the status of one area. The message of the status contains the ``problems``, which
+    must be sorted with the worst problem first. Without problems, the message is ``idle_text``, or
+    ok if this text is empty.
     """
     return DiagnosticStatus(
         level=problems[0].level if problems else OK,

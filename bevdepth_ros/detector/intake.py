@@ -35,16 +35,15 @@ END_OF_STAMP = 12
 """Number of bytes of a serialized message up to the end of its stamp: 4 bytes for the
 encapsulation and 8 bytes for the stamp."""
 GRAPH_CHECKS = 4
-"""Every call of ``check`` whose number is a multiple of this also checks the publishers of the
-topics."""
+"""Once in this number of calls, ``check`` also checks the publishers of the topics."""
 
 
 class GuardedSubscriber(Subscriber):
     """Catches exceptions of callbacks, because they would end the executor.
 
-    ``on_error`` is called with the exception if the processing of a message fails. It is called
-    with None for the first message after a failure that is processed. ``convert`` converts the
-    bytes or the message that rclpy delivers to the message for the callbacks.
+    ``on_error`` is called with the exception if the processing of a message fails. When the next
+    message is processed without an error, ``on_error`` is called with None. The result of
+    ``convert`` is passed to the callbacks; its argument is the bytes or the message from rclpy.
     """
 
     def __init__(
@@ -147,8 +146,8 @@ class Intake:
         self._subscribers.clear()
 
     def flush(self) -> None:
-        """Form the complete image sets that still wait for further images, which would confirm the
-        offsets of the cameras.
+        """Form the complete image sets that the synchronizer has delayed until further images
+        confirm the offsets of the cameras.
         """
         self._synchronizer.flush()
 
@@ -219,8 +218,9 @@ class Intake:
         subscriber.registerCallback(partial(self._on_info, source.name))
 
     def _subscribe_latched_infos(self) -> None:
-        """Subscribe to latched CameraInfo of the cameras that have a latched publisher. With
-        another publisher, publisher and subscriber would both log a warning about the QoS.
+        """Subscribe to latched CameraInfo of the cameras that have a latched publisher. A latched
+        subscription to a publisher that is not latched would make both of them log a warning
+        about the QoS.
         """
         for source in set(self._infos_to_receive) - self._latched:
             publishers = self._node.get_publishers_info_by_topic(source.info_topic)
@@ -272,7 +272,9 @@ class Intake:
         self._on_set(images)
 
     def _report_failure(self, message_type: str, topic: str, error: Exception | None) -> None:
-        """Report the failure of a message; None means that a later message was processed."""
+        """Report that a message could not be processed. If ``error`` is None, a later message was
+        processed, and the report ends.
+        """
         if error is None:
             self._monitor.solved(f'message/{topic}')
             return

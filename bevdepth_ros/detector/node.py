@@ -297,7 +297,8 @@ class DetectorNode(LifecycleNode):
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         """Reject the changes, with the reason, if a value is invalid or a parameter cannot change
-        in the current state. Otherwise apply them at once.
+        in the current state. Otherwise accept the changes. If the node is active, they apply at
+        once.
         """
         values = {change.name: change.value for change in changes if change.name in FIELDS}
         try:
@@ -455,5 +456,6 @@ def _run() -> None:
             node.release(EXIT_TIMEOUT_S)
             node.destroy_node()
             # destroy_node of rclpy keeps the state machine. If a thread still loads weights or
-            # detects, it holds the node, and the state machine would keep it in the graph.
+            # detects, the thread has a reference to the node, and without this deletion, the state
+            # machine would keep the node in the ROS graph.
             del node._state_machine

@@ -72,8 +72,9 @@ class DetectionResult:
 
 
 class Outputs:
-    """The lifecycle publishers of the node, and the tracker. ``~/detections`` is always published.
-    The other messages are built only if their topic has subscribers.
+    """The lifecycle publishers of the node, and the tracker. ``~/detections`` and
+    ``~/label_info`` are published even without subscribers. The other messages are built only if
+    their topic has subscribers.
     """
 
     def __init__(self, node: LifecycleNode) -> None:
@@ -216,7 +217,9 @@ class Outputs:
     def _publish_latency_and_depth(
         self, result: DetectionResult, settings: Settings, seconds: Mapping[str, float]
     ) -> None:
-        """Publish ``~/latency`` and, if it is enabled, ``~/depth_points``."""
+        """Publish ``~/latency`` and ``~/depth_points``, if these topics have subscribers.
+        ``~/depth_points`` also requires a result with depth.
+        """
         used, base_frame = result.frame.rig.names, settings.base_frame
         if self._latency.get_subscription_count():
             self._latency.publish(
@@ -258,7 +261,7 @@ class ResultPublisher:
         self._thread: SlotThread[DetectionResult] = SlotThread('publication', self._run)
 
     def put(self, result: DetectionResult) -> None:
-        """Pass a result to the thread. It replaces a result that is still waiting."""
+        """Pass ``result`` to the thread, in place of an earlier result that is still waiting."""
         if self._thread.put(result):
             self._monitor.result_unpublished()
 

@@ -355,8 +355,8 @@ def _as_declared(name: str, value: Any) -> Any:
 
 
 def read(node: Node, changed: Mapping[str, Any] | None = None) -> Settings:
-    """Return the settings of ``node``, with absolute names of topics. If ``changed`` contains a
-    parameter, its value there replaces the value of the node.
+    """Return the settings of ``node``, with absolute names of topics. The values in ``changed``
+    replace the values that the node has for these parameters.
 
     Raises:
         ValueError: the values contradict each other.
@@ -373,8 +373,8 @@ def read(node: Node, changed: Mapping[str, Any] | None = None) -> Settings:
 
 
 def _absolute(node: Node, topic: str) -> str:
-    """Return the absolute name of a topic, or of a pattern with {camera}, which the function of
-    rclpy would reject.
+    """Return the absolute name of a topic or of a pattern with {camera}. The corresponding
+    function of rclpy rejects such a pattern.
     """
     if topic.startswith('~'):
         return f'{node.get_fully_qualified_name()}{topic[1:]}'

@@ -12,13 +12,13 @@ FASTEST_M_S = 100.0
 """Highest speed of a vehicle, m/s. While the previous motion is unknown, only this limit applies.
 """
 MAX_DURATION_S = 1.0
-"""Two poses are not compared if they are further apart in time than this, in seconds, because past
-frames of this age are not used for fusion."""
+"""Two poses are not compared if the time between them is longer than this, in seconds. Past frames
+of a greater age are not used for fusion."""
 STEP_M, STEP_DEG = 1.0, 20.0
 """Corrections of the localization up to this shift, meters, and turn, degrees, are not jumps."""
 ACCELERATION_M_S2, ACCELERATION_DEG_S2 = 15.0, 300.0
-"""Largest change of the speed per second, and of the turn rate per second. Together with STEP_M
-and STEP_DEG, they give the largest deviation from the previous motion that is not a jump."""
+"""Largest change of the speed, m/s^2, and of the turn rate, degrees/s^2. Together with STEP_M and
+STEP_DEG, these limits give the largest deviation from the previous motion that is not a jump."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _turn(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
     cosine = (float(np.trace(turn)) - 1) / 2
     if cosine < -0.5:  # near half a turn, the differences below are too small to give the axis
         return Rotation.from_matrix(turn).as_rotvec()
-    # SciPy takes 0.2 ms, and both detection and publication would wait for it.
+    # The conversion by SciPy takes 0.2 ms, which would delay both detection and publication.
     vector = np.array((turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]))
     sine = float(np.linalg.norm(vector)) / 2
     return vector / 2 * (math.atan2(sine, cosine) / sine if sine else 1.0)

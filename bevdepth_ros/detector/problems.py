@@ -22,7 +22,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 LOG_PERIOD_S = 10.0
-"""While a problem is active, it is logged again each time after this number of seconds."""
+"""An active problem is logged again at this interval, in seconds."""
 FLAPPING_PERIOD_S = 60.0
 """If a problem has ended and begins again, its beginning is logged only if its last log entry is
 at least this number of seconds old."""
@@ -84,7 +84,7 @@ class Problems:
 
     def _is_due(self, key: str, sentence: str, now: float, returns: bool) -> bool:
         """Return True if the sentence must be logged, because it is new or its last log entry is
-        old enough.
+        old enough. ``returns`` is True if the problem was not active before.
         """
         logged = self._logged_at.get(key, {})
         if len(logged) >= MOST_WORDINGS:
@@ -143,7 +143,9 @@ class Problems:
             self._changed = True
 
     def changed(self) -> bool:
-        """Return True if problems have changed since the last ``collect``."""
+        """Return True if problems have changed since the last call of this method, or if
+        ``collect`` has returned a problem that is no longer active.
+        """
         with self._lock:
             changed, self._changed = self._changed, False
             return changed

@@ -1,5 +1,5 @@
 """QoS of inputs and outputs. Parameters such as ``qos_overrides./topic.publisher.depth`` override
-them.
+these QoS policies.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tracks of the objects in successive detection results, with their trails."""
+"""Tracks the objects in successive detection results, and stores their trails."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from bevdepth_ros.detector.pose_check import PoseCheck
 TRAIL_S = 3.0
 """Duration of a trail, seconds."""
 TRAIL_STEP_S = 0.25
-"""Shortest time between two positions of a trail, seconds. The newest position may be nearer to
-the position before it."""
+"""Shortest time between two positions of a trail, seconds. Only the time between the last two
+positions may be shorter."""
 
 
 class ResultTracker:
     """Tracks objects and stores their trails. Only the publishing thread may use this object.
 
-    The tracker does not receive results that a newer result replaced before the publication. It
-    predicts the tracks over the time of such a result.
+    If a newer result replaced a result before its publication, the tracker does not receive the
+    replaced result. The tracker then predicts the tracks over a longer time.
     """
 
     def __init__(self) -> None:
@@ -38,8 +38,8 @@ class ResultTracker:
         covariance: BoxCovariance,
         config: TrackerConfig,
     ) -> Tracks3D | None:
-        """Update the tracks with ``detections`` and return them; return None if the frame has no
-        ego poses.
+        """Update the tracks with ``detections`` and return the tracks. Return None if the frame
+        has no ego poses.
 
         If the localization jumps, tracks and trails are moved by the same transform, so that
         objects keep their ids.
@@ -90,7 +90,7 @@ class Trails:
         moments, stamp_ns = self._moments, tracks.stamp_ns
         if moments and stamp_ns < moments[-1][0]:
             moments.clear()
-        # The newest moment is replaced until it is TRAIL_STEP_S younger than the moment before it.
+        # Replace the newest moment if it is less than TRAIL_STEP_S after the moment before it.
         if len(moments) > 1 and (moments[-1][0] - moments[-2][0]) * 1e-9 < TRAIL_STEP_S:
             moments.pop()
         centers = tracks.boxes.center @ world_from_ego[:3, :3].T + world_from_ego[:3, 3]

@@ -14,8 +14,8 @@ from bevdepth_core.types import CameraRig
 
 @dataclass(frozen=True)
 class TrainingRig:
-    """The rig of the training images. The default values are those of the nuScenes rig. The
-    bundled weights were trained on synthetic drives with a similar rig.
+    """The rig of the training images. The default values describe the nuScenes rig. The bundled
+    weights were trained on synthetic drives with a similar rig.
 
     Attributes:
         size: width and height of the images, pixels.
@@ -106,7 +106,9 @@ def _mount(name: str, ego_from_camera: np.ndarray, training: TrainingRig) -> lis
 
 
 class RigCheck:
-    """Compares each camera with the training rig at first and when its calibration changed."""
+    """Compares each camera with the training rig when the camera is used for the first time, and
+    again when its calibration changes.
+    """
 
     def __init__(self, spec: ImageSpec):
         """Store the input ``spec`` of the network."""

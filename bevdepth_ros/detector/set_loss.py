@@ -89,7 +89,7 @@ class SetLoss:
             received: number of images so far, by name of the used camera.
             sets: number of image sets formed so far.
             too_wide: number of image sets so far that did not fit into ``sync_slop_s``.
-            cycle_s: trigger cycle, seconds. Small changes must be removed from it.
+            cycle_s: trigger cycle, seconds. The caller must remove small changes of the cycle.
         """
         now = time.monotonic()
         has_new_cycle, self._cycle_s = cycle_s != self._cycle_s, cycle_s

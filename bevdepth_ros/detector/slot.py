@@ -78,7 +78,7 @@ class SlotThread(Generic[Item]):
         return replaced
 
     def stop(self, discard: bool, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """End the thread; if it does not end in time, it continues in the background.
+        """End the thread. A thread that does not end in time continues in the background.
 
         Args:
             discard: if True, the item that is still waiting is dropped.

@@ -1,4 +1,6 @@
-"""Publishes /diagnostics with diagnostic_updater, or without it if it is not installed."""
+"""Publishes /diagnostics with diagnostic_updater, or with ``MinimalUpdater`` if diagnostic_updater
+is not installed.
+"""
 
 from __future__ import annotations
 

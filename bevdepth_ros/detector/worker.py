@@ -76,7 +76,7 @@ class Worker:
         self._thread: SlotThread[ImageSet] = SlotThread('detection', self._run)
 
     def put(self, images: ImageSet) -> None:
-        """Pass an image set to the thread. It replaces a set that is still waiting."""
+        """Pass ``images`` to the thread, in place of an earlier set that is still waiting."""
         self._monitor.set_arrived(images.spread_s)
         if self._thread.put(images):
             self._monitor.set_dropped('replaced')
@@ -224,7 +224,7 @@ class Worker:
                 f'{self._detector.device} failed, trying once more: {_first_line(error)}',
             )
         self._detector.reset()
-        with suppress(RuntimeError):  # a lost device cannot free its memory either
+        with suppress(RuntimeError):  # freeing the memory of a lost device also fails
             torch.cuda.empty_cache()
         try:
             return self._detector(frame)
