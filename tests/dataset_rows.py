@@ -35,7 +35,7 @@ def fixed_rows() -> dict[str, list[dict]]:
 
 
 def sensor_row(channel: str, is_camera: bool) -> dict[str, str]:
-    """Return the row of a sensor."""
+    """Return the row of a sensor in the table ``sensor``."""
     modality = 'camera' if is_camera else 'lidar'
     return {'token': f'sensor-{channel}', 'channel': channel, 'modality': modality}
 

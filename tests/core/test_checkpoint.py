@@ -1,4 +1,5 @@
-"""Official and own checkpoints load completely or are rejected with a message."""
+"""Checkpoints in the official format and in our format load completely, or are rejected with a
+message."""
 
 import copy
 import dataclasses
@@ -129,7 +130,7 @@ def test_prefixes_of_ddp_and_compile_wrappers_are_removed_from_files_in_our_form
     assert_same_weights(load_checkpoint(tmp_path / 'wrapped.safetensors'), small)
 
 
-def test_a_checkpoint_of_mmdetection3d_is_rejected_with_the_name_of_this_library(tmp_path):
+def test_the_message_about_a_checkpoint_of_mmdetection3d_contains_the_name_mmdetection3d(tmp_path):
     path = tmp_path / 'bevdet.pth'
     torch.save({'state_dict': {'img_backbone.conv1.weight': torch.zeros(2)}}, path)
     require_rejected(path, 'a checkpoint of mmdetection3d or BEVDet')
@@ -143,7 +144,7 @@ def test_a_file_that_contains_a_weight_with_and_without_prefix_is_rejected(offic
     require_rejected(change, f'contains {name} twice')
 
 
-def test_a_slightly_changed_frustum_in_a_file_of_averaged_weights_is_loaded_unchanged(
+def test_the_frustum_of_a_file_with_averaged_weights_is_loaded_exactly_as_it_is_stored(
     official, tmp_path
 ):
     content = torch.load(official[0], weights_only=True)
@@ -340,7 +341,7 @@ def test_missing_unexpected_and_wrongly_shaped_weights_are_rejected(official, tm
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
-def test_a_single_value_that_is_not_finite_is_rejected(official, tmp_path, value):
+def test_weights_with_a_single_nan_or_infinite_value_are_rejected(official, tmp_path, value):
     name = 'model.head.shared_conv.conv.weight'
     change = changed_official(
         official, tmp_path, lambda state: state[name].view(-1)[1234:1235].fill_(value)
@@ -358,7 +359,7 @@ def test_the_message_about_missing_weights_names_one_weight_and_counts_the_other
     require_rejected(changed_official(official, tmp_path, lose), 'head.shared.1.', '(and 2 more)')
 
 
-def test_a_weight_of_another_data_type_is_rejected(official, tmp_path):
+def test_a_weight_with_an_integer_data_type_is_rejected(official, tmp_path):
     name = 'model.head.shared_conv.conv.weight'
     change = changed_official(
         official, tmp_path, lambda state: state.update({name: state[name].int()})
@@ -380,9 +381,7 @@ def test_float64_and_bfloat16_weights_load_as_float32(official, tmp_path):
     assert torch.equal(loaded.head.shared[0].weight, official[1].head.shared[0].weight)
 
 
-def test_weights_without_stored_elements_and_weights_that_are_no_tensors_are_rejected(
-    official, tmp_path
-):
+def test_expanded_sparse_and_meta_tensors_and_text_are_rejected_as_weights(official, tmp_path):
     name = 'model.head.shared_conv.conv.weight'
     for tensor in (
         torch.zeros(1, 1, 1, 1).expand(64, 256, 3, 3),
@@ -456,7 +455,9 @@ def test_files_in_our_format_need_the_suffix_safetensors(small, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_checkpoint_contains_the_metadata_of_the_model_and_the_call(small, tmp_path):
+def test_metadata_given_to_save_checkpoint_replace_the_metadata_of_the_model_with_the_same_key(
+    small, tmp_path
+):
     model = copy.deepcopy(small)
     model.metadata = {'data': 'mini', 'recipe': 'old', 'format': 'ours', 'config': 'none'}
     save_checkpoint(model, tmp_path / 'a.safetensors', {'recipe': 'new'})
@@ -532,7 +533,7 @@ def test_a_failed_save_keeps_the_old_file(small, tmp_path, monkeypatch):
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
-def test_half_precision_halves_the_file_and_loads_as_float32(small, tmp_path):
+def test_half_precision_halves_the_file_size_and_the_weights_load_as_float32(small, tmp_path):
     small.metadata = {}
     save_checkpoint(small, tmp_path / 'full.safetensors')
     main(
@@ -554,7 +555,7 @@ def test_half_precision_halves_the_file_and_loads_as_float32(small, tmp_path):
     assert all(torch.allclose(half[name], full[name], rtol=5e-4, atol=1e-7) for name in full)
 
 
-def test_an_unknown_name_of_weights_is_rejected_with_the_known_names():
+def test_the_message_about_an_unknown_name_of_weights_lists_the_known_names():
     with pytest.raises(
         CheckpointError,
         match=r'huge: neither a checkpoint file nor a name of weights; known names: small, 2key',

@@ -1,4 +1,4 @@
-"""Model configs are complete and strict; the message about an invalid config names the value."""
+"""The presets are complete. The message about an invalid model config names the invalid value."""
 
 import dataclasses
 
@@ -60,7 +60,7 @@ def test_a_preset_is_complete_and_is_equal_after_saving_and_loading(path, tmp_pa
     assert config.class_names == NUSCENES_CLASSES
 
 
-def test_the_defaults_equal_the_preset_of_two_key_frames():
+def test_the_default_config_equals_the_preset_r50_256x704_2key():
     assert load_model_config(ROOT / 'config' / 'models' / 'r50_256x704_2key.yaml') == ModelConfig()
 
 
@@ -105,7 +105,7 @@ def test_stereo_presets_add_stereo_and_size_aware_nms():
         ({'image_encoder': {'depth': 51}}, 'image_encoder.depth'),
     ],
 )
-def test_invalid_values_are_reported_by_name(values, named):
+def test_the_message_about_an_invalid_value_contains_the_name_of_the_option(values, named):
     with pytest.raises(ValueError, match=named):
         model_config_from_dict(values)
 
@@ -190,7 +190,9 @@ def test_a_file_that_is_not_a_mapping_is_rejected(tmp_path):
         (ScaleNMSConfig, {'max_overlap': 1.0}, {'max_overlap': 1.1}),
     ],
 )
-def test_values_at_a_limit_are_accepted_and_values_beyond_it_rejected(section, good, bad):
+def test_values_at_a_limit_are_accepted_and_values_beyond_the_limit_are_rejected(
+    section, good, bad
+):
     section(**good)
     with pytest.raises(ValueError, match='|'.join((*bad, 'must'))):
         section(**bad)

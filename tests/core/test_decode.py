@@ -59,7 +59,7 @@ def put(
     maps.vel[sample, :, row, column] = torch.tensor([3.0, -1.0])
 
 
-def test_a_cell_is_decoded_to_the_box_of_its_values():
+def test_the_head_values_of_a_cell_are_decoded_to_a_box():
     tasks = empty_maps()
     put(tasks[2], 0, row=100, column=30, score=0.7, label=1)
     (found,) = decode(tasks, CONFIG)
@@ -73,7 +73,7 @@ def test_a_cell_is_decoded_to_the_box_of_its_values():
     assert np.allclose(found.boxes.velocity, [[3, -1]])
 
 
-def test_without_a_score_above_the_threshold_there_is_no_box():
+def test_maps_whose_scores_are_all_below_the_threshold_give_no_box():
     assert [len(sample.boxes) for sample in decode(empty_maps(2), CONFIG)] == [0, 0]
 
 
@@ -151,7 +151,9 @@ def test_a_box_with_a_score_exactly_at_the_threshold_is_dropped():
 
 @pytest.mark.parametrize('axis', range(3))
 @pytest.mark.parametrize('sign', [-1, 1])
-def test_a_box_centered_on_the_border_of_the_range_is_kept_and_beyond_it_is_dropped(axis, sign):
+def test_a_box_centered_on_the_border_of_the_range_is_kept_and_a_box_beyond_it_is_dropped(
+    axis, sign
+):
     limit = (61.2, 61.2, 10.0)[axis]
     for beyond, count in ((0.0, 1), (0.01, 0)):
         tasks = empty_maps()
@@ -183,7 +185,7 @@ def test_boxes_do_not_suppress_boxes_of_other_tasks():
     tasks = empty_maps()
     put(tasks[0], 0, 64, 64, 0.9)
     put(tasks[1], 0, 64, 64, 0.8)
-    put(tasks[1], 0, 64, 65, 0.7, label=1)  # 0.8 m beside a better box of the same task
+    put(tasks[1], 0, 64, 65, 0.7, label=1)  # 0.8 m from the box of this task with the score 0.8
     assert decode(tasks, CONFIG)[0].labels.tolist() == [0, 1]
 
 
@@ -202,9 +204,9 @@ def test_a_nan_score_gives_no_box():
     assert np.allclose(decode(tasks, CONFIG)[0].scores, 0.5)
 
 
-def test_a_task_never_gives_a_box_of_a_class_that_it_does_not_have():
-    """A small grid has fewer cells than candidates, so that every cell of every class is a
-    candidate.
+def test_every_box_of_a_task_has_one_of_the_classes_of_the_task():
+    """The grid has fewer cells than the number of ``candidates``, so that every cell of every
+    class becomes a candidate.
     """
     config = ModelConfig(
         grid=BEVGrid(x=(-6.4, 6.4, 0.8), y=(-6.4, 6.4, 0.8)),
@@ -237,7 +239,7 @@ def test_the_box_table_has_a_fixed_size_and_does_not_depend_on_the_memory_layout
 
 def overlapping_cones() -> list[TaskMaps]:
     tasks = empty_maps()
-    for column, score in ((64, 0.9), (65, 0.8), (90, 0.7)):  # 0.8 m apart
+    for column, score in ((64, 0.9), (65, 0.8), (90, 0.7)):  # a column is 0.8 m wide
         put(tasks[5], 0, 64, column, score, label=1, dim=np.log((0.4, 0.4, 1.0)))
     put(tasks[5], 0, 64, 66, 0.6, label=0, dim=np.log((0.4, 0.4, 1.7)))
     put(tasks[3], 0, 64, 64, 0.5, dim=np.log((2.0, 2.0, 1.0)))
@@ -248,8 +250,8 @@ def test_scale_nms_drops_boxes_of_one_task_that_overlap_after_scaling():
     tasks = overlapping_cones()
     assert np.allclose(decode(tasks, CONFIG)[0].scores, (0.9, 0.8, 0.7, 0.6, 0.5))
     (found,) = decode(tasks, changed(scale_nms=ScaleNMSConfig()))
-    # The second cone is dropped. The pedestrian is 1.6 m from the first cone; the barrier belongs
-    # to another task.
+    # The second cone, 0.8 m from the first cone, is dropped. The pedestrian is kept, because it is
+    # 1.6 m from the first cone. The barrier is kept, because it belongs to another task.
     assert np.allclose(found.scores, (0.9, 0.7, 0.6, 0.5))
     assert found.labels.tolist() == [9, 9, 8, 5]
 

@@ -1,4 +1,5 @@
-"""Downloads of official weights from a local server: complete, resumed, by proxy, and failed."""
+"""Downloads of official weights from a local server: complete, resumed, failed, and through a
+proxy."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ CONTENT = bytes(range(256)) * 1000
 
 @pytest.fixture(scope='module')
 def official(tmp_path_factory: pytest.TempPathFactory) -> tuple[BEVDepth, bytes]:
-    """Return a model with random weights and its file in the official layout."""
+    """Return a model with random weights, and the content of its file in the official layout."""
     path = tmp_path_factory.mktemp('official') / 'official.pth'
     torch.manual_seed(0)
     model = BEVDepth(load_model_config(ROOT / 'config' / 'models' / 'r50_256x704_2key.yaml'))
@@ -67,7 +68,7 @@ def get(server: FileServer, part: Path) -> None:
 
 
 def put_weights(folder: Path) -> Path:
-    """Write small weights and their record to the folder of downloads."""
+    """Write the weights of a tiny network, and the record of their hash, to ``folder``."""
     path = write_tiny_checkpoint(folder / '2key_da_ema.safetensors')
     record = {'bytes': 1, 'sha256': 'x', 'safetensors_sha256': sha256(path.read_bytes())}
     (folder / 'records.json').write_text(json.dumps({'2key_da_ema': record}))

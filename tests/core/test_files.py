@@ -8,7 +8,7 @@ import pytest
 from bevdepth_core.files import write_atomically
 
 
-def test_the_file_appears_only_when_complete_and_its_folders_are_created(tmp_path):
+def test_a_file_appears_only_after_it_is_complete_and_missing_folders_are_created(tmp_path):
     path = tmp_path / 'new' / 'folder' / 'file.txt'
     seen = []
 
@@ -30,7 +30,7 @@ def test_an_existing_file_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
-def test_after_an_error_only_the_old_file_exists(tmp_path, error):
+def test_after_a_failed_write_only_the_old_file_exists(tmp_path, error):
     path = tmp_path / 'file.txt'
     path.write_text('old')
 

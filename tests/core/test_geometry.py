@@ -75,7 +75,7 @@ def test_quaternion_from_rotation_returns_the_quaternion_whose_w_is_not_negative
         assert np.allclose(found, sign * np.asarray(quaternion), atol=1e-9)
 
 
-def test_a_half_turn_about_x_gives_the_unit_quaternion_of_x_up_to_its_sign():
+def test_the_quaternion_of_a_half_turn_about_x_is_0_1_0_0_or_its_negative():
     found = quaternion_from_rotation(np.diag([1.0, -1.0, -1.0]))
     assert np.allclose(np.abs(found), (0, 1, 0, 0))
 
@@ -118,7 +118,7 @@ def test_deviations_from_a_rotation_are_accepted_up_to_the_tolerance():
     assert RIGID_TOLERANCE == 1e-4
 
 
-def test_one_invalid_transform_among_many_is_reported():
+def test_a_single_invalid_transform_among_valid_transforms_is_reported():
     poses = random_transforms(5)
     poses[3, 3, 2] = 1e-9
     with pytest.raises(ValueError, match='last row'):

@@ -1,4 +1,5 @@
-"""Streaming inference: past frames, and head maps that equal maps of the two-frame forward."""
+"""Streaming inference: the choice of the past frame, and head maps that equal the maps of a
+two-frame forward."""
 
 import dataclasses
 
@@ -22,8 +23,8 @@ from tests.reference import ROOT
 
 
 def small_model(**changes) -> BEVDepth:
-    """Return the small preset with ``changes``, random weights and random batch norm
-    statistics.
+    """Return a network with the small preset, in which ``changes`` replace values. The weights and
+    the batch norm variances are random.
     """
     torch.manual_seed(0)
     config = load_model_config(ROOT / 'config' / 'models' / 'small.yaml')
@@ -123,8 +124,8 @@ def test_frames_without_pose_are_not_fused_and_not_kept_as_past_frames(tiny_mode
 
 
 def moved_past_camera(frame, past, partner):
-    """Return the pose of camera 0 of ``past`` in the ego frame of ``frame`` at the stamp of camera
-    ``partner``.
+    """Return the pose that camera 0 had in the frame ``past``, relative to the ego pose of
+    ``frame`` at the stamp of camera number ``partner``.
     """
     key_ego_from_world = np.linalg.inv(frame.world_from_ego[partner])
     return key_ego_from_world @ past.world_from_ego[0] @ past.rig.ego_from_camera[0]
@@ -146,7 +147,7 @@ def test_a_camera_that_only_the_past_frame_has_uses_the_ego_pose_nearest_to_the_
     found = _key_ego_from_past_camera(frame, past_frame)
     assert found.shape == (4, 4, 4)
     assert np.allclose(found[0], moved_past_camera(frame, past, 2))
-    for camera in (1, 2, 3):  # cameras of both frames use the ego pose of their own stamp
+    for camera in (1, 2, 3):  # a camera of both frames uses the ego pose at its own stamp
         key_ego_from_world = np.linalg.inv(frame.world_from_ego[camera - 1])
         pose = key_ego_from_world @ past.world_from_ego[camera] @ rig.ego_from_camera[camera]
         assert np.allclose(found[camera], pose)
@@ -174,8 +175,8 @@ def test_cameras_of_two_frames_are_matched_by_name_and_not_by_index(tiny_model):
 
 
 def test_after_a_recalibration_a_past_frame_keeps_its_own_camera_vector(tiny_model):
-    """The official code would use the camera vector of the key frame for the past frame, too;
-    see ``Detector``.
+    """The official code, in contrast, uses the camera vector of the key frame also for the past
+    frame. The docstring of ``Detector`` describes this difference.
     """
     rig = make_rig(2)
     poses = rig.ego_from_camera.copy()
@@ -281,7 +282,7 @@ def test_the_default_number_of_threads_is_half_of_the_cores(
 
 
 @pytest.mark.parametrize(('cores', 'expected'), [(1, 1), (2, 2), (3, 2), (4, 2), (16, 8)])
-def test_with_two_or_three_cores_two_threads_are_used_if_waiting_threads_sleep(
+def test_with_a_passive_omp_wait_policy_two_or_three_cores_run_two_threads(
     monkeypatch, cores, expected
 ):
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
@@ -319,7 +320,7 @@ def test_any_number_of_cameras_is_accepted(tiny_model, count):
     assert detector(make_frame(0.5, rig, size=(480, 640))).past_stamp_ns is not None
 
 
-def test_a_past_frame_is_used_if_a_camera_is_missing_and_if_it_returns(tiny_model):
+def test_a_past_frame_is_used_when_a_camera_is_missing_and_when_the_camera_returns(tiny_model):
     detector = Detector(tiny_model)
     rig = make_rig(3)
     fewer = CameraRig(rig.names[1:], rig.intrinsics[1:], rig.ego_from_camera[1:])

@@ -1,4 +1,4 @@
-"""JPEG files of an image set are decoded."""
+"""The JPEG and PNG files of an image set are decoded."""
 
 import io
 

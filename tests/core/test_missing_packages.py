@@ -17,7 +17,7 @@ PROGRAMS = [
 
 
 @pytest.mark.parametrize('program', PROGRAMS, ids=' '.join)
-def test_a_program_without_its_packages_ends_with_one_line_that_names_the_set_up(
+def test_a_program_without_its_packages_prints_one_line_that_names_make_setup(
     program: tuple[str, ...],
 ):
     """The Python option -S excludes installed packages; -E excludes packages in PYTHONPATH."""

@@ -1,5 +1,5 @@
-"""Preprocessing equals the official pipeline, and its matrix describes the transform of the
-pixels."""
+"""Preprocessing equals the official pipeline. The matrix that it returns describes how the pixels
+are moved."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -63,7 +63,7 @@ def test_an_image_too_thin_for_the_input_is_rejected_before_it_is_resized():
 
 @pytest.mark.parametrize('flip', [False, True])
 @pytest.mark.parametrize('rotation', [0.0, 5.0])
-def test_the_matrix_maps_a_marked_pixel_to_its_position_in_the_image(flip, rotation):
+def test_the_matrix_maps_a_marked_pixel_to_its_position_in_the_transformed_image(flip, rotation):
     image = np.zeros((300, 500, 3), np.uint8)
     image[198:203, 318:323] = 255
     transform = ImageTransform(0.5, 20, 30, 200, 100, flip, rotation)

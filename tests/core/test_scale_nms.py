@@ -1,4 +1,5 @@
-"""Scale NMS drops boxes by the overlap of their scaled footprints."""
+"""Scale NMS drops a box if its scaled footprint overlaps too much with the scaled footprint of a
+kept box."""
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def test_the_overlap_of_shifted_squares_is_correct(shift, expected):
     assert overlap(SQUARE + shift, SQUARE) == pytest.approx(expected)
 
 
-def test_overlap_of_squares_turned_by_45_degrees_is_a_regular_octagon():
+def test_the_intersection_of_a_square_and_a_square_turned_by_45_degrees_is_a_regular_octagon():
     turn = np.array([(1.0, -1.0), (1.0, 1.0)]) / np.sqrt(2)
     octagon = 8 * (np.sqrt(2) - 1)
     assert overlap(SQUARE, SQUARE @ turn.T) == pytest.approx(octagon / (8 - octagon))
@@ -50,7 +51,8 @@ def test_the_overlap_of_a_square_and_a_contained_square_is_the_ratio_of_their_ar
 
 def test_the_better_box_is_kept_and_a_dropped_box_suppresses_no_other_box():
     line = boxes(*((x, 0.0, 4.0, 2.0, 0.0) for x in (0.0, 2.0, 4.0, 9.0)))
-    assert scale_nms(line, np.ones(4), 0.2).tolist() == [0, 2, 3]  # neighbors overlap by 1/3
+    # The first three boxes are 2 m apart; the overlap of two neighbors is 1/3.
+    assert scale_nms(line, np.ones(4), 0.2).tolist() == [0, 2, 3]
     assert scale_nms(line, np.ones(4), 0.34).tolist() == [0, 1, 2, 3]
 
 
@@ -63,7 +65,7 @@ def test_a_box_whose_overlap_equals_the_limit_is_kept():
 def test_the_factors_scale_the_footprints():
     pair = boxes((0.0, 0.0, 1.0, 1.0, 0.0), (1.5, 0.0, 1.0, 1.0, 0.0))
     assert scale_nms(pair, np.array([1.0, 1.0]), 0.1).tolist() == [0, 1]
-    assert scale_nms(pair, np.array([2.0, 2.0]), 0.1).tolist() == [0]  # overlap 0.5 / 3.5
+    assert scale_nms(pair, np.array([2.0, 2.0]), 0.1).tolist() == [0]  # the overlap is 1/7
     assert scale_nms(pair, np.array([2.0, 2.0]), 0.15).tolist() == [0, 1]
     assert scale_nms(pair, np.array([4.0, 1.0]), 0.05).tolist() == [0]
     near = boxes((0.0, 0.0, 4.0, 4.0, 0.0), (3.0, 0.0, 4.0, 4.0, 0.0))

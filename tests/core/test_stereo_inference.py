@@ -130,7 +130,7 @@ def test_a_past_frame_with_a_different_set_of_cameras_is_not_used(model: BEVDept
     assert detector(make_frame(1.0, remaining)).past_stamp_ns == partial.stamp_ns
 
 
-def test_after_a_camera_returns_the_first_past_frame_with_this_camera_is_used(
+def test_after_a_camera_returns_only_a_past_frame_with_this_camera_is_used(
     model: BEVDepth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = make_rig(3)
@@ -226,7 +226,7 @@ def test_a_network_whose_graphs_cannot_be_captured_runs_step_by_step_with_a_warn
     assert caplog.text.count('runs step by step') == 1
 
 
-def test_running_out_of_memory_while_graphs_are_captured_is_an_error(
+def test_an_out_of_memory_error_during_graph_capture_is_raised(
     model: BEVDepth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(network: GraphedNetwork, cameras: int) -> None:

@@ -1,4 +1,4 @@
-"""The public data types reject an invalid value with an error that names its field."""
+"""The public data types reject an invalid value with an error that names the field."""
 
 import dataclasses
 
@@ -79,7 +79,7 @@ def test_the_mean_of_camera_stamps_does_not_overflow():
 
 
 def matrices(*samples: int, **changes: torch.Tensor) -> CameraMatrices:
-    """Return matrices of two frames with six cameras; all their numbers are different."""
+    """Return matrices of two frames with six cameras; no number occurs twice in one field."""
     shape = (*samples, 2, 6, 4, 4)
     numbers = torch.arange(3.0 * torch.Size(shape).numel()).view(3, *shape)
     fields = dict(zip(('key_ego_from_camera', 'intrinsics', 'image_aug'), numbers, strict=True))
@@ -174,7 +174,7 @@ def test_the_error_about_an_invalid_value_of_boxes_names_the_field(field, value)
         dataclasses.replace(boxes(2), **{field: value})
 
 
-def test_the_corners_of_a_turned_box_enclose_its_turned_extent():
+def test_the_corners_of_a_box_turned_by_90_degrees_have_length_and_width_exchanged():
     box = Boxes3D([[10, 5, 1]], [[4, 2, 1.5]], [np.pi / 2], [[0, 0]])
     corners = box.corners()[0]
     assert np.allclose(corners.mean(axis=0), (10, 5, 1))

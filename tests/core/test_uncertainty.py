@@ -54,14 +54,14 @@ def test_an_oriented_covariance_has_the_given_spreads_along_and_across_the_direc
     [
         ((20.0, 0, 1), (1.0**2, 0.4**2, 0.27**2)),
         ((0.0, -40, 1), (0.6**2, 1.7**2, 0.39**2)),
-        ((0.0, 0, 1), (0.335**2, 0.21**2, 0.156**2)),  # nearer than 1 m
+        ((0.0, 0, 1), (0.335**2, 0.21**2, 0.156**2)),  # a distance below 1 m counts as 1 m
     ],
 )
 def test_the_default_covariance_grows_with_the_distance(center, variances) -> None:
     found = default_covariance(detections([center]))
     np.testing.assert_allclose(found.pose[0], np.diag((*variances, 0.3**2)), atol=1e-12)
     np.testing.assert_allclose(found.velocity[0], np.diag((1.5**2, 1.5**2)))
-    found.velocity[0] = 0  # must not change the result of the next call
+    found.velocity[0] = 0  # this change of the result must not affect the next call
     assert default_covariance(detections([center])).velocity.any()
 
 
@@ -81,7 +81,7 @@ def test_a_box_has_the_spread_of_its_class_at_the_nearest_range() -> None:
         assert along.tolist() == [3 * label + value for value in (1, 1, 2, 2, 3, 3)]
 
 
-def test_a_higher_score_has_a_smaller_spread_by_the_slope_of_its_class() -> None:
+def test_the_spread_decreases_with_the_score_by_the_slope_of_the_class() -> None:
     found = detections([(5.0, 0, 0)] * 4, np.array([0.5, 0.9, 0.1, 0.9]), np.array([0, 0, 0, 1]))
     expected = [1.0, np.exp(-0.8), np.exp(0.8), 4.0]
     np.testing.assert_allclose(model().spreads(found)['along'], expected, rtol=1e-6)
@@ -127,7 +127,7 @@ def test_a_damaged_uncertainty_model_in_a_checkpoint_is_rejected(text: str) -> N
         UncertaintyModel.from_metadata({METADATA_KEY: text}, CLASSES)
 
 
-def test_a_model_of_other_classes_or_with_unknown_values_is_rejected() -> None:
+def test_a_model_with_other_classes_or_with_unknown_fields_is_rejected() -> None:
     metadata = model().to_metadata()
     with pytest.raises(ValueError, match='is for other classes: fit it again'):
         UncertaintyModel.from_metadata(metadata, CLASSES[::-1])

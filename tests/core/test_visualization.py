@@ -22,12 +22,13 @@ from bevdepth_core.visualization import (
 
 INTRINSICS = np.array(((300.0, 0, 200), (0, 300, 100), (0, 0, 1)))
 CAMERA_FROM_EGO = np.array(((0.0, -1, 0, 0), (0, 0, -1, 0), (1, 0, 0, 0), (0, 0, 0, 1)))
-"""Pose of a camera that is at the origin of the ego frame and looks forward."""
+"""Transform from the ego frame to a camera that is at the origin of the ego frame and looks
+forward."""
 GRAY = np.full((200, 400, 3), 90, np.uint8)
 
 
 def boxes(*rows) -> Boxes3D:
-    """Return boxes of (x, y, z, length, width, height, yaw, vx, vy)."""
+    """Return one box per row (x, y, z, length, width, height, yaw, vx, vy)."""
     table = np.array(rows, np.float32).reshape(-1, 9)
     return Boxes3D(table[:, :3], table[:, 3:6], table[:, 6], table[:, 7:])
 
@@ -71,8 +72,8 @@ def test_every_nuscenes_class_has_its_own_color_and_unknown_classes_also_have_a_
 def test_a_box_is_drawn_at_its_projected_corners_in_the_color_of_its_class() -> None:
     image = draw(boxes((10, 0, 0, 2, 3, 2, 0, 0, 0)))
     pixels = drawn_at(GRAY, image)
-    # The nearest face is 9 m away: half a width of 1.5 m gives 50 px, half a height of 1 m gives
-    # 33 px.
+    # The nearest face is 9 m away. At this distance, half of the width (1.5 m) covers 50 px, and
+    # half of the height (1 m) covers 33 px.
     np.testing.assert_allclose(
         (pixels.min(axis=0), pixels.max(axis=0)), ((150, 66.7), (250, 133.3)), atol=2
     )
@@ -158,7 +159,7 @@ def test_in_the_top_view_forward_is_up_and_left_is_left() -> None:
         empty,
         draw_bev(size, boxes((20, 10, 0, 4, 2, 1, 0, 0, 0)), np.zeros(1, int), reach_m=reach_m),
     )
-    # 3 pixels per meter around the middle of the image.
+    # The scale is 3 pixels per meter. The ego vehicle is in the middle of the image.
     np.testing.assert_allclose(pixels.mean(axis=0), (150 - 30, 150 - 60), atol=2)
     np.testing.assert_allclose(np.ptp(pixels, axis=0), (6, 12), atol=5)
 
@@ -232,7 +233,7 @@ def test_boxes_are_projected_with_the_ego_pose_of_each_camera() -> None:
     )
 
 
-def test_a_figure_of_one_camera_needs_no_known_name_no_pose_and_no_detections() -> None:
+def test_a_figure_shows_one_camera_with_an_unknown_name_without_poses_and_detections() -> None:
     rig = nuscenes_like_rig(160, 90)
     single = CameraRig(('webcam',), rig.intrinsics[:1], rig.ego_from_camera[:1])
     assert compose(frame(single, poses=False), detections(boxes()), width=800).shape[1] == 800

@@ -21,8 +21,8 @@ DEUTERANOPIA = (
     (0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413),
     (-0.011820, 0.042940, 0.968881),
 )  # fmt: skip
-"""Matrices that simulate the deficiencies in linear RGB, with severity 1 (Machado, Oliveira,
-Fernandes, 2009)."""
+"""``PROTANOPIA`` and ``DEUTERANOPIA`` simulate the two color vision deficiencies in linear RGB,
+with severity 1 (Machado, Oliveira, Fernandes, 2009)."""
 MIN_DIFFERENCE = 25.0
 """Smallest distance of two colors in CIE Lab. A distance of 2.3 is just noticeable; the thin lines
 in the images need a larger distance."""

@@ -26,8 +26,8 @@ SOURCE_SIZE = (320, 180)
 
 
 def distribution(**shares: float) -> torch.Tensor:
-    """Return a (1, D, 8, 22) depth distribution with equal pixels; ``bin10=0.5`` gives bin 10 the
-    probability 0.5.
+    """Return a (1, D, 8, 22) depth distribution that is the same in all pixels. ``bin10=0.5``
+    gives bin 10 the probability 0.5.
     """
     result = torch.zeros(1, BINS.count, ROWS, COLUMNS)
     for name, share in shares.items():
@@ -36,7 +36,7 @@ def distribution(**shares: float) -> torch.Tensor:
 
 
 def frame(index: int = 1) -> Frame:
-    """Return a frame of one camera of the rig; no two pixels of its image have the same color."""
+    """Return a frame with one camera; no two pixels of the image have the same color."""
     rig = nuscenes_like_rig(*SOURCE_SIZE)
     columns, rows = np.meshgrid(np.arange(SOURCE_SIZE[0]), np.arange(SOURCE_SIZE[1]))
     image = np.stack((columns % 256, rows, columns // 256), axis=-1).astype(np.uint8)
@@ -82,7 +82,8 @@ def test_depth_colors_cover_the_network_input_and_differ_for_near_and_far_pixels
     meters = np.full((ROWS, COLUMNS), 4.0, np.float32)
     meters[:, COLUMNS // 2 :] = 50.0
     covered = draw_depth_on_image(image, maps(meters), 0, SOURCE_SIZE)
-    # The input is 352x128 of 352x198: the upper 70 of 198 rows are cut off.
+    # The image is resized to 352x198 pixels. The network input omits the upper 70 of these 198
+    # rows.
     first_seen = round(70 / 198 * 180)
     np.testing.assert_array_equal(covered[: first_seen - 2], image[: first_seen - 2])
     near, far = covered[120, 60].astype(int), covered[120, 260].astype(int)

@@ -1,4 +1,4 @@
-"""Runs the demo with shorter drives."""
+"""Runs the demo with drives of at most 2 s."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run_demo(out: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def processes_about(out: Path) -> list[str]:
-    """Return the command lines of running processes that name ``out``."""
+    """Return the command lines of the running processes that contain the path ``out``."""
     lines = []
     for path in Path('/proc').glob('[0-9]*/cmdline'):
         try:

@@ -63,9 +63,9 @@ def results_in(folder: Path) -> dict[str, list[dict]]:
 
 
 def rows(entries: list[dict]) -> np.ndarray:
-    """Return (n, 10) center, size, heading (squares of w and z of the quaternion), score and
-    class of the boxes, sorted by rounded x and y, so that rounding errors do not change the
-    order.
+    """Return a (n, 10) table of the boxes: center, size, heading (squares of w and z of the
+    quaternion), score and class. The rows are sorted by rounded x and y, so that rounding errors
+    do not change the order.
     """
     found = [
         (

@@ -191,8 +191,10 @@ class Bench:
         return [*newest_first][::-1]
 
     def mixed(self, since: float, first_round: int) -> list[Record]:
-        """Return the results after ``since`` that mix trigger cycles: no single cycle of
-        ``stream.rounds`` has the stamp of the result as the mean stamp of its cameras. The last
+        """Return the results after ``since`` that mix images of several trigger cycles.
+
+        The stamp of a result is the mean stamp of the images of its cameras. A result is returned
+        if this mean does not fit any single cycle in ``stream.rounds``. The last
         ``PENDING_ROUNDS`` cycles before ``first_round`` and all later cycles are compared.
         """
         rounds = self.stream.rounds[max(0, first_round - PENDING_ROUNDS) :]

@@ -16,7 +16,9 @@ SECOND_NS = 10**9
 
 
 def image_fault(change: Callable, *cameras: str) -> Callable[[Bench], AbstractContextManager]:
-    """Return an injection that applies ``change`` to the images of ``cameras`` (empty: all)."""
+    """Return an injection that applies ``change`` to the images of ``cameras``, or to the images
+    of all cameras if no camera is given.
+    """
 
     def hook(camera: str, message) -> list:
         if cameras and camera not in cameras:
@@ -32,8 +34,8 @@ def image_fault(change: Callable, *cameras: str) -> Callable[[Bench], AbstractCo
 
 
 def info_fault(change: Callable, *cameras: str) -> Callable[[Bench], AbstractContextManager]:
-    """Return an injection that applies ``change`` to the CameraInfo of ``cameras`` (empty:
-    all).
+    """Return an injection that applies ``change`` to the CameraInfo of ``cameras``, or to the
+    CameraInfo of all cameras if no camera is given.
     """
 
     def hook(camera: str, info) -> list:
@@ -50,7 +52,7 @@ def pose_fault(change: Callable) -> Callable[[Bench], AbstractContextManager]:
 
 
 def setting(**values) -> Callable:
-    """Return a function that sets these fields of a message."""
+    """Return a function that sets the fields ``values`` of a message."""
 
     def change(message):
         for name, value in values.items():

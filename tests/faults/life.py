@@ -20,7 +20,9 @@ from tests.faults.injections import BACK
 
 @contextmanager
 def stopped_subscriber(bench: Bench) -> Iterator[None]:
-    """Subscribe reliably from a process that is then stopped by SIGSTOP."""
+    """Start a process with reliable subscriptions, and stop it with SIGSTOP after its first
+    message.
+    """
     program = (
         'import rclpy; from vision_msgs.msg import Detection3DArray; from visualization_msgs.msg '
         'import MarkerArray; rclpy.init(); '

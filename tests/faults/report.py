@@ -30,7 +30,7 @@ def saved_times() -> list[dict]:
 
 
 def table(rows: list[dict]) -> str:
-    """Return the table of all cases; ``rows`` are the results of the run."""
+    """Return the table of all cases; ``rows`` contains the times of the cases that passed."""
     found = {row['case']: row for row in rows}
     lines = [
         '| fault | published during the fault | reported in `/diagnostics` | detection time '

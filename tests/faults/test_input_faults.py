@@ -1,4 +1,5 @@
-"""The faults of the matrix in cameras, images and calibration, all in one node."""
+"""Injects the camera, image and calibration faults of the matrix, one after the other, into one
+running node."""
 
 from __future__ import annotations
 

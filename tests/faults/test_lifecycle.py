@@ -48,8 +48,8 @@ def fail_to_activate(bench: Bench) -> None:
 
 
 def usage_when_healthy(bench: Bench) -> dict[str, float]:
-    """Wait until the node is healthy, so that all its threads have worked, and return the
-    resources that its process uses.
+    """Wait until the node is healthy, so that all threads of the node have run, and return the
+    resources that the process of the node uses.
     """
     began = time.monotonic()
     wait_until(lambda: bench.is_healthy(began), 'a healthy node')
@@ -116,7 +116,7 @@ def test_the_node_is_healthy_after_concurrent_images_parameters_and_transitions(
     assert not {problem for problem in bench.problems(began) if 'failed' in problem}
 
 
-def test_every_transition_leads_to_its_state(bench: Bench):
+def test_the_node_is_unconfigured_after_cleanup_and_inactive_after_configure(bench: Bench):
     assert bench.change(DEACTIVATE)
     assert bench.change(CLEANUP)
     assert bench.state() == State.PRIMARY_STATE_UNCONFIGURED

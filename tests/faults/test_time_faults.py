@@ -1,4 +1,5 @@
-"""The faults of the matrix in clocks, transforms, load and tracks, all in one node."""
+"""Injects the clock, tf, load and tracking faults of the matrix, one after the other, into one
+running node."""
 
 from __future__ import annotations
 

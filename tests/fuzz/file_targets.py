@@ -146,7 +146,9 @@ def own_checkpoint(folder: Path) -> Callable[[Random], bool]:
 
 
 def _malicious(rng: Random, pickled: bytes) -> bytes:
-    """Return pickle data that calls functions, which must never run, or damaged pickle data."""
+    """Return damaged pickle data, or pickle data that would call functions. The functions must
+    never run.
+    """
     kind = rng.randrange(4)
     if kind == 0:
         return pickle.dumps(_Command(), protocol=rng.choice((0, 2, 4)))

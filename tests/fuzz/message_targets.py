@@ -201,7 +201,9 @@ def camera_info(_: Path) -> Callable[[Random], bool]:
 
 
 def tf(_: Path) -> Callable[[Random], bool]:
-    """Passes damaged /tf, /tf_static and odometry messages to the tf listener of a node."""
+    """Passes /tf, /tf_static and odometry messages with random and invalid values to the tf
+    listener of a node.
+    """
     rclpy.init()
     node = Node('fuzz', enable_rosout=False, start_parameter_services=False)
     current: list[Transforms] = []
@@ -273,7 +275,8 @@ def serialized(_: Path) -> Callable[[Random], bool]:
     def execute(rng: Random) -> bool:
         kind, data = rng.choice(sound)
         data = damaged(rng, data)
-        # ROS would crash this process. The bag readers reject such messages, too.
+        # ROS would crash this process if it deserialized such a short message. The bag readers
+        # also reject these messages.
         if len(data) <= HEAD_BYTES:
             return False
         try:

@@ -1,5 +1,5 @@
-"""Random damage to bytes and to trees of dicts, lists and scalars, reproducible from a random
-generator."""
+"""Random damage to bytes and to trees of dicts, lists and scalars. A random generator with the
+same seed gives the same damage."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def _place(rng: Random, length: int) -> int:
 
 
 def damaged_tree(rng: Random, tree: Any) -> Any:
-    """Return a copy of a tree of dicts and lists with one to several entries replaced, removed,
-    doubled or renamed."""
+    """Return a copy of a tree of dicts and lists in which one to several entries are replaced,
+    removed, duplicated or multiplied by a number."""
     tree = copy.deepcopy(tree)
     for _ in range(rng.randint(1, MAX_CHANGES // 2)):
         tree = _damage_somewhere(rng, tree)

@@ -23,7 +23,8 @@ MEMORY_BYTES = 6 << 30
 MAX_FINDINGS = 20
 """Findings after which a target is stopped."""
 _MAX_EXECUTIONS = 1 << 40
-"""More executions than any run has. Different seeds therefore give different random generators."""
+"""This number is larger than the number of executions of any run. Therefore, two executions with
+different seeds never have the same random generator."""
 
 
 @dataclass
@@ -49,8 +50,8 @@ def rng_for(seed: int, number: int) -> Random:
 
 
 def execute_here(name: str, seed: int, first: int, count: int, folder: Path) -> tuple[int, int]:
-    """Execute in this process; return the numbers of executions and of accepted inputs. A finding
-    raises its exception.
+    """Execute a target in this process, and return the number of executions and the number of
+    accepted inputs. The exception of a finding is not caught.
     """
     execute = TARGETS[name](folder)
     return count, sum(
@@ -65,8 +66,8 @@ def run(
     executions: int | None = None,
     seconds: float | None = None,
 ) -> Report:
-    """Execute until one of the limits is reached. After a finding, a new process continues with
-    the next execution.
+    """Execute a target until ``executions``, ``seconds`` or ``MAX_FINDINGS`` is reached. After a
+    finding, a new process continues with the next execution.
     """
     context = multiprocessing.get_context('fork')
     report, began = Report(), time.monotonic()
@@ -100,7 +101,9 @@ def run(
 
 
 def _watch(process, current, receiver) -> str:
-    """Return the finding of the process, or an empty string if it ended without one."""
+    """Return the finding of the process, or an empty string if the process ended without a
+    finding.
+    """
     last, since = current.value, time.monotonic()
     while process.is_alive():
         process.join(0.2)

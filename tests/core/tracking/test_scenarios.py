@@ -42,7 +42,7 @@ def follow(
     return found
 
 
-def test_ids_are_stable_and_published_while_the_front_camera_is_silent_for_half_a_second():
+def test_all_ids_are_kept_and_published_while_the_front_camera_is_silent_for_half_a_second():
     angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     cars = 25 * np.column_stack((np.cos(angle), np.sin(angle))) + (10, 0)
     velocities = np.column_stack((np.full(16, 5.0), np.linspace(-1, 1, 16)))
@@ -58,7 +58,9 @@ def test_ids_are_stable_and_published_while_the_front_camera_is_silent_for_half_
 
 
 def test_two_cars_that_meet_behind_a_truck_keep_their_ids():
-    """Each car is hidden for more than 1.2 s, which is longer than tracks coast."""
+    """Each car is hidden for more than 1.2 s. This is longer than a track without detections is
+    published (1 s).
+    """
     objects = np.array([(14.0, 15.0), (13.0, 24.0), (30.0, 22.0)])
     velocities = np.array([(5.0, 0), (10.0, 0), (0.0, 0)])
 

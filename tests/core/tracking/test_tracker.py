@@ -22,7 +22,7 @@ def run(tracker: Tracker, frames: list[Detections3D], world_from_ego: np.ndarray
     return [tracker.update(frame, world_from_ego) for frame in frames]
 
 
-def test_an_object_keeps_its_id_while_it_and_the_vehicle_move_and_turn():
+def test_an_object_keeps_its_id_while_the_object_moves_and_the_vehicle_moves_and_turns():
     tracker, ids = Tracker(), []
     for index in range(20):
         time_s = index / 10

@@ -29,13 +29,15 @@ def skewed(info: CameraInfo) -> None:
 
 
 def binned(info: CameraInfo) -> None:
-    """Describe the same images as a full image of twice the size, binned by 2."""
+    """Change CameraInfo so that it describes the images as full images of twice the size that are
+    binned by 2.
+    """
     scaled(2, 2, 2)(info)
     info.width, info.height, info.binning_x, info.binning_y = 2 * WIDTH, 2 * HEIGHT, 2, 2
 
 
 def cropped(info: CameraInfo) -> None:
-    """Describe the same images as a region of a larger image."""
+    """Change CameraInfo so that it describes the images as a region of larger images."""
     info.k = info.k + np.array((0, 0, 20, 0, 0, 16, 0, 0, 0))
     info.width, info.height = WIDTH + 40, HEIGHT + 32
     info.roi = RegionOfInterest(x_offset=20, y_offset=16, width=WIDTH, height=HEIGHT)
@@ -151,7 +153,7 @@ CASES = (
         ('ERROR', 'sets', '0 of 6 cameras can be used'),
     ),
     Case(
-        'the focal length is 3 times that of training',
+        'the focal length is 3 times the focal length in training',
         info_fault(
             lambda info: setattr(info, 'k', info.k * np.array((3, 1, 1, 1, 3, 1, 1, 1, 1))), FRONT
         ),

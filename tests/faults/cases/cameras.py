@@ -31,8 +31,8 @@ def every_second_lost(*cameras: str) -> Callable[[Bench], AbstractContextManager
 
 def first_and_last_camera_with_losses(bench: Bench) -> AbstractContextManager:
     """Publish images of only the first and the last camera of the trigger cycle, and omit every
-    third image of the first camera. The images of a cycle are 43 ms apart; the image of the last
-    camera is only 57 ms older than the next image of the first camera.
+    third image of the first camera. The two images of a cycle are 43 ms apart. The image of the
+    last camera is only 57 ms older than the image of the first camera in the next cycle.
     """
     kept, count = ('CAM_FRONT_LEFT', LEFT), iter(range(10**9))
     return bench.stream.fault(

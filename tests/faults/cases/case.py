@@ -28,7 +28,8 @@ class Case:
             reported.
         parameters: parameters of the node that differ from the usual values.
         tolerated: regular expression for problems that may be reported if ``diagnosis`` is None.
-        overlapping: trigger cycles overlap, so image sets cannot be checked by their stamps.
+        overlapping: True if the trigger cycles overlap, so that the stamps of image sets cannot be
+            checked.
     """
 
     name: str

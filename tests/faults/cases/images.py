@@ -85,7 +85,9 @@ def unsized(width: int, height: int) -> Callable[[Bench], AbstractContextManager
 
 
 def formatted(image_format: str, make: Callable[[], bytes], *cameras: str) -> Callable:
-    """Return an injection that replaces images by the file of ``make``, with ``image_format``."""
+    """Return an injection that replaces each image by the file that ``make`` returns, and its
+    format string by ``image_format``.
+    """
 
     def change(message: CompressedImage) -> CompressedImage:
         return CompressedImage(format=image_format, data=array.array('B', make()))

@@ -81,7 +81,7 @@ CASES = (
         ('WARN', 'tf', 'tf frames is reached'),
     ),
     Case(
-        'weights are replaced by truncated ones',
+        'the weights file is replaced by a truncated file',
         truncated_checkpoint,
         NOTHING,
         ('ERROR', 'node', 'activate failed'),

@@ -99,7 +99,7 @@ def future_pose(bench: Bench) -> Iterator[None]:
 
 
 def frozen_poses(bench: Bench) -> AbstractContextManager:
-    """Send the first ego pose again and again, with its stamp."""
+    """Send the first ego pose again and again, always with its original stamp."""
     first: list = []
 
     def hook(pose) -> list:
@@ -121,7 +121,9 @@ def in_a_loop(message) -> None:
 
 
 def made_up_frames(bench: Bench) -> AbstractContextManager:
-    """Publish transforms with a new frame name each time, in addition to the poses."""
+    """Publish transforms of 3000 new frames in addition to the ego poses: 100 new frames with each
+    of the first 30 poses. Each later pose is sent with a transform of the frame tag_new.
+    """
     numbers = iter(range(10**9))
     names = [[f'tag_{next(numbers)}' for _ in range(100)] for _ in range(30)]
 
@@ -148,7 +150,7 @@ def unrelated_frame_back_and_forth(bench: Bench) -> AbstractContextManager:
 
 
 def jumping(bench: Bench) -> AbstractContextManager:
-    """Move the ego pose by 4 m to the side or back, every 0.8 s."""
+    """Every 0.8 s, change the y coordinate of the ego pose from 0 to 4 m or from 4 to 0 m."""
 
     def hook(pose) -> list:
         pose.transform.translation.y = 4.0 * (int(time.monotonic() / 0.8) % 2)
@@ -227,7 +229,7 @@ CASES = (
         ('WARN', 'tf', 'does not continue its previous motion'),
     ),
     Case(
-        'each transform of an unrelated frame is followed by one that is 0.5 s older',
+        'each transform of an unrelated frame is followed by a transform that is 0.5 s older',
         unrelated_frame_back_and_forth,
     ),
     Case(

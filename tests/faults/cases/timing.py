@@ -120,7 +120,9 @@ def clock_before_1970(bench: Bench) -> AbstractContextManager:
 
 @contextmanager
 def simulated_time(bench: Bench, now: Callable[[], Time]) -> Iterator[None]:
-    """Publish the result of ``now`` on /clock, and set use_sim_time of the node."""
+    """Publish the result of ``now`` on /clock, and set the parameter use_sim_time of the node to
+    true.
+    """
     publisher = bench.graph.node.create_publisher(ClockMessage, '/clock', 1)
     timer = bench.graph.node.create_timer(
         0.05,
@@ -136,7 +138,9 @@ def simulated_time(bench: Bench, now: Callable[[], Time]) -> Iterator[None]:
 
 
 def drifting(**ms_per_s: float) -> Callable[[Bench], AbstractContextManager]:
-    """Return an injection that lets the clocks of cameras drift; {camera: drift in ms per s}."""
+    """Return an injection in which the clocks of cameras drift; ``ms_per_s`` contains the drift of
+    each camera in milliseconds per second.
+    """
 
     def make(bench: Bench) -> AbstractContextManager:
         began = time.monotonic()

@@ -52,7 +52,9 @@ class Tracks:
 
 @contextmanager
 def without_poses(bench: Bench) -> Iterator[None]:
-    """Omit all ego poses; after a short time, no tracks may be published."""
+    """Omit all ego poses. After the node has reported the missing poses, it must not publish
+    tracks.
+    """
     with Tracks(bench) as tracks:
         tracks.next_ids()
         with pose_fault(lambda pose: [])(bench):
@@ -77,7 +79,7 @@ def repeated_bag(bench: Bench) -> Iterator[None]:
 
 @contextmanager
 def moved_map(bench: Bench) -> Iterator[None]:
-    """Let the localization jump once; the objects keep their ids."""
+    """Make the localization jump once; at least one track must keep its id."""
 
     def hook(pose) -> list:
         pose.transform.translation.y += 300.0
@@ -92,7 +94,7 @@ def moved_map(bench: Bench) -> Iterator[None]:
 
 @contextmanager
 def short_silence(bench: Bench) -> Iterator[None]:
-    """Let a camera be silent for half a second; the objects keep their ids."""
+    """Silence a camera for half a second; more than half of the tracks must keep their ids."""
     with Tracks(bench) as tracks:
         before = tracks.next_ids()
         with image_fault(lambda message: [], BACK)(bench):
@@ -103,7 +105,9 @@ def short_silence(bench: Bench) -> Iterator[None]:
 
 @contextmanager
 def kept_over(bench: Bench, fault: Callable[[Bench], AbstractContextManager]) -> Iterator[None]:
-    """Inject a fault that does not change stamps of images; the objects keep their ids."""
+    """Inject a fault that does not change stamps of images; at least one track must keep its
+    id.
+    """
     with Tracks(bench) as tracks:
         before = tracks.next_ids()
         with fault(bench):
