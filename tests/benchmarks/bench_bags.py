@@ -1,5 +1,5 @@
 """Measures how late the bag player publishes the images of six cameras at 12 Hz, and how long the
-conversion of a scene to a bag takes compared with copying its files.
+conversion of a scene to a bag takes, compared with a copy of the files of the scene.
 
     python -m tests.benchmarks.bench_bags [--seconds S]
         [--dataroot DIR --version VERSION --scene NAME]
@@ -40,7 +40,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--seconds', type=float, default=15.0, help='length of the replay')
+    parser.add_argument(
+        '--seconds', type=float, default=15.0, help='length of the replay, seconds'
+    )
     parser.add_argument(
         '--dataroot', type=Path, help='dataset with the scene to convert (default: synthetic)'
     )
@@ -61,8 +63,9 @@ def main() -> None:
 
 
 def write_images(path: Path, storage: str, seconds: float) -> Path:
-    """Write random bytes instead of images on six topics, with stamps that follow each other as in
-    nuScenes."""
+    """Write a bag with random bytes instead of images on six topics, and return its path. The
+    cameras expose one after the other, as in nuScenes.
+    """
     data = np.random.default_rng(0).bytes(IMAGE_BYTES)
     with BagWriter(path, storage) as bag:
         for number in range(round(seconds * RATE_HZ)):
@@ -74,7 +77,9 @@ def write_images(path: Path, storage: str, seconds: float) -> Path:
 
 
 def replay(bag: Path) -> str:
-    """Play the bag, and return the summary of the player and the number of received messages."""
+    """Play the bag; return the summary that the player prints, and the number of messages that
+    arrived.
+    """
     arrived = 0
 
     def count(_: bytes) -> None:
@@ -99,14 +104,15 @@ def replay(bag: Path) -> str:
 
 
 def draw(root: Path) -> Path:
-    """Render a synthetic scene of 2 s at full size."""
+    """Write a dataset with one synthetic scene of 2 s and images of full size; return its path."""
     write_dataset(root, DatasetPlan(train_scenes=0, val_scenes=1, duration_s=2.0))
     return root
 
 
 def compare_with_copy(dataroot: Path, version: str, scene: str, folder: Path) -> None:
-    """Print the throughput of converting and of copying the same files. Each is the best of three
-    runs, and a run ends when its files are on the disk."""
+    """Print the throughput of the conversion of a scene, and of a copy of the same files. Each
+    throughput is the best of three runs. A run ends when its files are on the disk.
+    """
     recording = read_recording(open_devkit(dataroot, version), scene)
     files = [dataroot / name for name in recording.filenames()]
     megabytes = sum(file.stat().st_size for file in files) / 1e6

@@ -1,11 +1,11 @@
-"""Measures the cost volume of one refinement step of BEVStereo: the kernel and unfused operators.
+"""Measures the cost volume of BEVStereo: time and memory of the kernel and of unfused operators.
 
     python -m tests.benchmarks.bench_cost_volume [--runs N] [--out FOLDER]
 
-The input has six cameras at 256x704, 256 channels at stride 4, and four depth ranges with three
-candidates each. The unfused operators process one range after the other, as the official code
-does: they warp, multiply and average, and store the three warped maps of a range. Writes
-cost_volume.json.
+One refinement step of one frame is measured. The input has six cameras at 256x704, 256 channels
+at stride 4, and four depth ranges with three candidates each. The unfused operators process one
+range after the other, as the official code does: they warp, multiply and average, and store the
+three warped maps of a range. Writes cost_volume.json.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def measure(dtype: torch.dtype, runs: int) -> dict[str, tuple[float, float]]:
-    """Return milliseconds and peak MiB of both variants, for one reference frame."""
+    """Return the time in milliseconds and the peak memory in MiB of both variants."""
     case = CostCase.random(6, 256, 64, 176, RANGES * CANDIDATES, 8, (256, 704))
     case.depths.abs_().mul_(2)
     case = case.to('cuda', dtype)

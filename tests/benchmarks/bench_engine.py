@@ -37,10 +37,10 @@ from tests.reference import ROOT
 SIZE = (900, 1600)
 RATE_HZ = 12
 FIRST_STEPS = 8
-"""Warm-up steps before the first measurement: at 12 Hz the seventh step is the first with a
+"""Warm-up steps before the first measurement. At 12 Hz the sixth step is the first step with a
 past frame."""
 WARM_UP = 2
-"""Warm-up steps before each later measurement."""
+"""Steps at the beginning of each measurement that are not counted."""
 
 
 def main() -> None:
@@ -106,7 +106,7 @@ def measure_detector(model: BEVDepth, options: argparse.Namespace) -> dict:
 
 
 def frame_stamps(rig):
-    """Yield the stamps and the ego poses of consecutive frames."""
+    """Yield the stamps and the ego poses of one frame after the other, at ``RATE_HZ``."""
     index = 0
     while True:
         made = make_frame(index / RATE_HZ, rig, size=(2, 2))
@@ -115,7 +115,7 @@ def frame_stamps(rig):
 
 
 def jpeg_files() -> list[bytes]:
-    """Return six JPEG files of 1600x900 pixels, about as large as the files of photographs."""
+    """Return six JPEG files of 1600x900 pixels. Each file has about the size of a photograph."""
     rng = np.random.default_rng(0)
     files = []
     for _ in range(6):
@@ -157,7 +157,7 @@ def timed(work: Callable, steps: int) -> dict:
 
 
 def settled(device: str, work: Callable, *arguments) -> None:
-    """Run ``work`` and wait for the device."""
+    """Run ``work`` and wait until the device has finished it."""
     work(*arguments)
     if device != 'cpu':
         torch.cuda.synchronize()

@@ -34,7 +34,7 @@ from tests.core.nuscenes.dataroot import SPLIT, VERSION, make_dataroot
 from tests.reference import reference_path
 from tests.sample import sample_paths
 
-SIZES = {  # network input and range of resize factors; the first of the small preset
+SIZES = {  # network input, and resize factors of the augmentation for images of 1600x900
     '128x352': (ImageSpec(128, 352), ImageAugmentation(scale=(0.193, 0.275))),
     '256x704': (ImageSpec(), ImageAugmentation()),
     '512x1408': (ImageSpec(512, 1408), ImageAugmentation(scale=(0.772, 1.1))),

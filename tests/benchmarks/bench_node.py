@@ -44,10 +44,10 @@ from tests.reference import ROOT
 from tests.ros.graph import Graph, wait_until
 
 BOXES = 100
-"""Maximum number of boxes of one result."""
+"""Approximate limit of the number of boxes in one result."""
 SLOP_S = 0.006
 PROFILE = ROOT / 'config' / 'middleware' / 'fastdds_large_images.xml'
-"""Middleware profile for raw images, as docs/NODE.md recommends it."""
+"""Middleware profile that docs/NODE.md recommends for raw images."""
 PERCENTILES = (50, 99, 99.9)
 
 
@@ -106,7 +106,7 @@ def gpu_memory_mib() -> int:
 
 
 def model_config(preset: str) -> ModelConfig:
-    """Return the config of the preset, with about ``BOXES`` boxes as limit of a result."""
+    """Return the config of the preset, with a limit of about ``BOXES`` boxes per result."""
     config = load_model_config(ROOT / 'config' / 'models' / f'{preset}.yaml')
     most = round(BOXES / len(config.head.tasks))
     return replace(config, decode=replace(config.decode, boxes_per_task=most))
@@ -129,7 +129,7 @@ def node_command(options: argparse.Namespace, checkpoint: Path) -> list[str]:
 
 
 def measure(options: argparse.Namespace, node: psutil.Process, folder: Path) -> dict[str, Any]:
-    """Return the results at the wanted rate and at the rates of the ramp."""
+    """Return the results at the rate of ``--rate`` and at the rates of ``--ramp``."""
     rclpy.init()
     graph, started = Graph(), time.perf_counter()
     for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
@@ -145,7 +145,7 @@ def measure(options: argparse.Namespace, node: psutil.Process, folder: Path) -> 
 
 
 def change_state(graph: Graph, transition: int) -> None:
-    """Request a transition and wait for it."""
+    """Request a transition of the node and wait for the response."""
     client = graph.node.create_client(ChangeState, f'{NODE}/change_state')
     wait_until(client.service_is_ready, 'the node')
     request = ChangeState.Request()
@@ -157,13 +157,15 @@ def change_state(graph: Graph, transition: int) -> None:
 
 
 class Traffic:
-    """Runs publisher and subscriber; stamps increase from run to run."""
+    """Runs the publisher and the subscriber once per rate. The stamps of a run are later than the
+    stamps of the run before, so that the node does not detect a jump back in time.
+    """
 
     def __init__(self, kind: str, node: psutil.Process, folder: Path) -> None:
         self._kind, self._node, self._folder, self._begin_s = kind, node, folder, 0.0
 
     def run(self, rate: float, seconds: float) -> dict[str, Any]:
-        """Publish image sets at ``rate`` for ``seconds``; return latency, losses, CPU time."""
+        """Publish image sets at ``rate`` Hz for ``seconds``; return latency, losses, CPU time."""
         command = [sys.executable, '-m', 'tests.benchmarks.node_traffic']
         sent_file, received_file = self._folder / 'sent.json', self._folder / 'received.json'
         receiver = subprocess.Popen([*command, 'receive', '--out', str(received_file)], cwd=ROOT)
@@ -184,7 +186,7 @@ class Traffic:
 
 
 def summary(sent: dict[str, Any], received: dict[str, Any]) -> dict[str, Any]:
-    """Return losses, percentiles of the latency and medians of its parts, ms."""
+    """Return losses, percentiles of the latency, and medians of the parts of the latency, ms."""
     published = dict(list(sent['published'].items())[sent['warm_up_sets'] :])
     stamps = [stamp for stamp in published if stamp in received['arrived']]
     latency = {s: 1e3 * (received['arrived'][s] - sent['published'][s]) for s in stamps}

@@ -3,7 +3,8 @@ model on a CPU.
 
     python -m tests.benchmarks.bench_streaming [--rounds N] [--threads N]
 
-Each round measures a step and a forward, so that other programs slow down both equally.
+Each round measures one streaming step and one two-frame forward, so that other programs slow down
+both equally.
 """
 
 from __future__ import annotations

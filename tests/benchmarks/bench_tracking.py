@@ -46,9 +46,9 @@ TRACKERS: dict[str, Callable[[float, UncertaintyModel | None], UpdateTracks]] = 
     'CenterPoint, greedy': lambda frame_s, _: CenterPointTracker(frame_s).update,
     'AB3DMOT, constant velocity': lambda frame_s, _: ConstantVelocityTracker(frame_s).update,
 }
-"""Maps the name of a tracker to a function that creates the tracker for one scene and returns its
-update. The arguments are the time between two frames in seconds, and the model of the covariance
-that was fitted to the detections, or None."""
+"""Maps the name of a tracker to a function that creates the tracker for one scene and returns the
+``update`` method of the tracker. The arguments of the function are the time between two frames in
+seconds, and the model of the covariance that was fitted to the detections, or None."""
 KEY_FRAME_S, SWEEP_S = 1 / 2, 1 / 12
 COUNTS = (50, 200, 500)
 FRAMES = 200
@@ -92,8 +92,9 @@ def _following(
 
 
 def moving_objects(count: int, frame: int) -> Detections3D:
-    """Return the detections of ``count`` moving cars and pedestrians in a frame; they start in a
-    square of 100 m."""
+    """Return the detections of ``count`` moving cars and pedestrians in the frame number
+    ``frame``. In frame 0, the objects are in a square with a side of 100 m.
+    """
     random = np.random.default_rng(count)
     start, velocity = random.uniform(-50, 50, (count, 2)), random.uniform(-5, 5, (count, 2))
     noise = np.random.default_rng(frame).normal(0, 0.2, (count, 2))
@@ -106,8 +107,9 @@ def moving_objects(count: int, frame: int) -> Detections3D:
 
 
 def times() -> str:
-    """Return a Markdown table with two median times of an update: if the covariance is passed with
-    the detections, and if the update computes the default covariance.
+    """Return a Markdown table with two median times of an update. For the first time, the
+    covariance is passed with the detections. For the second time, the update computes the default
+    covariance.
     """
     lines = ['| boxes | ms per update | with default covariance |', '| ---: | ---: | ---: |']
     for count in COUNTS:

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bench_training [--preset NAME] [--precision P] [--batch-size N]
         [--steps N] [--devices N] [--root DATA]
 
-Without --root, the same sample is used again and again, so that reading takes no time. With
+Without --root, every sample is the same sample in memory, so that reading takes no time. With
 --root, the samples are read from a synthetic dataset.
 """
 
@@ -155,8 +155,8 @@ def configure(options: argparse.Namespace, output: str) -> TrainingConfig:
         data = replace(data, augmentation=_for_width(data.augmentation, options))
     model = config.model
     if model.pretrained != 'none':
-        # The weights are random, but are read from a file, because a run with pretrained: none is
-        # not allowed to freeze the stem as the preset does.
+        # The weights are random. They are read from a file, because a run with pretrained: none
+        # must not freeze the stem, and the preset freezes it.
         weights = Path(output) / 'random.pth'
         torch.save(BEVDepth(model.network).image_encoder.backbone.state_dict(), weights)
         model = replace(model, pretrained=str(weights))

@@ -125,7 +125,8 @@ def main() -> None:
     fitted.add_argument(
         '--folds',
         type=int,
-        help='number of folds of scenes; each fold is tested with a model of the other folds',
+        help='number of folds of scenes; each fold is tested with a model that was fitted to the '
+        'other folds',
     )
     parser.add_argument('--root', type=Path, required=True)
     parser.add_argument('--version', default='v1.0-trainval')

@@ -9,9 +9,9 @@ once (fixed cameras).
 
 On a GPU, every call is replayed as a CUDA graph, so that the measured time does not include
 Python. Only the cumsum trick cannot be captured in a CUDA graph, so that its time includes Python.
-A write flushes the L2 cache before each call. All times are medians. The memory floor is the time
-to read every input and write every output once, at the speed of a large copy in the same run.
-Without a GPU, there are no results of the kernels. Writes voxel_pooling_<device>.json and .png.
+Before each call, the benchmark flushes the L2 cache. All times are medians. The memory floor is
+the time to read every input and write every output once, at the speed of a large copy in the same
+run. Without a GPU, the kernels are not measured. Writes voxel_pooling_<device>.json and .png.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ cumsum trick rounds the products to the type of the features, and the running su
 
 INTERVALS_ERROR = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 """Largest accepted relative L2 distance between the results of sorted intervals and of our op.
-They differ because the order of the additions differs."""
+The results differ because the order of the additions differs."""
 
 
 def main() -> None:
@@ -141,8 +141,8 @@ def repeat(case: Case, batch: int) -> Case:
 
 
 def calls(case: Case) -> dict[str, partial]:
-    """Return the calls that are timed, by name. Backward passes have the arguments that autograd
-    passes.
+    """Return the calls that are timed, by name. Backward passes get the arguments that autograd
+    passes to them.
     """
     ops = torch.ops.bevdepth
     index = voxel_index(*case.geometry)
@@ -205,7 +205,7 @@ def compare_with_cumsum(case: Case) -> float:
 
 
 def times_of_intervals(case: Case) -> dict[str, float]:
-    """Return the microseconds of sorted intervals, with a context whose channels are last.
+    """Return the times of sorted intervals, microseconds. The context has its channels last.
 
     Raises:
         ArithmeticError: the map differs from the map of our op by more than ``INTERVALS_ERROR``.
@@ -234,7 +234,9 @@ def times_of_intervals(case: Case) -> dict[str, float]:
 
 
 def implementations(call: partial, device: str) -> dict[str, float]:
-    """Return microseconds of our kernels, if they are built, and of the PyTorch reference."""
+    """Return the times of our kernels, if they are built, and of the PyTorch reference,
+    microseconds.
+    """
     times = {'ours': microseconds(call, device)} if device == 'cuda' and kernels_in_use() else {}
     with force_reference():
         return times | {'torch reference': microseconds(call, device)}
@@ -283,8 +285,9 @@ def extra_memory_share(case: Case) -> float:
 
 
 def microseconds(call: Callable, device: str, replayed: bool = True) -> float:
-    """Return the median time of ``call``. On a GPU, if ``replayed``, a CUDA graph of ``call`` is
-    timed."""
+    """Return the median time of ``call``, microseconds. On a GPU, if ``replayed``, a CUDA graph
+    of ``call`` is timed.
+    """
     if device == 'cuda' and replayed:
         call = captured(call)
     median = flushed_median if device == 'cuda' else wall_median
@@ -302,7 +305,7 @@ def wall_median(call: Callable, runs: int) -> float:
 
 
 def captured(call: Callable) -> Callable:
-    """Return the replay of a CUDA graph of ``call``."""
+    """Return a function that replays a CUDA graph of ``call``."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         call()
@@ -314,7 +317,9 @@ def captured(call: Callable) -> Callable:
 
 
 def flushed_median(call: Callable, runs: int) -> float:
-    """Return the median time of ``call`` on the GPU. The L2 cache is flushed before each run."""
+    """Return the median time of ``call`` on the GPU, microseconds. The L2 cache is flushed before
+    each run.
+    """
     flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device='cuda')
     pairs = []
     for _ in range(runs):

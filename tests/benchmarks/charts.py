@@ -1,4 +1,4 @@
-"""Writes the results of benchmarks as JSON files, and draws bar charts of them."""
+"""Writes the results of benchmarks to JSON files, and draws bar charts of the results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 
 def write_json(results: dict, path: Path) -> None:
-    """Write ``results`` to a JSON file, and create its folder if there is none."""
+    """Write ``results`` to a JSON file, and create the folder of the file if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1))
 
@@ -49,9 +49,7 @@ def value_bars(axes: Axes, values: dict[str, float], number_format: str = '%.1f'
 
 
 def two_charts(title: str):
-    """Return a figure, the axes of its wide chart on the left, and of its narrow chart on the
-    right.
-    """
+    """Return a figure, the axes of its wide left chart, and the axes of its narrow right chart."""
     figure, (left, right) = pyplot.subplots(
         1, 2, figsize=(11, 3.2), width_ratios=(2, 1), layout='constrained'
     )

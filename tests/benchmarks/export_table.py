@@ -31,8 +31,8 @@ EXPORTS = {
     'fp16': {'pooling': 'scatter', 'precision': 'fp16'},
     'int8': {'pooling': 'scatter', 'precision': 'int8'},
 }
-"""Maps the name of a row to options of ``export_onnx``. The row ``pt2`` is written by
-``export_pt2``."""
+"""Maps the name of an export to options of ``export_onnx``. The export ``pt2`` is not in this
+dictionary, because ``export_pt2`` writes it."""
 
 
 def main() -> None:

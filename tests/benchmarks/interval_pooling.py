@@ -8,7 +8,7 @@ vehicle, these arrays have to be computed again.
 
 Source: NVIDIA's description of BEVPoolV3 (June 2026). NVIDIA has not published code for it, so
 this code was written from the description. One difference: empty cells have an interval of length
-0, whose block writes zeros. The map therefore need not be cleared before, and all arrays have
+0, whose block writes zeros. The map is therefore not cleared before the sum, and all arrays have
 fixed sizes, so that CUDA graphs can contain the computation of the arrays. Only the benchmark uses
 this module.
 """
@@ -23,9 +23,9 @@ from torch import Tensor
 from triton import language as tl  # type: ignore[import-untyped]
 
 POINTS, WARPS = 32, 1
-"""Number of points that a block reads at a time, and number of warps of a block. Of 2 to 32 points
-and 1 to 4 warps, these numbers are the fastest on an H200 for one sample. For eight samples in
-float32, 4 points are a fifth faster.
+"""Number of points that a block reads at a time, and number of warps of a block. Among 2 to 32
+points and 1 to 4 warps, these numbers were the fastest on an H200 for one sample. For eight
+samples in float32, 4 points were a fifth faster.
 """
 
 

@@ -6,9 +6,10 @@ work per message.
 
 ``publish`` serializes the image of each camera once, and then changes only its stamp. ``receive``
 subscribes to serialized messages and records when they arrive; it ends on SIGINT. Times are
-time.monotonic(), which is the same clock for all processes of a machine. FILE is a JSON file.
-``publish`` writes the publication time of the last image of each set into it, ``receive`` the
-arrival time of the detections of each set and the times of the stages of the node.
+time.monotonic(), which is the same clock for all processes of a machine. Each program writes a
+JSON file. The file of ``publish`` contains the publication time of the last image of each set. The
+file of ``receive`` contains the arrival time of the detections of each set, and the times of the
+stages of the node.
 """
 
 from __future__ import annotations
@@ -43,13 +44,14 @@ CAMERAS = (
 )  # fmt: skip
 TOPIC = {'jpeg': '/{camera}/image_rect_compressed', 'raw': '/{camera}/image_raw'}
 EXPOSURE_STEP_NS = 500_000
-"""Time between the exposures of two cameras; short, so that image sets at high rates do not
-overlap."""
+"""Time between the exposures of two consecutive cameras, nanoseconds. It is so short that image
+sets do not overlap at high rates."""
 CYCLE_PART = 0.5
 """Share of the period in which the images of a set are published, one after the other."""
 STAMP = struct.Struct('<iI')
 STAMP_AT = 4
-"""A serialized message begins with 4 bytes of encapsulation; the stamp of the header follows."""
+"""Position of the stamp of the header in a serialized message, bytes. Before the stamp, there are
+4 bytes of encapsulation."""
 WARM_UP_S = 3.0
 SETTLE_PERIODS = 5
 """Time to wait for the last detections, in periods of the images."""
@@ -90,7 +92,9 @@ def wait_until(moment: float) -> None:
 
 
 def publish(node: Node, options: argparse.Namespace) -> dict[str, Any]:
-    """Publish image sets and return the publication times of their last images."""
+    """Publish image sets; return the publication time of the last image of each set, the number
+    of warm-up sets, the rate, and the bytes of a set.
+    """
     kind = Image if options.kind == 'raw' else CompressedImage
     rig = FastRig(node, CAMERAS, kind, options.depth, TOPIC[options.kind])
     rig.wait_for_detector()
@@ -146,7 +150,7 @@ def receive(node: Node) -> dict[str, Any]:
 
 
 def stages(data: bytes) -> tuple[str, dict[str, float]]:
-    """Return stamp and milliseconds by stage of a serialized latency record."""
+    """Return the stamp of a serialized latency record, and the time of each stage, ms."""
     message = deserialize_message(data, DiagnosticArray)
     stamp = message.header.stamp
     values = {

@@ -2,7 +2,7 @@
 horizontal position of detections.
 
 The arguments of ``update`` are the first two arguments of ``Tracker.update``. The result contains
-boxes of the current frame. ``frame_s`` is the time between two frames, seconds.
+only boxes of the current frame. ``frame_s`` is the time between two frames, seconds.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ REACH_M = {
     'car': 4.0, 'truck': 4.0, 'construction_vehicle': 4.0, 'bus': 5.5, 'trailer': 3.0,
     'pedestrian': 1.0, 'motorcycle': 13.0, 'bicycle': 3.0, 'barrier': 1.0, 'traffic_cone': 1.0,
 }  # fmt: skip
-"""Largest distance of a match between key frames, as CenterPoint published it."""
+"""Largest distance between a track and a detection that is matched to the track, meters, by class.
+CenterPoint published these values for key frames."""
 KEY_FRAME_S = 0.5
-"""Time between two frames in the published settings, seconds. If the time between two frames
-differs, the trackers keep a track without detections for the same time, not for the same number of
+"""Time between two frames in the published settings, seconds. If ``frame_s`` differs, the
+trackers keep a track without detections for the published time, not for the published number of
 frames."""
 
 

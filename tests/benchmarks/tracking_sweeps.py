@@ -80,7 +80,8 @@ def _values(sweep: SweepResult) -> dict:
 
 
 def image_sets(recording: SceneRecording, root: Path) -> Iterator[tuple[str, Frame, Pose]]:
-    """Yield the first image file, the frame and the pose of each trigger cycle.
+    """Yield, for each trigger cycle, the image file of the first camera, the frame and the mean
+    ego pose.
 
     All cameras must have the same number of images, as in a synthetic dataset.
     """
@@ -145,7 +146,7 @@ def track_sweeps(
 
 
 def key_frames(index: SampleIndex) -> dict[str, str]:
-    """Return the token of the sample that each image file of a key frame belongs to."""
+    """Map each image file of a key frame to the token of the sample that it belongs to."""
     return {camera.filename: record.token for record in index for camera in record.cameras}
 
 

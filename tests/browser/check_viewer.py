@@ -106,7 +106,7 @@ def test_a_browser_shows_cameras_boxes_and_time_of_a_replay(url: str, tmp_path: 
         wait_until(lambda: boxes_shown(tab) > 3, 'boxes')
         first = text_of(tab)
         wait_until(lambda: text_of(tab) != first and boxes_shown(tab) > 3, 'another moment')
-        # The text changes before the images, because they are rendered in software.
+        # The text changes before the images change, because the images are rendered in software.
         wait_until(
             lambda: shows_cameras_and_boxes(screenshot_of(tab)), 'an image with cameras and boxes'
         )
