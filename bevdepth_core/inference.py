@@ -81,7 +81,7 @@ class Detector:
             and apply NMS on the device. If ``cuda_graphs`` is False, the network runs step by
             step, which takes ten times as long.
         cpu_threads: number of threads of PyTorch on the CPU, set in each thread that calls the
-            detector; None for ``default_cpu_threads()``. It has no effect on a GPU.
+            detector; None for ``default_cpu_threads()``. This argument has no effect on a GPU.
         past_frame_spacing_ns: smallest time between two stored frames, nanoseconds. Increase it if
             memory is short and the model is a stereo model, whose past frames take 78 MB each
             (docs/STEREO.md).
@@ -91,7 +91,7 @@ class Detector:
 
     Attributes:
         score_threshold: only boxes with a higher score are returned. The initial value comes from
-            the config of the model. It may be changed at any time.
+            the config of the model. The attribute may be changed at any time.
         keep_depth: whether ``depth`` is stored; it may be changed at any time.
         past_frame_spacing_ns: see the argument; it may be changed at any time.
         cpu_threads: threads of PyTorch on the CPU; None on a GPU.
@@ -335,7 +335,7 @@ def _key_ego_from_past_camera(frame: Frame, past: _PastFrame) -> np.ndarray:
     the current frame does not have the camera, the ego frame at the camera stamp nearest to
     ``frame.stamp_ns`` is used.
     """
-    assert frame.world_from_ego is not None  # otherwise there is no past frame
+    assert frame.world_from_ego is not None  # true whenever there is a past frame
     middle = int(np.abs(frame.stamps_ns - frame.stamp_ns).argmin())
     rig = past.calibration.rig
     partners = [

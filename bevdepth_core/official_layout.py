@@ -55,17 +55,17 @@ _STEREO_PREFIXES = (
 
 
 def from_official_name(name: str) -> str:
-    """Return the own name of a weight or buffer with an official name."""
+    """Convert the official name of a weight or buffer to its own name."""
     return _rename(name, _renamed_prefixes(stereo=name.startswith(_STEREO_BRANCH)))
 
 
 def to_official_name(name: str, stereo: bool = False) -> str:
-    """Return the official name of a weight or buffer with an own name.
+    """Convert the own name of a weight or buffer to its official name.
 
     Args:
-        name: name of a weight or buffer.
-        stereo: whether the weight belongs to a stereo model. The depth branch of stereo models has
-            another official name.
+        name: own name of a weight or buffer.
+        stereo: whether the weight belongs to a stereo model. In stereo models, the official name
+            of the depth branch differs from its official name in models without stereo.
     """
     return _rename(name, [(own, official) for official, own in _renamed_prefixes(stereo)])
 

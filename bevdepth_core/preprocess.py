@@ -10,7 +10,7 @@ Resizing has six implementations, which tests compare with each other:
 * ``csrc/detection`` (CUDA) computes the same pixels on a GPU.
 * ``csrc/examples/images.h`` (C++) computes the same pixels in the example of an exported network.
 * ``nuscenes.images.read_crop_fast`` (OpenCV) is for training. It decodes images at a reduced size,
-  which saves most of the time. Its pixels differ slightly.
+  which saves most of the time. Its pixels differ slightly from the definition.
 * ``nuscenes.images.read_warped`` (OpenCV) is for training with changed cameras. If a camera is not
   changed, the pixels differ slightly from the pixels of ``read_crop_fast``.
 """

@@ -3,7 +3,7 @@ drops each box whose footprint overlaps the footprint of a box with a better sco
 
 Two detections of one small object, such as a traffic cone, often do not overlap; a factor above 1
 makes their footprints overlap. Detections of two large objects that park side by side may overlap
-because of their errors; a factor below 1 separates them.
+because of errors of position or size; a factor below 1 separates their footprints.
 
 Source: BEVDet (arXiv 2112.11790), section 3.3.
 """

@@ -1,9 +1,11 @@
 """Depth refinement and voxel pooling of the refined volume, from standard operators.
 
-A refined volume is not a product of depth and context. The matrix products of ``PlainPooling``
-would therefore multiply each value of the volume by every cell. Here, the points of one row of the
-feature map are sorted by their cells. After log2(points) shifted additions, the last point of each
-cell has the sum of the cell, and a scatter without addition writes this sum to the map.
+``PlainPooling`` computes voxel pooling with matrix products, which need a volume that is a product
+of depth and context. A refined volume is no such product, so the matrix products would multiply
+each value of the volume by every cell. Here, the points of one row of the feature map are sorted
+by their cells. log2(points) shifted additions compute running sums over the points of each cell.
+The running sum at the last point of a cell is the sum of the cell, and a scatter without addition
+writes this sum to the map.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from bevdepth_core.export.pooling import FrustumCells
 from bevdepth_core.model.view_transform import LiftSplat
 
 MOST_SORTED = 3840
-"""Largest number of points that are sorted together. TopK of TensorRT, which sorts them, does not
-accept more points."""
+"""Largest number of points that are sorted together. The points are sorted with the operator TopK,
+which does not accept more points in TensorRT."""
 
 
 class VolumePooling(nn.Module):

@@ -39,7 +39,7 @@ def export_onnx(
 
     Args:
         model: the model, in evaluation mode and on the CPU.
-        folder: folder to write. It is created if it is missing; existing files are replaced.
+        folder: folder for the files. It is created if it is missing; existing files are replaced.
         pooling: one of ONNX_POOLINGS.
         deformable: one of DEFORMABLE.
         precision: one of PRECISIONS.
@@ -74,7 +74,7 @@ def export_pt2(model: BEVDepth, folder: Path, *, name: str = 'unnamed') -> None:
 
     Args:
         model: the model, in evaluation mode and on the CPU.
-        folder: folder to write. It is created if it is missing; existing files are replaced.
+        folder: folder for the files. It is created if it is missing; existing files are replaced.
         name: name of the weights, for the manifest.
 
     Raises:

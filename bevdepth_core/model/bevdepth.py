@@ -36,8 +36,9 @@ class BEVDepth(nn.Module):
 
     Attributes:
         config: see the argument.
-        metadata: texts by key that are saved with the weights. For example, the text of the key
-            ``training`` is JSON with the configuration and the source revision of the training.
+        metadata: maps keys to texts, which are saved with the weights. For example, the text of
+            the key ``training`` is JSON with the configuration and the source revision of the
+            training.
 
     Source: BEVDepth, arXiv 2206.10092; with ``config.stereo`` BEVStereo, arXiv 2209.10248.
     """
@@ -132,7 +133,9 @@ class BEVDepth(nn.Module):
         return self.view_transform(features, ego_from_frustum)
 
     def head_maps(self, bev_maps: Sequence[torch.Tensor]) -> tuple[TaskMaps, ...]:
-        """Return the head's maps from the BEV maps of all frames, key frame first."""
+        """Return the maps of the head. ``bev_maps`` contains the BEV map of the key frame, and
+        then the BEV map of the past frame if the model uses two frames.
+        """
         bev = torch.cat(tuple(bev_maps), dim=1)
         # The official head, which contains the BEV encoder, runs in float32.
         with torch.autocast(bev.device.type, enabled=False):

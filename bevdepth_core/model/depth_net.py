@@ -48,8 +48,8 @@ def camera_vector(matrices: CameraMatrices) -> torch.Tensor:
 
 
 def in_network_pixels(cameras: torch.Tensor) -> torch.Tensor:
-    """Convert the (..., 27) camera vector to (..., 23): one 2x3 matrix, by rows, replaces
-    intrinsics and image augmentation.
+    """Convert the (..., 27) camera vector to (..., 23). A 2x3 matrix, by rows, replaces intrinsics
+    and image augmentation; this matrix projects to pixels of the network input.
     """
     fx, fy, cx, cy, a00, a01, a03, a10, a11, a13 = cameras[..., :10].unbind(-1)
     matrix = (
@@ -89,8 +89,8 @@ class CameraGate(nn.Module):
 
 
 class AtrousPyramid(nn.Module):
-    """Atrous spatial pyramid pooling: four dilations and the global mean, projected back to
-    ``channels``.
+    """Atrous spatial pyramid pooling: four convolutions with different dilations, and a branch
+    with the global mean. A 1x1 convolution reduces the five concatenated results to ``channels``.
     """
 
     def __init__(self, channels: int) -> None:
@@ -113,8 +113,8 @@ class AtrousPyramid(nn.Module):
 
 
 class DeformableConv(nn.Module):
-    """3x3 deformable convolution (version 1, four groups). A second convolution, ``offset``,
-    computes the offsets of the sampling points.
+    """3x3 deformable convolution with four groups and without modulation (version 1). A second
+    convolution, ``offset``, computes the offsets of the sampling points.
     """
 
     def __init__(self, channels: int) -> None:

@@ -35,8 +35,8 @@ def _is_compile_supported(device_type: str) -> bool:
 
 
 def _import_torchvision() -> None:
-    """Import torchvision without the compiler of PyTorch, whose import takes as long as the import
-    of PyTorch itself.
+    """Import torchvision without the compiler of PyTorch. The import of the compiler would take as
+    long as the import of PyTorch itself.
 
     torchvision imports one function of the compiler, ``is_compile_supported``, which only
     ``roi_align`` calls. ``_is_compile_supported`` replaces this function, and imports the compiler

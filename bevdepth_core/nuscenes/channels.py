@@ -18,7 +18,7 @@ class Channels:
     """The sensors of every sample.
 
     Attributes:
-        cameras: channels of the cameras; all arrays over cameras have this order.
+        cameras: channels of the cameras. Every array with one entry per camera has this order.
         lidar: channel of the lidar; None in a dataset without a lidar.
     """
 
@@ -39,8 +39,8 @@ def dataset_channels(
         tables: folder of the tables.
         cameras: channels of the cameras to use, in this order. None selects all cameras: first the
             cameras of nuScenes in the official order, then all other cameras by name.
-        lidar: channel of the lidar to use; None selects ``LIDAR_TOP`` or, without it, the only
-            lidar.
+        lidar: channel of the lidar to use. None selects ``LIDAR_TOP``, or the only lidar of a
+            dataset that has no ``LIDAR_TOP``.
 
     Raises:
         ValueError: a channel does not exist, there is no camera, a camera is repeated, or

@@ -97,7 +97,8 @@ class ClassMap:
         return name == _CLASS_OF_CATEGORY.get(category)
 
     def require_known(self, categories: Iterable[str]) -> None:
-        """Raise ValueError for a class that no category can belong to.
+        """Raise ValueError if a class is neither a nuScenes class, nor a category of the dataset,
+        nor the class of an entry in ``self.categories``.
 
         Args:
             categories: all categories of the dataset.
@@ -121,7 +122,7 @@ def read_categories(path: str | Path | None) -> dict[str, str | None]:
         path: path of the file; None gives an empty mapping.
 
     Raises:
-        ValueError: the file cannot be read, or is not a mapping of names to names or null.
+        ValueError: the file cannot be read, or does not map names to names or to null.
     """
     if path is None:
         return {}

@@ -49,9 +49,10 @@ class Selection:
 
     Attributes:
         classes: class list, and the categories that belong to each class.
-        cameras: channels of the cameras to use; all arrays over cameras have this order. None for
-            all cameras.
-        lidar: channel of the lidar to use; None for ``LIDAR_TOP`` or, without it, the only lidar.
+        cameras: channels of the cameras to use; None for all cameras. Every array with one entry
+            per camera has this order.
+        lidar: channel of the lidar to use; None for ``LIDAR_TOP``, or for the only lidar of a
+            dataset that has no ``LIDAR_TOP``.
         min_points: boxes with fewer lidar and radar points are not ground truth; 0 accepts all
             boxes. Boxes whose point count is unknown are always accepted.
     """

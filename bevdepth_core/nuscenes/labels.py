@@ -21,7 +21,7 @@ from bevdepth_core.nuscenes.tables import open_devkit
 from bevdepth_core.nuscenes.view import in_view
 
 LENGTH_TOLERANCE = 0.01
-"""Largest deviation of a quaternion's length from 1."""
+"""Largest accepted deviation of a quaternion's length from 1."""
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def track_results(
     Args:
         results: maps the token of each sample to the entries that ``result_boxes`` returned.
         index: the samples, scene by scene.
-        make_tracker: returns the update function of a new tracker; called for each scene.
+        make_tracker: returns the update function of a new tracker. It is called once per scene.
     """
     found = {}
     for scene in index.scenes():

@@ -2,7 +2,7 @@
 torch reference.
 
 The environment variable ``BEVDEPTH_VOXEL_POOLING=reference`` and ``force_reference()`` select the
-reference. The choice for voxel pooling is logged once.
+reference. Each choice for voxel pooling is logged once per process.
 """
 
 import contextlib

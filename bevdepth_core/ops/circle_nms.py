@@ -16,7 +16,7 @@ def circle_nms(
     centers: Tensor, valid: Tensor, max_squared_distances: Tensor, max_boxes: int
 ) -> Tensor:
     """Return the boxes whose distance from every kept box with a better score exceeds the limit of
-    their task. The compiled kernel accepts K up to 5,461.
+    their task. The compiled kernel accepts up to K = 5,461 boxes per task.
 
     Args:
         centers: (T, K, 2) float32 x and y of the boxes of T tasks, best score first.
@@ -45,8 +45,8 @@ def size_aware_nms(
     centers: Tensor, half_extents: Tensor, valid: Tensor, factors: Tensor, max_boxes: int
 ) -> Tensor:
     """Return the boxes whose scaled rectangle does not touch the scaled rectangle of a kept box
-    with a better score. The rectangles are parallel to x and y. The compiled kernel accepts K up
-    to 2,891.
+    with a better score. The rectangles are parallel to x and y. The compiled kernel accepts up to
+    K = 2,891 boxes per task.
 
     Args:
         centers: see ``circle_nms``.
@@ -109,5 +109,6 @@ def _greedy(valid: Tensor, max_boxes: int, near: Callable[[Tensor], Tensor]) -> 
             break
         kept[:, place] = torch.where(left, best, -1)[:, 0]
         alive &= ~near(best)
-        alive.scatter_(1, best, False)  # with a negative limit, near() excludes the box itself
+        # With a negative limit, the mask of near() does not contain the kept box itself.
+        alive.scatter_(1, best, False)
     return kept

@@ -78,8 +78,8 @@ class ResizePlan:
 
 
 def _filter_table(source: int, resized: int, first: int, count: int) -> np.ndarray:
-    """Return the weights of ``count`` output pixels from ``first`` on along one axis, in the
-    format of ``ResizePlan.columns``.
+    """Return the weights of ``count`` output pixels along one axis, in the format of
+    ``ResizePlan.columns``. The first of these pixels has the index ``first``.
     """
     step = source / resized
     widening = max(step, 1.0)

@@ -117,8 +117,8 @@ def write_dataset(
 
     The function writes to the folder ``<root>.part``, and renames this folder to ``root`` when the
     dataset is complete. If the function is interrupted, it removes ``<root>.part``. If the process
-    is killed, the next call removes ``<root>.part``. A script that calls this function needs ``if
-    __name__ == '__main__'``, because the worker processes import the script.
+    is killed, the next call removes ``<root>.part``. A script that calls this function needs
+    ``if __name__ == '__main__'``, because the worker processes import the script.
 
     Args:
         root: folder of the new dataset.

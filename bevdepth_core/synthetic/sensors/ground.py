@@ -167,7 +167,7 @@ def _texture(seed: int, octaves: tuple[int, ...], contrast: float) -> np.ndarray
 def _grain(
     distance: np.ndarray, x: np.ndarray, y: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-    """Return the brightness of the grain and stains of all ground as uint8; 128 is neutral.
+    """Return the brightness that grain and stains give to the ground, as uint8; 128 is neutral.
 
     Grain and stains fade out at distances at which they would flicker.
 

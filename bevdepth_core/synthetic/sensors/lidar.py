@@ -58,8 +58,8 @@ def scan(
         scene: the world.
         time_s: seconds since the start of the scene.
         ego_from_lidar: (4, 4) pose of the lidar in the ego frame.
-        beams: number of beams, at least 2. More beams are closer to each other: the elevations of
-            the lowest and the highest beam are constant.
+        beams: number of beams, at least 2. The elevations of the lowest and of the highest beam do
+            not depend on this number, so more beams are closer to each other.
         seed: seed of the noise.
     """
     rng = np.random.default_rng(seed)

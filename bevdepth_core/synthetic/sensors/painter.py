@@ -22,7 +22,7 @@ _EXACT_ORDER_WITHIN = 30.0
 _BALL_SHADES = ((9.0, 1), (36.0, 2), (np.inf, 3))
 """Pairs (largest radius of a ball in pixels, number of circles that are drawn per ball)."""
 _LEAF_COUNTS = ((22.0, 0), (50.0, 30), (110.0, 70), (np.inf, 160))
-"""Pairs (largest radius of a ball in pixels, number of leaves in each of its two layers)."""
+"""Pairs (largest radius of a ball in pixels, number of leaves in each of the two leaf layers)."""
 
 
 class _Batch:

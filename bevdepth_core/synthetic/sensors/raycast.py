@@ -191,7 +191,9 @@ class _Solids:
         return (first_beam[solid] + beam) * total + (first_column[solid] + column) % total, solid
 
     def _columns(self, total: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return for each solid its first column, which may be negative, and its column count."""
+        """Return for each solid the first column of azimuths that it may cover, which may be
+        negative, and the number of columns that it may cover.
+        """
         # Azimuths are computed relative to the azimuth of the center, because the range may
         # contain 180 degrees, where azimuths wrap to -180 degrees.
         azimuth = np.arctan2(self.corners[..., 1], self.corners[..., 0])
@@ -244,11 +246,11 @@ def _through_bounds(
     """Return the (n,) distances at which rays enter and leave axis-aligned bounds.
 
     Args:
-        eye: (bounds, 3) start of the rays in the frame of each bounds.
+        eye: (b, 3) start of the rays, in the frame of each of the b bounds.
         directions: (n, 3) directions of the rays.
-        low: (bounds, 3) lowest x, y and z.
-        high: (bounds, 3) highest x, y and z.
-        which: (n,) index of the bounds that belong to each ray.
+        low: (b, 3) lowest x, y and z.
+        high: (b, 3) highest x, y and z.
+        which: (n,) index of the bounds with which each ray is intersected.
     """
     entry = np.full(len(directions), -np.inf, np.float32)
     leave = np.full(len(directions), np.inf, np.float32)

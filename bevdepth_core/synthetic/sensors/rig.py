@@ -28,7 +28,8 @@ class CameraMount:
     Attributes:
         position: position in the ego frame, meters.
         angles: yaw, pitch and roll, degrees. A positive yaw turns the camera to the left, a
-            positive pitch turns it downwards, and a positive roll raises its left side.
+            positive pitch turns it downwards, and a positive roll raises the left side of the
+            camera.
         focal: focal length, pixels.
         center: principal point, pixels.
         offset_s: seconds between the start of a trigger cycle and the exposure.

@@ -49,7 +49,9 @@ class View:
         return (points - self.position) @ self.world_from_camera[:3, :3]
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Return (n, 2) pixels of (n, 3) points in the camera frame, in front of the camera."""
+        """Return the (n, 2) pixels of (n, 3) points in the camera frame. All points must be in
+        front of the camera.
+        """
         pixels = points @ self.intrinsics.T
         return pixels[:, :2] / pixels[:, 2:]
 
@@ -93,7 +95,7 @@ class View:
 
 
 def fixed_point(pixels: np.ndarray) -> np.ndarray:
-    """Return pixels as OpenCV's polygon coordinates."""
+    """Convert pixels to the fixed-point coordinates of OpenCV's polygon functions."""
     return np.rint(pixels * _SUBPIXELS).astype(np.int32)
 
 
