@@ -89,8 +89,9 @@ __global__ void __launch_bounds__(kThreads)
         input[channel] = static_cast<T>(0.0f);
 }
 
-// Returns true unless the squared distance between the centers (x, y) of the two boxes exceeds
-// `limit`. Each operation is rounded separately (no fused multiply-add), as in the reference.
+// Returns true if the squared distance between the centers (x, y) of the two boxes is at most
+// `limit`, or is NaN. Each operation is rounded separately (no fused multiply-add), as in the
+// reference.
 __device__ bool suppresses(const float2& best, const float2& box, float limit) {
     const float x = box.x - best.x, y = box.y - best.y;
     return !(__fadd_rn(__fmul_rn(x, x), __fmul_rn(y, y)) > limit);
@@ -103,8 +104,8 @@ __device__ bool suppresses(const float4& best, const float4& box, float) {
 }
 
 // One block per task processes the boxes in order of descending score. For each box that is not
-// suppressed, all threads together mark the boxes that this box suppresses. They only change
-// entries of `alive` after `best`, so all threads read the same alive[best].
+// suppressed, all threads together mark the boxes that this box suppresses. The threads change
+// only entries of `alive` after `best`, so that all threads read the same value of alive[best].
 template <class Box>
 __global__ void __launch_bounds__(kNmsThreads)
     nms_kernel(int count, int max_boxes, const Box* all_boxes, const bool* valid,

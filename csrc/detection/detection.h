@@ -11,9 +11,9 @@
 
 namespace bevdepth::detection {
 
-// The weights of a filter along one axis. Each row of the table belongs to one output pixel. It
-// contains the index of the first source pixel, and then one weight for this source pixel and for
-// each following source pixel, multiplied by 2^22. Source pixels with weight 0 are not read.
+// The weights of a filter along one axis. The table has one row for each output pixel. The row
+// contains the index of the first source pixel, and then the weights of this source pixel and of
+// the following source pixels, multiplied by 2^22. Source pixels with weight 0 are not read.
 struct Filter {
     const std::int32_t* table;  // (outputs, 1 + taps)
     std::int32_t taps;

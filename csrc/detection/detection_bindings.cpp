@@ -15,8 +15,8 @@ namespace {
 
 using Address = std::uintptr_t;
 
-// `strides` are the strides of rows, columns and channels, in bytes. `rows` are the first row that
-// the vertical filter reads, and the number of these rows.
+// `strides` contains the strides of rows, columns and channels, in bytes. `rows` contains the
+// first row that the vertical filter reads, and the number of rows that it reads.
 Source make_source(Address pixels, std::array<std::int64_t, 3> strides,
                    std::array<std::int32_t, 2> rows, const Filter& horizontal,
                    const Filter& vertical) {

@@ -37,7 +37,7 @@ struct Network {
 };
 
 struct Frame {
-    Tensor images, cameras, ego_from_frustum, world_from_ego;  // float32, and float64 for matrices
+    Tensor images, cameras, ego_from_frustum, world_from_ego;  // float32; the last two: float64
 };
 
 Tensor pose(std::istream& file) {  // (4, 4)

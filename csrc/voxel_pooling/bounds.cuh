@@ -58,8 +58,9 @@ __device__ void find_bound(const Bounded<T>& bounded, unsigned block) {
     bounded.bounds[block] = __float_as_uint(largest);
 }
 
-// The largest finite |depth| and |context| of a sample, in shared memory of a block that adds
-// terms. They are stored as the bits of a float, because atomicMax compares integers.
+// The bounds of both arrays of a sample (the largest finite |depth| and |context|, or the largest
+// finite |volume| and 1), in shared memory of a block that adds terms. They are stored as the bits
+// of a float, because atomicMax compares integers.
 class Bounds {
   public:
     // Must be called before `read`. The threads must be synchronized between the two calls.

@@ -54,7 +54,7 @@ struct GeometryColumn {
     }
 
     // Returns the distance of a point from the low corner of the grid along an axis, in meters;
-    // `vd` is scaled_row of its row.
+    // `vd` is the result of scaled_row for the row of the point.
     __device__ float meters(float vd, int axis) const {
         const float rotated =
             __fadd_rn(__fadd_rn(across[axis], __fmul_rn(down[axis], vd)), along[axis]);

@@ -13,8 +13,8 @@
 namespace bevdepth {
 namespace {
 
-// Returns the product of sizes; throws if an array of that many 8-byte numbers could not be
-// addressed.
+// Returns the product of the factors. Throws if a factor is negative, or if an array of this many
+// 8-byte numbers could not be addressed.
 std::int64_t checked_product(std::initializer_list<std::int64_t> factors) {
     constexpr std::int64_t limit = std::numeric_limits<std::int64_t>::max() / 8;
     std::int64_t product = 1;

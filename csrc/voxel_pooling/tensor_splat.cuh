@@ -163,7 +163,8 @@ __device__ PointCells find_cells(const Sizes& sizes, const GeometryCells& cells,
     return all;
 }
 
-// Adds up to four adjacent channels (`left` of them exist) to the sum of a cell.
+// Adds the first `left` of four adjacent channels, or all four if `left` is larger, to the sum of
+// a cell.
 template <int V>
 __device__ void add_channels(const Adder<float, float, V>& adder, float* target, int left,
                              const float (&value)[4]) {
@@ -176,8 +177,9 @@ __device__ void add_channels(const Adder<float, float, V>& adder, float* target,
     }
 }
 
-// Adds the points of each thread one after the other. A matrix product would add NaN to cells of
-// other points, because zero times a feature that is not finite is NaN.
+// Adds the points of each thread one after the other, if depth or context contain a number that is
+// not finite. A matrix product would add NaN to the cells of other points, because zero times such
+// a number is NaN.
 template <class T, int V, int Lines>
 __device__ void add_points(const PointCells& points, const Weights<T>& weights,
                            LineTile<T, Lines>& context, int column, int channels,

@@ -52,15 +52,15 @@ Planes context_planes(const Sizes& s) {
 }
 
 // Prepares the arrays for a kernel that adds points. It computes the bounds of depth and context,
-// which exact sums need, if `bounded.bounds` is not null. It transposes the context if its channels
-// are first. It sets `bytes` bytes of `sums` to zero.
+// which exact sums need, if `bounded.bounds` is not null. It transposes the context if its
+// channels are first. It sets `bytes` bytes of `sums` to zero.
 template <class T>
 void prepare_arrays(const Launch& launch, const Sizes& sizes, Bounded<T> bounded,
                     const Context& context, void* sums, std::int64_t bytes) {
     const Planes planes = context_planes(sizes);
     const std::int64_t tiles = context.channels_first == nullptr ? 0 : planes.tiles();
     Sizes counts = sizes;
-    // Groups of 4 values must not cross the end of a sample, in neither of the two arrays.
+    // In both arrays, a group of 4 values must not contain values of two samples.
     const bool fours = bounded.groups[0] % 4 == 0 && bounded.groups[1] % 4 == 0;
     counts.channels = fours ? 4 : 1;
     for_group<T>(counts, {bounded.values[0], bounded.values[1]}, [&](auto group) {
@@ -88,8 +88,9 @@ void write_maps(const Launch& launch, const Sizes& sizes, const S* sums, T* maps
     });
 }
 
-// prepare(sums, bytes) clears the sums, and splat_all(sums) adds the points. If `sums.cells` is
-// null, the points are added directly in the map; otherwise the sums are then rounded to the map.
+// prepare(target, bytes) clears the sums, and splat_all(target) adds the points. If `sums.cells`
+// is null, the points are added directly to the map. Otherwise they are added to `sums.cells`, and
+// these sums are then rounded to the map.
 template <class T, class S, class Prepare, class SplatAll>
 void sum_points(const Launch& launch, const Sizes& sizes, const Sums& sums, void* bev,
                 Prepare prepare, SplatAll splat_all) {
