@@ -11,7 +11,8 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-# Python sets sys.argv[0] to '-m' while `python -m bevdepth_core.NAME` imports this package.
+# If `python -m bevdepth_core.NAME` is run without the packages, print a message instead of a
+# traceback. While this command imports bevdepth_core, Python sets sys.argv[0] to '-m'.
 if sys.argv[:1] == ['-m']:
     for _name in ('numpy', 'torch', 'yaml', 'jsonargparse', 'safetensors'):
         if find_spec(_name) is None:

@@ -113,10 +113,11 @@ def verify(name: str, folder: Path) -> None:
 
 
 def _recorded(name: str, folder: Path, source: Path, part: Path | None) -> dict[str, Any]:
-    """Return size and hash of the official file.
+    """Return size and hash of the official file ``source``.
 
     Raises:
-        DownloadError: an earlier download of the file had another size or hash.
+        DownloadError: an earlier download of the file had another size or hash. ``part``, the file
+            that was downloaded now, is then deleted, so that the next download starts again.
     """
     digest = {'bytes': source.stat().st_size, 'sha256': _sha256(source)}
     recorded = _records(folder).get(name, digest)

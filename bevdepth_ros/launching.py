@@ -15,7 +15,8 @@ import numpy as np
 
 PACKAGE, LAUNCH_FILE = 'bevdepth_ros', 'detect.launch.py'
 DOMAINS = range(1, 101)
-"""Ids of ROS domains whose ports are outside of Linux's range of ephemeral ports."""
+"""Ids of ROS domains whose ports are below Linux's range of ephemeral ports. Linux may give a port
+of that range to any program."""
 DISCOVERY_PORT, DOMAIN_PORTS = 7400, 250
 PARTICIPANT_PORTS = range(10, 10 + 2 * 32, 2)
 """Ports of the first 32 participants of a domain, relative to the discovery port of the domain."""
@@ -75,8 +76,8 @@ def last_lines(log_path: Path) -> str:
 
 
 def isolate() -> None:
-    """Set environment variables so that this process and its children use an unused ROS domain,
-    which is restricted to this machine.
+    """Set environment variables so that this process and its children use an unused ROS domain and
+    communicate only on this machine.
 
     Raises:
         LaunchError: no domain is unused.

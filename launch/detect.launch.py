@@ -96,7 +96,9 @@ def _report(error: BringUpError, arguments: Arguments, detector: ResolvedDetecto
 
 
 def _rviz(arguments: Arguments, detector: ResolvedDetector) -> list[LaunchDescriptionEntity]:
-    """Return RViz, and a republisher for each camera whose images RViz cannot read."""
+    """Return the actions that start RViz, and a republisher for each camera whose images RViz
+    cannot read.
+    """
     if not arguments.rviz:
         return []
     if not nodes.is_installed('rviz2'):

@@ -202,7 +202,7 @@ class _Steps:
     def _allocate_on_device(
         self, config: ModelConfig, cameras: int, new: Callable[..., torch.Tensor]
     ) -> None:
-        """Allocate the buffers of images and BEV maps, channels_last."""
+        """Allocate the buffers of images and BEV maps in the layout channels_last."""
         frames, channels = config.key_frames, config.depth_net.context_channels
         images = new(cameras, config.image.height, config.image.width, INPUT_CHANNELS)
         self.images = images.permute(0, 3, 1, 2)
@@ -292,7 +292,7 @@ class _Steps:
     def _splat(self) -> None:
         self._matrices.copy_(self.matrices_host, non_blocking=True)
         view = self._network.view_transform
-        maps = view(self.buffers.frames, self._matrices)  # frames as a batch
+        maps = view(self.buffers.frames, self._matrices)  # the frames are the batch dimension
         self._bev.unflatten(1, maps.shape[:2]).copy_(maps[None])
 
     def _head(self) -> None:

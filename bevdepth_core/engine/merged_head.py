@@ -38,8 +38,8 @@ class MergedHead(nn.Module):
 
 
 def _joined(layers: list[nn.Sequential]) -> FusedConv:
-    """Return one convolution that computes the output channels of all ``layers`` one after the
-    other. The layers must have the same input.
+    """Return one convolution whose output channels are the output channels of all ``layers``, in
+    this order. The layers must have the same input.
     """
     convs = [require_type(layer[0], nn.Conv2d) for layer in layers]
     weights, biases = zip(
@@ -53,11 +53,11 @@ def _joined(layers: list[nn.Sequential]) -> FusedConv:
 
 
 def _merged(convs: list[nn.Conv2d], tasks: int) -> nn.Conv2d:
-    """Return one convolution that computes all maps of all tasks. Each map depends only on the
-    input channels that belong to it.
+    """Return one convolution that computes all maps of all tasks. Each of ``convs`` uses only its
+    own part of the input channels.
 
-    All other weights are 0. A grouped convolution would not need these weights, but grouped
-    convolutions of cuDNN take eight times as long.
+    The weights of all other input channels are 0. A grouped convolution would not need these
+    weights, but grouped convolutions of cuDNN take eight times as long.
     """
     nets = len(convs) // tasks
     classes = max(conv.out_channels for conv in convs[nets - 1 :: nets])  # heatmaps come last

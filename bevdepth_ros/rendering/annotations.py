@@ -27,8 +27,8 @@ class Annotation:
 
     Attributes:
         stamp_ns: time of the annotation, nanoseconds.
-        boxes: the n boxes, with velocity zero. In an ``AnnotationHistory``, they are in the world
-            frame.
+        boxes: the n boxes; their velocity is 0, because annotations contain no velocity. In an
+            ``AnnotationHistory``, the boxes are in the world frame.
         labels: (n,) class index of each box.
         ids: id of the object in each box. An object has the same id in all annotations. An empty
             id means that the id is unknown.

@@ -42,8 +42,8 @@ MAX_DURATION_S = 1e9
 
 @dataclass(frozen=True)
 class _Moment:
-    """Time of a scene. If a detector runs, ``frame`` is the frame that it used. The scene uses the
-    same frame, so that images are decoded only once.
+    """Time of a scene. If a detector runs, ``frame`` is the frame that the detector used. The
+    scene uses the same frame, so that images are decoded only once.
     """
 
     stamp_ns: int
@@ -147,8 +147,8 @@ class RecordedScenes:
         detector: Detector | None,
         with_depth: bool = False,
     ) -> Iterator[Scene]:
-        """Yield one scene per recorded result, or per image set if ``detector`` is given or the
-        bag contains no results.
+        """Yield one scene per recorded result. If ``detector`` is given, or if the bag contains no
+        results, yield one scene per image set.
 
         Args:
             start_s: number of seconds to skip at the beginning of the bag. A detector also

@@ -190,6 +190,8 @@ class CameraTiming:
         is_faster: True if the rate rose.
         is_slower: True if the rate fell, or if images are lost again and again.
         is_unsure: True if the next image must show whether the rate changed or the clock jumped.
+        may_have_jumped: True if the next images must show whether the clock jumped.
+        has_restarted: True if the camera may return with another offset, as after a restart.
         backlog: backlog of the images of this camera.
         deviations: deviations of the last images.
         jitter_ns: largest jitter of about nine of ten stamps; infinite while unknown.

@@ -76,7 +76,7 @@ class _Reader:
         return Header(stamp=Time(sec=seconds, nanosec=nanoseconds), frame_id=self.text())
 
     def numbers(self, layout: struct.Struct) -> tuple[Any, ...]:
-        """Return numbers of 4 bytes."""
+        """Return the next numbers, each of 4 bytes."""
         begin = self._at + -self._at % 4
         self._at = begin + layout.size
         return layout.unpack_from(self._bytes, begin)

@@ -15,7 +15,7 @@ Each camera has one of these states (*exclusion* and *return* are explained belo
 
 | state | meaning | the state begins when | the state ends when |
 | --- | --- | --- | --- |
-| used | sets wait for its images | the filter starts, or by *return* | it is silent or excluded |
+| used | sets need its images | offsets are searched, or by *return* | it is silent or excluded |
 | silent | it sends no images | the caller of ``check`` names it | its next image arrives |
 | returning | it sends images again | an image follows silence | it is used or excluded |
 | misaligned | it does not fit the majority | by *exclusion* | by *return* |
@@ -26,8 +26,9 @@ Each camera has one of these states (*exclusion* and *return* are explained belo
   more than the jitter explains.
 * ``WINDOW`` images in a row are too early, or too late, by more than the tolerance of sets.
 * Its stamps skipped or repeated a cycle, and the next ``JUMP_IMAGES`` images arrived earlier or
-  later than usual by more than ``SHORTEST_JUMP`` of a cycle. This is not a reason for exclusion if
-  at least half of the other cameras also jumped, or also have no image of the skipped cycle.
+  later than usual by more than ``SHORTEST_JUMP`` of a cycle and more than the usual scatter. This
+  is not a reason for exclusion if at least half of the other cameras also jumped, or also have no
+  image of the skipped cycle.
 * ``JUMP_IMAGES`` images arrive earlier or later than images of other cameras with the same stamps,
   by more than the ``timeout_s`` of ``check``.
 * It is returning and has not been used again after ``LONGEST_RETURN`` images.
