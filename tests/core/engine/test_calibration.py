@@ -1,4 +1,4 @@
-"""A calibration is computed for one rig and image size, and reused while both stay the same."""
+"""A calibration is computed for a rig and image sizes, and is reused while both stay the same."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ def matrices_of(rig: CameraRig, images: list[np.ndarray]) -> CameraMatrices:
     return CameraMatrices(*tensors, torch.eye(4)[None])
 
 
-def test_camera_vector_and_frustum_matrices_agree_with_the_functions_of_the_model():
+def test_the_camera_vector_and_the_frustum_matrices_agree_with_the_functions_of_the_model():
     calibration = Calibration.of(RIG, IMAGES, SPEC)
     matrices = matrices_of(RIG, IMAGES)
     assert torch.equal(calibration.cameras, camera_vector(matrices))
@@ -84,7 +84,7 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize('change', ['size', 'moved', 'zoomed'])
-def test_after_a_calibration_change_centers_and_scores_equal_those_of_a_new_detector(
+def test_after_a_change_of_rig_or_image_size_the_boxes_equal_the_boxes_of_a_new_detector(
     model, change
 ):
     detector = Detector(model)

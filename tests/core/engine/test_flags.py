@@ -1,4 +1,4 @@
-"""PyTorch's global switches are set for the network and restored afterward."""
+"""PyTorch's global flags are set while the network runs, and are restored afterward."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def flags() -> tuple[bool, bool, bool]:
 
 @pytest.fixture(params=[True, False])
 def before(request):
-    """Set all switches to one value; restore the old values after the test."""
+    """Set all flags to one value, yield this value, and restore the old flags after the test."""
     saved = flags()
     set_flags(*[request.param] * 3)
     yield request.param
@@ -40,19 +40,19 @@ def test_tf32_is_off_for_float32_and_on_for_float16_and_bfloat16(before, dtype, 
     assert flags() == (before, before, before)
 
 
-def test_the_option_search_switches_benchmark_mode_on(before):
+def test_the_option_search_enables_the_benchmark_mode_of_cudnn(before):
     with convolution_flags(torch.float32, search=True):
         assert flags() == (False, True, False)
     assert flags() == (before, before, before)
 
 
-def test_all_switches_are_restored_after_an_error(before):
+def test_all_flags_are_restored_after_an_error(before):
     with pytest.raises(KeyError), convolution_flags(torch.float16, search=True):
         raise KeyError
     assert flags() == (before, before, before)
 
 
-def test_the_previous_value_of_each_switch_is_restored():
+def test_the_previous_value_of_each_flag_is_restored():
     saved = flags()
     try:
         for values in ((True, False, False), (False, True, False), (False, False, True)):

@@ -22,7 +22,7 @@ def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 @pytest.mark.parametrize(('preset', 'refinement'), [('small', True), ('r50_256x704_2key', False)])
 @torch.inference_mode()
-def test_every_stage_of_the_folded_model_agrees_with_the_model(preset, refinement):
+def test_every_stage_of_the_folded_model_agrees_with_the_original_model(preset, refinement):
     model = random_model(preset, refinement)
     network = folded_model(model, torch.float32)
     torch.manual_seed(1)
@@ -57,7 +57,7 @@ def test_the_merged_head_agrees_with_the_separate_heads_of_the_tasks():
 
 
 @torch.inference_mode()
-def test_the_methods_gates_and_gated_together_equal_the_forward_pass_of_the_depth_net():
+def test_the_method_gated_with_the_result_of_gates_equals_the_forward_pass_of_the_depth_net():
     net = random_model().depth_net
     features, cameras = torch.randn(2, 4 * 32, 8, 20), torch.randn(2, 27)
     depth, context = net(features, cameras)
@@ -67,7 +67,7 @@ def test_the_methods_gates_and_gated_together_equal_the_forward_pass_of_the_dept
     assert torch.allclose(depth.sum(dim=1), torch.ones(2, 8, 20))
 
 
-def test_half_precision_keeps_the_frustum_and_the_norm_of_the_camera_vector_in_float32():
+def test_in_half_precision_the_frustum_and_the_batch_norm_of_the_camera_vector_stay_float32():
     network = fused(random_model(), CPU, torch.float16)
     assert network.view_transform.frustum_u.dtype == torch.float32
     assert network.depth_net.camera_norm[0].running_mean.dtype == torch.float32

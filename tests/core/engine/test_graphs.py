@@ -15,14 +15,16 @@ from tests.networks import random_model
 
 
 def detectors(model: BEVDepth) -> tuple[Detector, Detector]:
-    """Return a detector with the eager network, and one with ``GraphedNetwork``."""
+    """Return a detector with the eager network, and a detector with ``GraphedNetwork``."""
     plain, graphed = Detector(model), Detector(model)
     graphed._network = GraphedNetwork(model, torch.device('cpu'), torch.float32)
     return plain, graphed
 
 
 def assert_same_boxes(found: Detections3D, expected: Detections3D) -> None:
-    """Fail unless both contain the same boxes; rounding of scores may change their order."""
+    """Fail unless both results contain the same boxes. Their order may differ, because rounding
+    changes the scores.
+    """
     assert len(expected) > 100
     assert found.past_stamp_ns == expected.past_stamp_ns
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
@@ -49,7 +51,7 @@ def assert_same_boxes(found: Detections3D, expected: Detections3D) -> None:
         {'stereo': True, 'refinement': True},
     ],
 )
-def test_streaming_gives_the_same_boxes_as_the_eager_network(options):
+def test_a_stream_of_frames_gives_the_boxes_of_the_eager_network(options):
     plain, graphed = detectors(random_model(**options))
     for step, stamp in enumerate((0.0, 0.25, 0.5)):
         frame = make_frame(stamp, seed=step)
@@ -70,7 +72,7 @@ def test_if_cameras_leave_and_return_the_buffers_are_reused_and_the_boxes_are_co
     assert graphed._network._steps_for(1) is steps
 
 
-def test_more_cameras_than_before_enlarge_the_buffers_and_keep_past_frames():
+def test_if_the_number_of_cameras_increases_the_past_frame_is_still_used():
     plain, graphed = detectors(random_model())
     for step, count in enumerate((2, 5)):
         frame = make_frame(0.5 * step, make_rig(count), seed=step)
@@ -92,7 +94,7 @@ def test_images_may_be_tensors_of_different_strides_and_sizes():
     assert np.array_equal(plain(tensors).scores, expected.scores)
 
 
-def test_the_depth_of_a_snapshot_is_unchanged_by_the_next_frame():
+def test_the_next_frame_does_not_change_the_depth_of_a_snapshot():
     network = GraphedNetwork(random_model(), torch.device('cpu'), torch.float32)
     images = [np.full((80, 160, 3), value, np.uint8) for value in (10, 240)]
     network.set_images(images[:1])
@@ -106,7 +108,7 @@ def test_the_depth_of_a_snapshot_is_unchanged_by_the_next_frame():
 
 
 @pytest.mark.parametrize('stereo', [False, True])
-def test_a_snapshot_contains_the_refined_volume_without_stereo_or_the_stereo_features_with_it(
+def test_a_snapshot_of_a_stereo_model_contains_stereo_features_instead_of_the_refined_volume(
     stereo,
 ):
     network = GraphedNetwork(

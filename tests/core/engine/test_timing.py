@@ -1,4 +1,4 @@
-"""The stage timer returns the stages of the last frame in order; on a CPU, all times are zero."""
+"""``StageTimer`` returns the stages of the last frame in order; on a CPU, all times are zero."""
 
 import torch
 

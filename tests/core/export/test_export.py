@@ -92,9 +92,11 @@ def test_plain_graphs_have_standard_operators_and_no_scatter(exported: Path, gra
     assert not {kind for kind in kinds if kind.startswith('Scatter') or kind == 'DeformConv'}
 
 
-def test_the_mode_of_the_grid_sample_has_the_name_that_tensorrt_supports(exported: Path) -> None:
-    """Opset 20 changes the name bilinear to linear. For linear, the parser of TensorRT uses
-    nearest neighbor.
+def test_the_grid_sample_node_has_the_mode_bilinear_which_tensorrt_supports(
+    exported: Path,
+) -> None:
+    """Opset 20 changes the name bilinear to linear. If the mode is linear, the parser of
+    TensorRT uses nearest neighbor.
     """
     (node,) = [node for node in nodes(exported / 'image_branch.onnx') if 'Grid' in node.op_type]
     attributes = {entry.name: entry for entry in node.attribute}
@@ -115,7 +117,7 @@ def test_each_form_of_pooling_equals_the_voxel_pooling_op(
 
 @pytest.mark.parametrize('pooling', [PlainPooling, ScatterPooling, WholePooling])
 @pytest.mark.parametrize('offset', [-0.999, -1.001, 0.0, 7.999, 8.001, float('nan'), 1e30])
-def test_each_form_of_pooling_has_the_grid_borders_of_the_voxel_pooling_op(
+def test_each_form_of_pooling_treats_points_at_grid_borders_as_the_voxel_pooling_op_does(
     model: BEVDepth, offset: float, pooling: Pooling
 ) -> None:
     """All points have the same position, which is ``offset`` cells away from the lower end of the
@@ -187,12 +189,17 @@ def test_the_custom_pooling_node_runs_in_onnx_runtime_with_a_registered_kernel(
     torch.testing.assert_close(torch.from_numpy(session.run(None, named)[0]), part.module(*inputs))
 
 
-def test_with_an_export_and_past_frames_the_detector_gives_the_boxes_of_the_network(
+def test_a_detector_with_an_export_gives_the_boxes_of_the_network_in_a_stream_of_frames(
     model: BEVDepth, exported: Path
 ) -> None:
     expected, detector = Detector(model), Detector(model, onnx_folder=exported)
     detector.keep_depth = True
-    for stamp, cameras in ((0.0, 2), (0.5, 2), (1.0, 1), (1.5, 3)):  # cameras leave and return
+    for stamp, cameras in (
+        (0.0, 2),
+        (0.5, 2),
+        (1.0, 1),
+        (1.5, 3),
+    ):  # the number of cameras changes
         frame = make_frame(stamp, make_rig(cameras), seed=int(2 * stamp))
         boxes, found = expected(frame), detector(frame)
         assert found.past_stamp_ns == boxes.past_stamp_ns
@@ -250,7 +257,7 @@ def test_the_manifest_describes_inputs_preprocessing_and_weights(
     assert len(manifest['weights']['sha256']) == 64
 
 
-def test_the_matrix_rows_in_the_manifest_give_the_matrix_input_of_the_splat(
+def test_the_input_matrix_of_the_splat_can_be_computed_from_the_rows_in_the_manifest(
     model: BEVDepth, exported: Path
 ) -> None:
     """The matrix multiplies (u d, v d, d, 1). The crop is therefore in its third column, which is
@@ -309,7 +316,7 @@ def test_the_frames_of_the_check_differ_in_images_and_calibration() -> None:
     assert not np.array_equal(first.world_from_ego, second.world_from_ego)
 
 
-def test_with_depth_refinement_each_form_of_pooling_equals_the_op() -> None:
+def test_with_depth_refinement_each_form_of_pooling_equals_the_voxel_pooling_op() -> None:
     view = (model := export_model(refinement=True)).view_transform
     inputs = splat_inputs(model, 3)
     expected = CustomPooling(view)(*inputs)
@@ -319,9 +326,7 @@ def test_with_depth_refinement_each_form_of_pooling_equals_the_op() -> None:
 
 
 @pytest.mark.parametrize('refinement', [False, True])
-def test_the_graph_with_a_scatter_adds_all_points_of_a_cell(
-    tmp_path: Path, refinement: bool
-) -> None:
+def test_the_scatter_graph_adds_all_points_of_a_cell(tmp_path: Path, refinement: bool) -> None:
     model = export_model(refinement=refinement)
     part = network_parts(model, 'scatter', True)[1]
     write_graph(part, tmp_path / 'splat.onnx')
@@ -346,7 +351,7 @@ def test_a_group_of_columns_has_at_most_as_many_points_as_tensorrt_can_sort(
     expected = VolumePooling(view)(*inputs)
     monkeypatch.setattr(volume_pooling, 'MOST_SORTED', 4 * len(view.frustum_d) - 1)
     pooling = VolumePooling(view)
-    # A group has 3 columns: of the divisors of 6, this is the largest one below the limit.
+    # The limit allows at most 3 columns per group, and 3 divides the 6 columns of the features.
     assert pooling.group == 3
     found = pooling(*inputs)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -359,7 +364,9 @@ def test_the_running_sums_restart_at_each_cell() -> None:
     assert sums.tolist() == [[[1, 2, 5, 9, 14, 20, 7, 15]]]
 
 
-def test_the_graph_of_a_refined_splat_has_no_scatter_with_addition(tmp_path: Path) -> None:
+def test_the_plain_splat_graph_with_depth_refinement_has_no_scatter_that_adds(
+    tmp_path: Path,
+) -> None:
     model = export_model(refinement=True)
     part = network_parts(model, 'plain', True)[1]
     write_graph(part, path := tmp_path / 'splat.onnx')

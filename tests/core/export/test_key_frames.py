@@ -1,4 +1,4 @@
-"""Selection of the key frames for the calibration of INT8."""
+"""The key frames that are selected for the calibration of INT8."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graphs in float16 and INT8, compared with the float32 graphs."""
+"""Compares graphs in float16 and INT8 with the float32 graphs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def samples(model: BEVDepth) -> Samples:
 
 @pytest.fixture(scope='module')
 def quantized(exported: Path, samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with both graphs in INT8, except for two groups of layers in float32."""
+    """Return a folder with both graphs in INT8. Two groups of layers stay in float32."""
     folder = tmp_path_factory.mktemp('quantized')
     for name in GRAPHS:
         (folder / f'{name}.onnx').write_bytes((exported / f'{name}.onnx').read_bytes())
@@ -42,7 +42,7 @@ def layers(path: Path) -> dict[str, onnx.NodeProto]:
 
 
 def quantized_groups(path: Path) -> set[str | None]:
-    """Return the groups of the convolutions whose weights are dequantized."""
+    """Return the groups of the convolutions whose weights are stored in INT8."""
     nodes = layers(path).values()
     produced = {node.output[0] for node in nodes if node.op_type == 'DequantizeLinear'}
     convolutions = [node for node in nodes if node.op_type == 'Conv']
@@ -137,7 +137,9 @@ def test_values_beyond_the_range_of_float16_are_reported(tmp_path: Path) -> None
     assert '/image_encoder/backbone/layer2/layer2.0/' in problem
 
 
-def test_chosen_groups_are_quantized_and_others_are_not(quantized: Path) -> None:
+def test_all_groups_are_quantized_except_the_groups_that_are_chosen_for_float32(
+    quantized: Path,
+) -> None:
     image = quantized_groups(quantized / 'image_branch.onnx')
     detection = quantized_groups(quantized / 'detection.onnx')
     assert {'image_layer3', 'depth_blocks', 'context_head'} <= image
@@ -154,7 +156,9 @@ def test_quantized_graphs_give_nearly_equal_results_for_the_samples_of_the_calib
         assert 1e-4 < difference(quantized / f'{graph}.onnx', inputs, expected) < 0.1
 
 
-def test_zero_points_are_zero_and_some_scales_are_per_channel(quantized: Path) -> None:
+def test_zero_points_of_quantized_layers_are_zero_and_some_scales_are_per_channel(
+    quantized: Path,
+) -> None:
     content = onnx.load(quantized / 'image_branch.onnx').graph
     values = {entry.name: onnx.numpy_helper.to_array(entry) for entry in content.initializer}
     zeros = [value for name, value in values.items() if name.endswith('zero_point')]
@@ -164,7 +168,9 @@ def test_zero_points_are_zero_and_some_scales_are_per_channel(quantized: Path) -
 
 
 @pytest.mark.parametrize('graph', GRAPHS)
-def test_tensorrt_accepts_the_types_of_quantized_graphs(quantized: Path, graph: str) -> None:
+def test_quantized_graphs_dequantize_only_int8_values_because_tensorrt_rejects_other_types(
+    quantized: Path, graph: str
+) -> None:
     """The parser of TensorRT rejects nodes that dequantize int32 biases; it accepts only INT8."""
     model = onnx.load(quantized / f'{graph}.onnx')
     onnx.checker.check_model(model, full_check=True)

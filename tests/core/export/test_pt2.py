@@ -43,7 +43,7 @@ def test_the_error_about_a_damaged_package_contains_the_export_option(tmp_path: 
         pt2_graph(tmp_path / 'splat.pt2')
 
 
-def test_without_a_compiler_the_error_names_the_remedy(
+def test_the_error_about_a_missing_compiler_contains_the_install_command(
     model: BEVDepth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv('CXX', str(tmp_path / 'missing'))
@@ -64,7 +64,9 @@ def test_an_option_that_only_onnx_supports_is_an_error_with_pt2(
         main([*words, '--format', 'pt2', *option])
 
 
-def test_a_package_contains_its_numbers_as_text_that_needs_no_json_parser(model: BEVDepth) -> None:
+def test_a_package_contains_the_config_as_plain_words_so_that_c_plus_plus_needs_no_json_parser(
+    model: BEVDepth,
+) -> None:
     config = model.config
     numbers = package_numbers(config)
     assert numbers['input_size'] == '32 96'

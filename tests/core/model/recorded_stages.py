@@ -2,7 +2,8 @@
 
 ``python -m tests.core.model.recorded_stages`` writes the numbers to recorded_stages.json, and
 test_recorded_stages.py compares the networks with this file. Write the file only if ``make
-golden`` passes, which compares the networks with the official code and needs the reference data.
+golden`` passes; this command compares the networks with the official code and needs the reference
+data.
 """
 
 from __future__ import annotations

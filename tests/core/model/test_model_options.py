@@ -32,8 +32,9 @@ def test_features_and_frustum_have_the_configured_stride(stride: int) -> None:
 
 
 def cameras_of(zoom: float) -> torch.Tensor:
-    """Return the camera vector of a camera whose source image is ``zoom`` times as large, but is
-    resized to the same network image."""
+    """Return a camera vector. The source image is ``zoom`` times as large as with ``zoom`` 1, and
+    is resized to the same network image.
+    """
     intrinsics = torch.eye(4)
     intrinsics[:2, :3] = zoom * torch.tensor([(633.0, 0.0, 408.0), (0.0, 634.0, 245.0)])
     image_aug = torch.eye(4)

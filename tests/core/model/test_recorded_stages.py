@@ -1,5 +1,5 @@
-"""Compares stages and gradients of small networks with recorded numbers. They were recorded when
-the networks agreed with the official code.
+"""Compares stages and gradients of small networks with recorded numbers. The numbers were
+recorded when the networks agreed with the official code.
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ def features(seed: int, cameras: int = 2, config: ModelConfig = STEREO) -> Stere
 
 
 def pair_matrices(cameras: int = 2, shift: float = 0.5) -> torch.Tensor:
-    """Return the ``source_from_reference`` of cameras that are ``shift`` meters farther right in
-    the source frame.
+    """Return the ``source_from_reference`` matrices of cameras. In the source frame, each camera
+    is ``shift`` meters farther right than in the reference frame.
     """
     intrinsics = torch.diag(torch.tensor([40.0, 40.0, 1.0, 1.0], dtype=torch.float64))
     intrinsics[0, 2], intrinsics[1, 2] = 32.0, 16.0
@@ -92,7 +92,7 @@ def test_a_warp_without_motion_is_shifted_by_half_a_cell_at_the_borders() -> Non
     assert warped[0, 0, 0, 8].item() == pytest.approx(column[8].item() / 2, abs=1e-3)
 
 
-def test_the_warp_of_a_nearer_point_moves_it_farther() -> None:
+def test_a_nearer_point_is_warped_over_a_longer_distance_in_the_image() -> None:
     ramp = torch.arange(16.0).expand(1, 1, 8, 16)
     matrix = pair_matrices()[:, 0]
     near, far = (
@@ -145,7 +145,7 @@ def test_an_update_moves_the_mean_to_the_better_candidate_and_bounds_the_spread(
     assert updated(candidates, spread / 10, lost)[1].item() == pytest.approx(2.0)
 
 
-def test_bin_densities_use_the_spread_as_variance_in_the_exponent_and_as_deviation_before_it() -> (
+def test_the_bin_density_has_the_spread_as_deviation_in_the_factor_and_as_variance_in_exp() -> (
     None
 ):
     mean, spread = torch.full((1, 1, 1, 1), 3.0), torch.full((1, 1, 1, 1), 4.0)
@@ -154,7 +154,9 @@ def test_bin_densities_use_the_spread_as_variance_in_the_exponent_and_as_deviati
     assert (density[1] / density[0]).item() == pytest.approx(0.6065307, rel=1e-5)  # exp(-4 / 8)
 
 
-def test_distributions_have_the_shape_of_the_logits_and_sum_to_1(stereo: StereoDepth) -> None:
+def test_the_depth_distributions_have_the_shape_of_the_logits_and_sum_to_1(
+    stereo: StereoDepth,
+) -> None:
     depth = stereo(features(1), features(2), pair_matrices())
     for distribution in (depth.masked, depth.unmasked):
         assert distribution.shape == (1, 2, 8, 2, 4)
@@ -162,7 +164,7 @@ def test_distributions_have_the_shape_of_the_logits_and_sum_to_1(stereo: StereoD
     assert not torch.allclose(depth.masked, depth.unmasked)
 
 
-def test_each_camera_is_compared_with_its_own_past_frame(stereo: StereoDepth) -> None:
+def test_each_camera_is_compared_with_its_own_image_in_the_past_frame(stereo: StereoDepth) -> None:
     reference, source, matrix = features(1), features(2), pair_matrices()
     original = stereo(reference, source, matrix).masked
     swapped = stereo(
@@ -184,14 +186,14 @@ def test_the_density_of_a_hypothesis_is_zero_outside_the_bins_of_its_range(
     stereo.downsample.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
     reference = features(1)
     scores = torch.full_like(reference.hypotheses[:, :, 4:], -400.0)
-    scores[:, :, 1] = 400.0  # the far range has the weight 1
+    scores[:, :, 1] = 400.0  # only the far range has weight
     hypotheses = torch.cat((reference.hypotheses[:, :, :4], scores), dim=2)
     stereo(replace(reference, hypotheses=hypotheses), features(2), pair_matrices())
     assert inputs[0].shape == (2, 8, 8, 16)
     assert (inputs[0][:, :2] == 0).all() and (inputs[0][:, 2:].sum(dim=1) > 0).any()
 
 
-def test_the_clamp_keeps_means_in_their_range() -> None:
+def test_the_clamp_keeps_each_mean_in_the_depth_range_of_its_hypothesis() -> None:
     means = {}
     for clamp in (False, True):
         torch.manual_seed(0)

@@ -23,9 +23,7 @@ assert 'torch._dynamo' in sys.modules
 """
 
 
-def test_loading_the_network_does_not_import_the_compiler_which_works_when_it_is_used_later() -> (
-    None
-):
+def test_loading_the_network_does_not_import_the_compiler_and_the_compiler_works_later() -> None:
     done = subprocess.run(
         [sys.executable, '-c', PROGRAM], cwd=ROOT, capture_output=True, text=True
     )

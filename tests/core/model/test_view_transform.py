@@ -56,7 +56,7 @@ def test_the_frustum_covers_all_pixels_and_all_depth_bins():
     assert lift.frustum_d.tolist() == [2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5]
 
 
-def test_only_models_with_depth_refinement_have_a_refinement_network():
+def test_only_models_with_depth_refinement_return_a_refined_volume():
     depth, context = torch.rand(1, 2, 8, 2, 4).softmax(dim=2), torch.randn(1, 2, 4, 2, 4)
     plain = LiftSplat(TINY).refine(depth, context)
     assert plain.volume is None and plain.depth is depth and plain.context is context

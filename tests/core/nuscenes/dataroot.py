@@ -22,9 +22,9 @@ PREVIOUS, TOKEN = TOKENS
 """The two key frames of the synthetic sample, in order of time."""
 IGNORED = ('animal', 7)
 UNSEEN = ('vehicle.car', 0)
-"""Category and number of lidar points of two annotations that are added to every frame. They must
-not become ground-truth boxes, because ``animal`` is not a class, and a box without points is
-ignored."""
+"""Category and number of lidar points of two annotations that are added to every frame. Both
+annotations must not become ground-truth boxes, because ``animal`` is not a class, and a box
+without points is ignored."""
 
 ATTRIBUTES = {'vehicle': 'vehicle.moving', 'human': 'pedestrian.moving'}
 """Maps the first word of a category to an attribute, because the annotations of a sample folder
@@ -32,7 +32,9 @@ have no attributes."""
 
 
 def lidar_cloud() -> np.ndarray:
-    """Return the (30000, 4) float32 points that the official depth maps were made from."""
+    """Return the (30000, 4) float32 points (x, y, z, intensity) from which the official depth maps
+    were computed.
+    """
     return (uniform('lidar_cloud', (30000, 4)) * (55, 55, 3, 1) + (0, 0, -0.5, 0)).astype(
         np.float32
     )

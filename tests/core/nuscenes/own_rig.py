@@ -1,5 +1,5 @@
 """Writes a dataset of another vehicle in the nuScenes format. The dataset has other sensors,
-categories and point counts than nuScenes, and no maps, radar data and sweeps.
+categories and point counts than nuScenes, no maps, no radar data and no sweeps.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class OwnBox:
     Attributes:
         category: name in the category table.
         x, y: center relative to the vehicle, meters.
-        counts: fields with the numbers of points, such as ``{'num_lidar_pts': 3}``. None: no
-            field.
+        counts: fields with the numbers of points, such as ``{'num_lidar_pts': 3}``. None adds
+            no field.
         changes: fields that are added to the annotation or replace its fields.
     """
 

@@ -1,4 +1,6 @@
-"""Random transforms of images and of the BEV grid. Some are compared with the official code."""
+"""Random transforms of images and of the bird's-eye view. Some tests compare the transforms with
+the official code.
+"""
 
 from __future__ import annotations
 

@@ -41,7 +41,9 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def validation(tmp_path_factory):
-    """Return the only sample of a scene; it has no earlier frame and is its own past frame."""
+    """Return the only sample of a scene. There is no earlier frame, so that the past frame is the
+    frame of the sample itself.
+    """
     return dataset(make_dataroot(tmp_path_factory.mktemp('one_frame') / 'dataset', frames=1))[0]
 
 
@@ -111,8 +113,8 @@ def test_each_camera_has_its_own_image_transform_which_is_the_same_in_all_frames
 
 
 def test_matrices_boxes_and_depth_of_an_augmented_sample_are_consistent(root):
-    """The random matrices transform boxes and lidar points of the augmented sample back to the
-    boxes and points of the sample without augmentation.
+    """The inverses of the random matrices transform boxes and lidar points of the augmented
+    sample back to the boxes and points of the sample without augmentation.
     """
     plain, augmented = dataset(root)[1], dataset(root).sample(1, np.random.default_rng(1))
     back = augmented.boxes[:, :3] @ torch.linalg.inv(augmented.matrices.bev_aug[:3, :3]).T
@@ -136,7 +138,7 @@ def _pixels_by_depth(sample: Sample, camera: int) -> dict[float, tuple[float, fl
     return dict(zip(depth.tolist(), zip(u.tolist(), v.tolist(), strict=True), strict=True))
 
 
-def test_positions_select_and_repeat_samples(root):
+def test_the_option_positions_selects_and_repeats_samples(root):
     chosen = dataset(root, positions=[1, 0, 1])
     assert len(chosen) == 3 and [chosen[place].name for place in (0, 2)] == [TOKEN, TOKEN]
 
@@ -173,7 +175,7 @@ def sensor(channel: str, ego_from_sensor: Pose, world_from_ego: Pose) -> SensorR
 
 
 LEFT = np.array([np.sqrt(0.5), 0, 0, np.sqrt(0.5)])
-"""A turn of 90 degrees about z."""
+"""Quaternion of a turn of 90 degrees to the left, about z."""
 STILL = np.array([1.0, 0, 0, 0])
 
 
@@ -204,7 +206,7 @@ def test_ground_truth_is_in_the_frame_of_the_vehicle():
     assert boxes.velocity == pytest.approx(np.array([(5, 0), (0, 0)]), abs=1e-5)
 
 
-def test_past_cameras_have_extrinsics_in_the_current_ego_frame():
+def test_the_cameras_of_a_past_frame_have_extrinsics_in_the_ego_frame_of_the_key_frame():
     record = turned_record()
     earlier = Pose(STILL, np.array([10.0, 17.0, 1.0]))
     past = (sensor('front', Pose(STILL, np.array([1.0, 0, 1.5])), earlier),)
