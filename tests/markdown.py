@@ -25,7 +25,7 @@ def page(name: str) -> str:
 
 
 def code_spans(text: str) -> set[str]:
-    """Return the texts between single backticks."""
+    """Return the texts between single backticks, except in fenced code blocks."""
     return set(re.findall(r'`([^`\n]+)`', _FENCE.sub('', text)))
 
 

@@ -43,7 +43,7 @@ TINY_WITH_BOXES = replace(
     depth_net=DepthNetConfig(mid_channels=8, context_channels=4, refinement=False),
     decode=DecodeConfig(candidates=20, boxes_per_task=3),
 )
-"""A network without depth refinement that gives few boxes, for tests that run the node."""
+"""A network for tests that run the node. It has no depth refinement and gives few boxes."""
 
 
 def random_model(

@@ -1,6 +1,6 @@
 """The fuzzing targets. A target prepares valid input and returns a function. Each call of this
-function is an execution: it makes damaged input, lets the code under test read it, and checks the
-result.
+function is an execution. An execution damages the input, passes it to the code under test, and
+checks the result.
 
 An execution returns whether the code under test accepted the damaged input. Every exception that
 an execution raises is a finding.

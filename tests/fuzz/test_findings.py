@@ -260,7 +260,7 @@ def test_a_cycle_of_prev_links_is_rejected_and_a_cycle_of_next_links_is_ignored(
      ('splits', ['all']), ('splits', {'all': 7}),
      ('scene', [{}]), ('attribute', [7]), ('category', None)],
 )  # fmt: skip
-def test_tables_with_invalid_or_missing_rows_are_rejected_with_a_message(dataroot, table, records):
+def test_tables_with_invalid_or_missing_rows_raise_a_value_error(dataroot, table, records):
     root, _ = dataroot
     rewrite(root, table, records)
     with pytest.raises(ValueError, match=r'tables|splits|split|names the file'):

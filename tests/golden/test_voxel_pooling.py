@@ -24,7 +24,7 @@ def official_arguments(golden):
     )
 
 
-def test_pooling_the_real_sample_equals_the_official_op(golden):
+def test_voxel_pooling_of_the_real_sample_gives_the_map_of_the_official_op(golden):
     bev = voxel_pooling_reference.voxel_pooling(*official_arguments(golden))
     assert (
         relative_error(
@@ -34,7 +34,7 @@ def test_pooling_the_real_sample_equals_the_official_op(golden):
     )
 
 
-def test_pooling_the_lifted_volume_of_the_real_sample_equals_the_official_op(golden):
+def test_voxel_pooling_of_the_lifted_real_sample_gives_the_map_of_the_official_op(golden):
     depth, context, index, shape = official_arguments(golden)
     bev = voxel_pooling_volume(depth[:, :, None] * context[:, :, :, None], index, shape)
     assert (

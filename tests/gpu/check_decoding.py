@@ -34,7 +34,7 @@ def on_host(image) -> np.ndarray:
     return image.pixels.cpu().numpy()
 
 
-def test_raw_images_equal_the_images_of_the_cpu_and_jpegs_are_nearly_equal(
+def test_gpu_and_cpu_give_equal_raw_images_and_nearly_equal_jpegs(
     decoder: ImageDecoder,
 ):
     messages = [raw('bgr8', noise(), 40), compressed(encoded(smooth(), 'JPEG'))]

@@ -60,7 +60,7 @@ def build(
     return outcome, list((folder / 'lib').rglob('*.so')), calls.read_text()
 
 
-def test_without_a_gpu_one_nvcc_call_builds_a_portable_module_without_libtorch(tmp_path):
+def test_if_there_is_no_gpu_one_nvcc_call_builds_a_portable_module_without_libtorch(tmp_path):
     outcome, modules, words = build(tmp_path, COMPILES)
     assert outcome.returncode == 0
     assert [str(path.relative_to(tmp_path / 'lib').parent) for path in modules] == [

@@ -57,7 +57,9 @@ def test_the_python_that_the_user_sets_is_reported_if_it_cannot_be_run(bare_mach
     assert "cannot run '/no/such/python'" in outcome.stderr
 
 
-def test_a_python_without_venv_is_rejected_with_the_package_to_install(bare_machine, clean_clone):
+def test_the_message_about_a_python_without_venv_names_the_package_to_install(
+    bare_machine, clean_clone
+):
     add_python(
         bare_machine,
         'python3.12',

@@ -59,7 +59,7 @@ def state(output: Path) -> dict:
         (1, 2, signal.SIGTERM, 'terminated'),
     ],
 )
-def test_an_interrupted_step_is_finished_and_the_resumed_run_gives_the_uninterrupted_weights(
+def test_an_interrupted_step_is_finished_and_a_resumed_run_equals_an_uninterrupted_run(
     tmp_path: Path, batch: int, step: int, number: int, text: str
 ) -> None:
     run(tiny_config(tmp_path / 'uninterrupted'))
@@ -77,7 +77,7 @@ def test_an_interrupted_step_is_finished_and_the_resumed_run_gives_the_uninterru
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_during_gradient_accumulation_finishes_the_step_first(
+def test_after_an_interrupt_during_gradient_accumulation_the_step_is_finished(
     tmp_path: Path, number: int
 ) -> None:
     source = Noise()

@@ -71,7 +71,7 @@ def with_wider_head(config: TrainingConfig) -> TrainingConfig:
         ),
     ],
 )
-def test_the_error_about_changed_settings_of_a_resumed_run_names_them_and_no_file_is_written(
+def test_the_error_about_changed_settings_names_the_settings_and_no_file_is_written(
     output: Path, change: Callable[[TrainingConfig], TrainingConfig], expected: str
 ) -> None:
     before = files(output)

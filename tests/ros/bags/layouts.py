@@ -30,7 +30,7 @@ other."""
 
 @dataclass(frozen=True)
 class Shot:
-    """One image: its camera, time, pixels, calibration and the ego pose at its time."""
+    """One image: its camera, time, pixels, calibration and the ego pose at this time."""
 
     camera: str
     stamp_ns: int
@@ -115,7 +115,7 @@ class Layout:
         mount_frame: pattern of the names of the camera frames if the bag has no extrinsics;
             otherwise empty.
         exact: whether the bag has the exposure time of every image and the ego pose at this time.
-            If not, results with a past frame differ from the results for the dataset.
+            If not, results with a past frame may differ from the results for the dataset.
     """
 
     preset: str
@@ -132,7 +132,7 @@ def _own(raw: bool) -> Callable[[Drive, Path], None]:
 
 
 def _write_2hz_tf(drive: Drive, path: Path) -> None:
-    """Write ego poses only at the lidar stamps of key frames, and extrinsics to /tf. The log time
+    """Write ego poses and extrinsics to /tf, only at the lidar stamps of key frames. The log time
     of key frame images is the lidar stamp, and the matrix R of CameraInfo is singular."""
     with BagWriter(path, 'mcap') as bag:
         for number in SETS:
@@ -242,7 +242,8 @@ def _write_no_info(drive: Drive, path: Path) -> None:
 
 
 def write_calibration_files(drive: Drive, folder: Path) -> None:
-    """Write a file <camera>.yaml for each camera, in the format of camera_calibration."""
+    """Write a file <camera>.yaml for each camera, in the format of the ROS package
+    camera_calibration."""
     for shot in drive.shots(0):
         projection = np.column_stack((shot.intrinsics, np.zeros(3)))
         content = {

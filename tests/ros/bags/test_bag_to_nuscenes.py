@@ -28,7 +28,7 @@ MS = 1_000_000
 
 @pytest.fixture(autouse=True)
 def signals_kept() -> Iterator[None]:
-    """Restore the signal handlers of the test process."""
+    """Restore the signal handlers of the test process after the test."""
     import signal
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -130,8 +130,8 @@ def has_velocities(results: list[PointCloud2]) -> bool:
 
 
 def is_connected(player_node: Node, detector: Node) -> bool:
-    """Return True if the detector has subscribed to the player's publishers of its topics, and the
-    test has subscribed to the results."""
+    """Return True if each topic that the player publishes for the detector has a subscriber, and
+    the results of the detector have a subscriber."""
     names = {subscription.topic_name for subscription in detector.subscriptions}
     publishers = [
         publisher for publisher in player_node.publishers if publisher.topic_name in names

@@ -243,7 +243,7 @@ def test_messages_are_in_order_of_time(bag: Path) -> None:
     assert log_times == sorted(log_times)
 
 
-def test_raw_images_are_the_decoded_files(
+def test_raw_images_have_the_pixels_of_the_image_files(
     recording: SceneRecording, tables: Tables, dataroot: Path, tmp_path: Path
 ) -> None:
     found = read(write_bag(recording, Target(dataroot, tmp_path, raw=True)))
@@ -265,7 +265,7 @@ def test_raw_images_are_the_decoded_files(
 
 @pytest.fixture
 def signals_kept() -> Iterator[None]:
-    """Restore the signal handlers of the test process."""
+    """Restore the signal handlers of the test process after the test."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():
@@ -370,7 +370,7 @@ def test_scenes_are_written_in_parallel_and_an_interrupted_run_keeps_the_earlier
     ends = [os.open(pipe, os.O_WRONLY) for pipe in pipes]
     run.send_signal(signal.SIGTERM)
     log = ''
-    # The pipes stay open until this message, so that reading them does not fail before.
+    # The pipes are closed only after this message, because reading a closed pipe would fail.
     while 'stopping' not in log:
         line = run.stderr.readline()
         assert line, log

@@ -105,7 +105,7 @@ def test_numbers_and_strings_are_passed_on_unchanged():
     assert (got.record, got.namespace, got.foxglove_layout) == ('recording', 'robot', 'a.json')
 
 
-def test_weights_device_and_precision_override_the_parameters_only_if_they_are_given():
+def test_only_the_given_values_of_checkpoint_device_and_precision_override_parameters():
     got = read(checkpoint='small', precision='fp16')
     assert got.overrides == {'checkpoint': 'small', 'precision': 'fp16'}
 
@@ -231,7 +231,7 @@ def test_several_problems_are_reported_together():
     assert re.search('nuscense.*rate:=fast.*step:=x', found)
 
 
-def test_use_sim_time_is_true_with_a_bag_unless_the_argument_is_given(
+def test_use_sim_time_is_true_with_a_bag_if_the_argument_is_not_given(
     small_bag: Path,
 ):
     assert read(bag=small_bag).use_sim_time is True

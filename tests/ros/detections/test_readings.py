@@ -57,7 +57,7 @@ def test_boxes_are_restored_from_the_detection_array() -> None:
     np.testing.assert_allclose(scores, (0.9, 0.4), atol=1e-6)
 
 
-def test_messages_without_required_fields_are_rejected_with_a_message() -> None:
+def test_messages_without_required_fields_raise_a_value_error() -> None:
     with pytest.raises(ValueError, match='has no class'):
         boxes_from_array(Detection3DArray(detections=[Detection3D()]))
     with pytest.raises(ValueError, match='lacks the fields'):

@@ -1,4 +1,4 @@
-"""Tests the output filters on detections and tracks."""
+"""Tests the filters of published detections and tracks."""
 
 from __future__ import annotations
 

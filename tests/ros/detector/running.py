@@ -72,7 +72,8 @@ class Detector:
         return self._call(GetState, 'get_state', GetState.Request()).current_state.id
 
     def set(self, name: str, value) -> str:
-        """Set a parameter. Return the reason if it is rejected, otherwise an empty string."""
+        """Set a parameter. Return the reason if the value is rejected, otherwise an empty
+        string."""
         message: ParameterMessage = Parameter(name, value=value).to_parameter_msg()
         result = self._call(
             SetParameters, 'set_parameters', SetParameters.Request(parameters=[message])

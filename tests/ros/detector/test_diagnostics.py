@@ -144,7 +144,7 @@ def test_the_end_of_a_problem_is_logged_without_its_explanation():
     ]
 
 
-def test_after_a_pause_of_all_cameras_silence_is_measured_from_the_first_new_image(
+def test_after_a_pause_of_all_cameras_the_silence_limit_starts_at_the_first_new_image(
     monkeypatch: pytest.MonkeyPatch,
 ):
     now_s = [100.0]
@@ -464,7 +464,9 @@ def test_the_startup_is_over_after_the_startup_time(now_s: list[float]):
     assert monitor.startup_is_over()
 
 
-def test_after_a_clock_jump_missing_sets_are_measured_by_wall_time(now_s: list[float]):
+def test_after_a_clock_jump_the_time_without_image_sets_is_measured_by_wall_time(
+    now_s: list[float],
+):
     ros_s = [1000.0]
     monitor = Monitor(Log(), ros_now_s=lambda: ros_s[0])
     monitor.start(('a',), 0.0)
