@@ -368,7 +368,7 @@ def match_boxes(
 
     Returns:
         (pairs, 2) array with one row (index of our box, index of the official box) per pair, and
-        the number of unpaired boxes, which is the sum for our boxes and the official boxes.
+        the number of unpaired boxes, in which our boxes and the official boxes are both counted.
     """
     free = np.ones(len(found.boxes), bool)
     pairs = []

@@ -62,7 +62,7 @@ many pixels. In these stages, a float32 run and a float64 run of the official co
 FIRST_COSTS = 5e-5
 """Largest relative L2 distance of the cost volumes of the first step. One pixel (camera 4, row 17,
 column 93 of the second range) projects to 0.12 m in front of the source camera. The 8 elements of
-this pixel differ by up to 1e-2 between AVX2 and AVX-512 instructions of one machine. They change
+this pixel differ by up to 1e-2 between AVX2 and AVX-512 instructions of one machine. This changes
 the random projection of a stage by up to 2e-5. The stored elements agree within 7.2e-6."""
 DEPTH = 2e-4
 """Largest relative L2 distance of the depth distribution. The softmax reduces the difference.

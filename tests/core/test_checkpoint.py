@@ -455,9 +455,7 @@ def test_files_in_our_format_need_the_suffix_safetensors(small, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_metadata_given_to_save_checkpoint_replace_the_metadata_of_the_model_with_the_same_key(
-    small, tmp_path
-):
+def test_save_checkpoint_prefers_the_given_metadata_to_the_metadata_of_the_model(small, tmp_path):
     model = copy.deepcopy(small)
     model.metadata = {'data': 'mini', 'recipe': 'old', 'format': 'ours', 'config': 'none'}
     save_checkpoint(model, tmp_path / 'a.safetensors', {'recipe': 'new'})

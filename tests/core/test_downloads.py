@@ -118,7 +118,7 @@ def test_a_checkpoint_given_with_the_option_file_is_converted_and_kept(
 
 
 @pytest.mark.parametrize('name', OFFICIAL)
-def test_each_name_requests_its_file_and_a_file_without_weights_is_downloaded_again(
+def test_each_name_downloads_its_file_and_a_file_that_is_no_checkpoint_is_downloaded_again(
     server: FileServer, folder: Path, name: str
 ):
     for _ in range(2):
@@ -302,7 +302,7 @@ def test_the_list_prints_no_error_if_its_output_pipe_is_closed():
     assert (process.stderr.read(), process.wait()) == ('', 0)
 
 
-def test_a_misspelled_name_of_a_download_is_an_error_with_a_suggestion(
+def test_a_misspelled_name_of_a_download_is_reported_with_a_suggestion(
     capsys: pytest.CaptureFixture,
 ):
     with pytest.raises(SystemExit):

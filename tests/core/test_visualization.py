@@ -145,7 +145,7 @@ def test_ground_truth_is_dashed() -> None:
     assert np.abs(np.diff(dashed.astype(int))).sum() >= 6
 
 
-def test_a_small_ground_truth_box_is_an_unfilled_rectangle() -> None:
+def test_a_small_ground_truth_box_is_drawn_as_an_unfilled_rectangle() -> None:
     image = draw(boxes((60, 8, 0, 20, 4, 3, 0, 0, 0)), ground_truth=True)
     (left, top), (right, bottom) = (end(drawn_at(GRAY, image), axis=0) for end in (np.min, np.max))
     assert right - left > bottom - top > 10

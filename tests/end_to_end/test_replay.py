@@ -15,7 +15,7 @@ from bevdepth_ros.bags.scene_bag import Target, write_bag
 TIMEOUT_S = 580
 
 
-def test_the_results_of_a_part_of_a_bag_with_raw_images_are_recorded(
+def test_the_launch_file_records_the_results_of_the_selected_part_of_a_raw_image_bag(
     recording: SceneRecording,
     dataroot: Path,
     domain_id: int,

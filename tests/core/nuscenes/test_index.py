@@ -79,7 +79,9 @@ def test_the_first_frame_of_a_scene_is_its_own_past_frame(root):
     assert [index.position_in_past(position, 1) for position in range(6)] == [0, 0, 2, 2, 4, 4]
 
 
-def test_the_second_frame_of_a_scene_is_its_own_past_frame_if_two_steps_are_requested(root):
+def test_the_second_frame_is_its_own_past_frame_if_the_past_frame_should_be_two_frames_earlier(
+    root,
+):
     assert load(root).position_in_past(1, 2) == 1
 
 

@@ -170,7 +170,7 @@ def test_with_the_six_nuscenes_cameras_boxes_outside_every_image_are_ground_trut
         ('calibrated_sensor', {'camera_intrinsic': []}, 'front.* no camera_intrinsic'),
     ],
 )
-def test_a_camera_without_size_or_intrinsics_is_reported(tmp_path, table, change, message):
+def test_a_camera_without_image_size_or_intrinsics_is_reported(tmp_path, table, change, message):
     root = write_own_dataset(tmp_path / 'data')
     rewrite(root, table, [row | change for row in rows_of(root, table)])
     with pytest.raises(ValueError, match=message):

@@ -145,7 +145,7 @@ def test_the_warped_image_of_an_unchanged_rig_equals_the_fast_crop_within_3_gray
     assert covered_mask((160, 120), transform, np.eye(3)).all()
 
 
-def test_the_mask_marks_the_pixels_that_lie_in_the_source_image() -> None:
+def test_the_mask_marks_the_crop_pixels_that_lie_inside_the_source_image() -> None:
     narrow = CameraChange(0.5).homography(camera())
     part = covered_mask((160, 120), ImageTransform(1.0, 0, 0, 160, 120), narrow)
     assert part[40:80, 50:110].all() and not part[:20].any() and not part[:, :30].any()
@@ -206,7 +206,8 @@ def test_the_matrices_and_the_depth_of_a_sample_fit_the_changed_rig(
     assert torch.equal(plain.boxes, changed.boxes) and changed.scores.tolist() == [1, 1]
     lidar = dataset.index[1].lidar
     assert lidar is not None and (changed.depth > 0).sum() > 20
-    # The first pixel of the depth map, transformed to the ego frame, is near a lidar point.
+    # The first pixel that has a depth is transformed to the ego frame, where it must be near a
+    # lidar point.
     row, column = (changed.depth[0] > 0).nonzero()[0].tolist()
     depth = changed.depth[0, row, column]
     matrices = changed.matrices

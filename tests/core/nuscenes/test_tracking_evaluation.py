@@ -175,7 +175,9 @@ def test_every_scene_has_a_new_tracker_and_key_frames_with_stamps_half_a_second_
         ]
 
 
-def test_results_without_tracks_and_a_missing_package_give_errors(root, tmp_path, monkeypatch):
+def test_results_without_tracks_are_rejected_and_a_missing_motmetrics_package_is_reported(
+    root, tmp_path, monkeypatch
+):
     path = tmp_path / 'results.json'
     path.write_text(json.dumps({'results': {'a': []}}))
     with pytest.raises(ValueError, match='has no tracks of the classes bicycle'):

@@ -32,7 +32,7 @@ def test_resized_and_cropped_pixels_equal_the_pixels_of_pillow(source, resized, 
     assert np.array_equal(resize_reference(torch.from_numpy(image), plan).numpy(), expected)
 
 
-def test_network_input_is_bgr_normalized_and_padded_with_zeros():
+def test_the_network_input_has_normalized_bgr_channels_and_a_fourth_channel_of_zeros():
     image = torch.tensor([10, 20, 30], dtype=torch.uint8).expand(8, 8, 3)
     plan = ResizePlan.make((8, 8), (4, 4), (0, 0, 4, 4), torch.device('cpu'))
     out = torch.full((1, 4, 4, 4), 9.0)

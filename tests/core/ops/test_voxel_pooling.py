@@ -75,7 +75,7 @@ def test_the_map_equals_a_sum_over_all_points_in_float64(sizes):
 
 
 @pytest.mark.parametrize('sizes', SIZES)
-def test_the_op_the_reference_and_the_pooling_of_a_lifted_volume_give_the_same_bits(sizes):
+def test_the_op_gives_the_same_bits_as_the_reference_and_as_pooling_of_the_lifted_volume(sizes):
     case = random_case(2, **sizes)
     index = voxel_index(*case.geometry)
     bev = voxel_pooling(*case.arguments)

@@ -88,7 +88,7 @@ CASES = (
         ('WARN', 'cameras', 'camera CAM_BACK may have lens distortion'),
     ),
     Case(
-        'two cameras with one frame',
+        'two cameras have the same frame_id',
         image_fault(with_frame_of_front, BACK),
         ALL,
         ('WARN', 'cameras', 'camera CAM_BACK has the same tf frame as CAM_FRONT (CAM_FRONT)'),

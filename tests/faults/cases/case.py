@@ -23,7 +23,8 @@ class Case:
         name: description of the fault.
         inject: function of the bench that returns a context manager; inside the context, the fault
             is present.
-        published: expected results: ALL, NOTHING, UNFUSED or a value of ``without``.
+        published: results that the node must publish during the fault: ALL, NOTHING, UNFUSED or a
+            value of ``without``.
         diagnosis: level, area and words of the expected status; None if no problem may be
             reported.
         parameters: parameters of the node that differ from the usual values.
