@@ -24,9 +24,9 @@ class ImageWriter:
     """Context manager that writes (height, width, 3) uint8 RGB images of one size.
 
     A path that ends in .mp4 gives an H.264 video that browsers can play, and .gif gives an
-    animation that repeats forever. With .png, only the first image is written. A path without
-    suffix is a folder for PNG files. A file is written under a temporary name and renamed when it
-    is complete.
+    animation that repeats forever. A .png file contains one image, so the caller must stop when
+    ``is_full`` is True. A path without suffix is a folder for PNG files. A file is written under a
+    temporary name and renamed when it is complete.
 
     Args:
         path: file or folder to write.

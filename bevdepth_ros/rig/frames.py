@@ -165,7 +165,7 @@ class FrameBuilder:
         self._decoder.close()
 
     def take_image(self, camera: str, message: CompressedImage | Image) -> None:
-        """Start to decode an image that has just arrived, if a GPU decodes."""
+        """With a GPU, start to decode an image that has just arrived, and look up its ego pose."""
         self._decoder.begin(camera, message, self._max_pixels())
         if self._decoder.on_arrival:
             settings = self._settings()
