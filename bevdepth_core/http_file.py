@@ -65,7 +65,8 @@ def _fetch(url: str, part: Path, report: Callable[[str], None]) -> None:
             if _total(error.headers) != present:
                 file.truncate(0)
                 raise DownloadError(
-                    f'the file {url} has changed: run the same command again'
+                    f'the file at {url} has changed since the download began: run the same '
+                    'command again, which restarts the download'
                 ) from error
         except (OSError, http.client.HTTPException) as error:
             if getattr(error, 'errno', None) in _DISK_ERRORS:
@@ -94,7 +95,7 @@ def _lock(file: BinaryIO, part: Path) -> Iterator[None]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise DownloadError(
-            f'another process downloads {part}: wait until this process ends'
+            f'another process downloads {part}: wait until the other process ends'
         ) from error
     yield
 

@@ -62,7 +62,7 @@ class BevTransform:
 def _require_probabilities(section: str, settings: object, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(settings, name) <= 1:
-            raise ValueError(f'{section}.{name} must be 0 to 1')
+            raise ValueError(f'{section}.{name} must be 0 to 1, got {getattr(settings, name)}')
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,13 @@ class ImageAugmentation:
         for name in ('scale', 'bottom_cut', 'rotation_deg'):
             low, high = getattr(self, name)
             if not low <= high:
-                raise ValueError(f'augmentation.image.{name} must be [lowest, highest]')
+                raise ValueError(
+                    f'augmentation.image.{name} must be [lowest, highest], got [{low}, {high}]'
+                )
         if self.scale[0] <= 0:
-            raise ValueError('augmentation.image.scale must be positive factors')
+            raise ValueError(
+                f'augmentation.image.scale must be positive factors, got {list(self.scale)}'
+            )
         _require_probabilities('augmentation.image', self, 'flip_probability')
 
     def draw(
@@ -133,9 +137,13 @@ class BevAugmentation:
         for name in ('rotation_deg', 'scale'):
             low, high = getattr(self, name)
             if not low <= high:
-                raise ValueError(f'augmentation.bev.{name} must be [lowest, highest]')
+                raise ValueError(
+                    f'augmentation.bev.{name} must be [lowest, highest], got [{low}, {high}]'
+                )
         if self.scale[0] <= 0:
-            raise ValueError('augmentation.bev.scale must be positive factors')
+            raise ValueError(
+                f'augmentation.bev.scale must be positive factors, got {list(self.scale)}'
+            )
         _require_probabilities(
             'augmentation.bev', self, 'flip_x_probability', 'flip_y_probability'
         )

@@ -26,7 +26,7 @@ VECTORS = {'center': ('translation', 3), 'size': ('size', 3), 'quaternion': ('ro
 and its number of values."""
 PER_ANNOTATION = ('category', 'attribute', *VECTORS, 'velocity', 'points', 'score')
 UNKNOWN_POINTS = -1
-"""Point count of an annotation without a count in the tables."""
+"""Point count of an annotation whose number of points is unknown."""
 
 
 class InvalidAnnotationError(ValueError):
@@ -70,7 +70,9 @@ def scene_columns(devkit: NuScenes, scene: dict, channels: Channels) -> Columns:
 def _samples(devkit: NuScenes, scene: dict) -> Iterator[dict]:
     token, left = scene['first_sample_token'], len(devkit.sample)
     if not token:
-        raise DatasetIncompleteError(f'scene {scene["name"]} has no samples: leave this scene out')
+        raise DatasetIncompleteError(
+            f'scene {scene["name"]} has no samples: use a split without this scene'
+        )
     while token:
         if not left:
             raise ValueError(
@@ -86,8 +88,8 @@ def _sensor_row(devkit: NuScenes, sample: dict, channel: str) -> dict:
     if channel not in sample['data']:
         raise ValueError(
             f'sample {sample["token"]} has no key frame of {channel}, but every sample needs all '
-            'selected sensors: select other sensors with data.cameras and data.lidar, or leave '
-            'the scene out'
+            'selected sensors: select other sensors with data.cameras and data.lidar, or use a '
+            'split without this scene'
         )
     data = devkit.get('sample_data', sample['data'][channel])
     sensor = devkit.get('calibrated_sensor', data['calibrated_sensor_token'])
@@ -120,8 +122,8 @@ def _require_camera(data: dict, sensor: dict) -> None:
         )
     if np.shape(sensor['camera_intrinsic']) != (3, 3):
         raise ValueError(
-            f'{data["channel"]} has no camera_intrinsic of 3x3 numbers in '
-            f'calibrated_sensor.json, for {data["filename"]}: add the intrinsic matrix'
+            f'the row of calibrated_sensor.json for {data["filename"]} ({data["channel"]}) has no '
+            'camera_intrinsic of 3x3 numbers: add the intrinsic matrix'
         )
 
 
@@ -165,7 +167,7 @@ def _vector(devkit: NuScenes, record: dict, name: str, count: int) -> np.ndarray
     if vector.shape != (count,):
         raise InvalidAnnotationError(
             f'annotation {record["token"]} of sample {record["sample_token"]} in '
-            f'{devkit.dataroot} has {name} {record.get(name)}: it must be {count} numbers'
+            f'{devkit.dataroot} has {name} {record.get(name)}: {name} must be {count} numbers'
         )
     return vector
 
@@ -178,7 +180,7 @@ def _score(devkit: NuScenes, record: dict) -> float:
     if not isinstance(score, (int, float)) or not 0 < score <= 1:
         raise InvalidAnnotationError(
             f'annotation {record["token"]} of sample {record["sample_token"]} in '
-            f'{devkit.dataroot} has score {score!r}: it must be above 0 and at most 1'
+            f'{devkit.dataroot} has score {score!r}: a score must be above 0 and at most 1'
         )
     return float(score)
 

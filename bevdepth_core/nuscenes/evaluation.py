@@ -151,8 +151,8 @@ def _require_same_samples(expected: set[str], found: Iterable[str], split: str) 
     if absent or foreign:
         raise ValueError(
             f'the result file must contain exactly the samples of split {split!r}: '
-            f'{len(absent)} of them are missing, and {len(foreign)} others are not in the split; '
-            f'for example {", ".join((absent + foreign)[:3])}'
+            f'{len(absent)} samples of the split are missing, and {len(foreign)} samples of the '
+            f'file are not in the split; for example {", ".join((absent + foreign)[:3])}'
         )
 
 

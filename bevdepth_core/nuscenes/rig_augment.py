@@ -136,7 +136,9 @@ class RigAugmentation:
                     f'augmentation.rig.{name} must be [lowest, highest], got [{low}, {high}]'
                 )
         if self.focal[0] <= 0:
-            raise ValueError('augmentation.rig.focal must be positive factors')
+            raise ValueError(
+                f'augmentation.rig.focal must be positive factors, got {list(self.focal)}'
+            )
         if self.min_cameras is not None and self.min_cameras < 1:
             raise ValueError(
                 'augmentation.rig.min_cameras must be at least 1, or null to use all cameras, got '

@@ -148,8 +148,8 @@ def evaluate_tracking(
         from nuscenes.eval.tracking.evaluate import TrackingEval
     except (ImportError, unittest.SkipTest) as error:  # the devkit raises both
         raise ValueError(
-            f'the tracking evaluation of the devkit is incomplete ({error}): pip install '
-            'motmetrics==1.4.0'
+            f'the tracking evaluation of the devkit is incomplete ({error}): run `pip install '
+            'motmetrics==1.4.0`'
         ) from error
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = TrackingEval(

@@ -99,12 +99,12 @@ def test_scoring_a_dataset_without_annotations_is_rejected(tmp_path):
 
 
 def test_results_without_an_entry_for_a_sample_are_rejected(root, tmp_path):
-    with pytest.raises(ValueError, match=f'1 of them are missing.*{PREVIOUS}'):
+    with pytest.raises(ValueError, match=f'1 samples of the split are missing.*{PREVIOUS}'):
         run(root, tmp_path, {TOKEN: []})
 
 
 def test_results_of_another_split_are_rejected(root, tmp_path):
-    with pytest.raises(ValueError, match=r'1 others are not in the split.*elsewhere'):
+    with pytest.raises(ValueError, match=r'1 samples of the file are not in the.*elsewhere'):
         run(root, tmp_path, {TOKEN: [], PREVIOUS: [], 'elsewhere': []})
 
 

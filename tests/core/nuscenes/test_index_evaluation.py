@@ -122,7 +122,7 @@ def test_a_result_file_of_a_dataset_with_its_own_class_list_is_scored(tmp_path):
     rows = table(summary, class_names=index.class_names).splitlines()[4:]
     assert [row.split()[1] for row in rows] == ['mean', 'truck', 'car']
     write_results({}, tmp_path / 'results.json')
-    with pytest.raises(ValueError, match='3 of them are missing'):
+    with pytest.raises(ValueError, match='3 samples of the split are missing'):
         evaluate(*arguments)
 
 

@@ -314,8 +314,8 @@ def test_a_velocity_that_the_devkit_returns_as_nan_is_zero_in_the_ground_truth(t
         ({'rotation': [1.0, 0, 0, float('nan')]}, 'rotation .*nan'),
         ({'size': None}, 'has size None'),
         ({'translation': None}, 'has translation None'),
-        ({'size': [2.0, 4.0]}, 'it must be 3 numbers'),
-        ({'rotation': ['a', 'b', 'c', 'd']}, 'it must be 4 numbers'),
+        ({'size': [2.0, 4.0]}, 'size must be 3 numbers'),
+        ({'rotation': ['a', 'b', 'c', 'd']}, 'rotation must be 4 numbers'),
     ],
 )
 def test_an_invalid_box_is_reported_with_its_sample_and_dataset(tmp_path, changes, value):
