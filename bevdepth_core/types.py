@@ -369,7 +369,7 @@ class Detections3D:
             frame was used as past frame, or the model has one key frame; the velocities are then
             not valid.
         stage_seconds: duration of each stage of the detector in seconds, in order of the stages;
-            on a GPU, CUDA events measure it.
+            on a GPU, CUDA events measure the durations.
         track_ids: (n,) int64, id of the track of each box, 0 for a box without a track; None if
             the boxes are not tracked.
     """

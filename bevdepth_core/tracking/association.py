@@ -15,7 +15,8 @@ def pairs_within(
     detection_labels: np.ndarray,
     radius: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the track and detection indices of all pairs of the same class within ``radius``.
+    """Return the track indices and the detection indices of all pairs of a track and a detection
+    that have the same class and are at most ``radius`` apart.
 
     Args:
         tracks: (2, n) predicted positions, meters.

@@ -43,10 +43,10 @@ class TrackerConfig:
     """Settings of the tracker.
 
     Attributes:
-        birth_score: a detection needs this score to start a track; detections with a lower score
-            only continue tracks.
+        birth_score: lowest score with which a detection starts a track; detections with a lower
+            score only continue tracks.
         min_hits: number of detections that confirms a track.
-        instant_score: a detection with this score confirms its track at once.
+        instant_score: lowest score with which a single detection confirms a track.
         coast_s: a confirmed track is published until this time after its last detection, seconds.
         keep_s: a confirmed track ends this time after its last detection, seconds; at least
             ``coast_s``. Between ``coast_s`` and ``keep_s``, it is not published, but its object

@@ -34,7 +34,7 @@ from bevdepth_core.types import Boxes3D, Detections3D
 from bevdepth_core.uncertainty import BoxCovariance, default_covariance
 
 SHAPE_MEMORY = 10
-"""Height and size of a track are means over about this many detections."""
+"""The z coordinate and the size of a track are means over about this many detections."""
 SCORE_MEMORY_S = 0.5
 """The score of a track is a mean over about this time. The mean is over seconds and not over
 detections, so that the score does not depend on the image rate."""

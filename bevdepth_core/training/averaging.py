@@ -74,7 +74,8 @@ class ExponentialAverage(WeightAveraging):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == 'fit':
-            # Lightning calls this before it moves the weights to the GPU.
+            # Lightning calls setup before it moves the module to the GPU, and does not move the
+            # average.
             self.averaged.to(trainer.strategy.root_device)
             # PyTorch would replace the average by the weights in update 0; the official code
             # averages the initial weights as well.

@@ -98,7 +98,7 @@ def require_at_least(section: str, settings: object, **lowest: float) -> None:
 
 
 def require_writable(folder: Path, option: str = '--output') -> None:
-    """Create a folder; programs call this before they read data.
+    """Create a folder, and check that it is writable. Programs call this before they read data.
 
     Args:
         folder: the folder.

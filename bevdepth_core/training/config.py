@@ -111,7 +111,8 @@ def read_arguments(
 ) -> tuple[TrainingConfig, Namespace]:
     """Return the configuration of a command line, and all parsed values.
 
-    If ``model.init`` is given, its checkpoint contains the default values of ``model.network``.
+    If ``model.init`` names a checkpoint, the default values of ``model.network`` are the values in
+    this checkpoint.
 
     Raises:
         InvalidRunError: an unknown key, an invalid value or an unreadable checkpoint.
@@ -122,7 +123,7 @@ def read_arguments(
         if values.model.init is not None:
             network = model_config_to_dict(load_checkpoint(values.model.init).config)
             parser.set_defaults(_flat('model.network', network, option_keys(parser)))
-            # The checkpoint may have a section, such as stereo, that a preset sets to null.
+            # A preset may set a section, such as stereo, to null although the checkpoint has it.
             values = parse(parser, arguments, required)
     except CheckpointError as error:
         raise InvalidRunError(str(error)) from error

@@ -206,7 +206,7 @@ def published_score(
     """
     if (data.version, data.split) != PUBLISHED_ON:
         return None
-    if network.stereo is not None:  # scores are published with and without clamp_mean
+    if network.stereo is not None:  # clamp_mean may differ from the published network
         network = replace(network, stereo=replace(network.stereo, clamp_mean=False))
     rows = _published_networks()
     names = [name + '_ema' * averaged for name, published in rows.items() if published == network]

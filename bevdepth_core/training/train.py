@@ -189,7 +189,7 @@ def train(config: TrainingConfig, resume: bool = False, watchers: Sequence[Callb
 
 @rank_zero_only
 def _open(data: TrainingData, processes: int) -> None:
-    """Open the datasets before Lightning does, so that an error prints only its message."""
+    """Open the datasets before Lightning does, so that an error is printed without a traceback."""
     try:
         data.prepare_data()
         data.batches(processes)
@@ -225,7 +225,7 @@ def fit(
                 _require_resumable(checkpoint, config, data, trainer.world_size)
             write_config(config)
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-        except OrderChangedError as error:  # raised in a process that is not the first
+        except OrderChangedError as error:  # from processes after the first process
             raise InvalidRunError(str(error)) from error
         except OSError as error:
             if error.errno not in _NO_SPACE:

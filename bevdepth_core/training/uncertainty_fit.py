@@ -14,7 +14,7 @@ largest distance of a match is 4 m for cars, trucks, buses, trailers and constru
 
 `--check` does not change the checkpoint. It prints which percentage of the position errors in a
 results file is inside the 95 % ellipses of the covariance in the checkpoint, or of the default
-covariance if the checkpoint has none.
+covariance if the checkpoint contains no covariance.
 """
 
 from __future__ import annotations

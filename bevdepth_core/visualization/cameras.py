@@ -38,8 +38,9 @@ BOX_EDGES = np.array(
 _NEAR = 0.2
 _CLIP_MARGIN_PX = 8.0
 _SMALL_BOX_PX = 20.0
-"""A box with a smaller height in the image is small, pixels. A small box is drawn with thin lines,
-and a small annotated box as a rectangle, because twelve thick edges would cover the object."""
+"""A box is small if its height in the image is less than this number of pixels. A small detected
+box is drawn with thin lines, and a small annotated box as a rectangle, because twelve thick edges
+would cover the object."""
 
 
 def draw_boxes_on_image(

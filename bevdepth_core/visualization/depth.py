@@ -16,7 +16,7 @@ from bevdepth_core.visualization.cameras import camera_from_mean_ego
 from bevdepth_core.visualization.colors import depth_colors
 
 _LIKELY_BINS = 2
-"""Number of bins on each side of the most probable bin that ``likely_depth`` uses."""
+"""``likely_depth`` uses the most probable bin and this number of bins on each side of it."""
 
 
 @dataclass(frozen=True)

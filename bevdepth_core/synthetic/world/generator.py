@@ -97,7 +97,7 @@ def _place_people(placer: Placer, plan: Plan, end: float) -> None:
 
 
 def _near(actors: list[Actor], ego_track: np.ndarray) -> tuple[Actor, ...]:
-    """Return the actors that are near the ego vehicle at one time step or more."""
+    """Return the actors that come nearer to the ego vehicle than ``_FARTHEST_ACTOR`` meters."""
     return tuple(
         actor
         for actor in actors

@@ -178,7 +178,7 @@ class _Planner:
         reach: float,
         is_ego_lane: bool,
     ) -> tuple[list[Vehicle], list[Vehicle]]:
-        """Return the vehicles of a lane behind and ahead of ``origin``."""
+        """Return the vehicles of a lane in two lists: behind and ahead of position ``origin``."""
         low, high = (0.95, 1.2) if is_ego_lane else (0.7, 1.3)
         speed = ego_speed * self.rng.uniform(low, high)
         shares = _MIXED_TRAFFIC if is_ego_lane else _LIGHT_TRAFFIC

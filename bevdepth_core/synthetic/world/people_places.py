@@ -48,8 +48,8 @@ def _place_group(placer: Placer, along: float, side: int) -> None:
 
 
 def place_crossers(placer: Placer, crosswalk: float, from_s: float, until_s: float) -> None:
-    """Add people who wait at the curb and then cross the road. Each starts at a random time from
-    ``from_s`` to ``until_s``, in seconds.
+    """Add people who wait at the curb and then cross the road. Each person starts to cross at a
+    random time between ``from_s`` and ``until_s``, in seconds.
     """
     rng, road = placer.rng, placer.road
     for _ in range(int(rng.integers(2, 7))):
@@ -66,8 +66,8 @@ def place_crossers(placer: Placer, crosswalk: float, from_s: float, until_s: flo
 
 
 def place_side_crossers(placer: Placer, from_s: float, until_s: float) -> None:
-    """Add people who walk along the road and cross the side street. Each starts to cross at a
-    random time from ``from_s`` to ``until_s``, in seconds.
+    """Add people who walk along the road and cross the side street. Each person starts to cross
+    at a random time between ``from_s`` and ``until_s``, in seconds.
     """
     rng, road = placer.rng, placer.road
     if until_s < from_s + 1:

@@ -56,8 +56,8 @@ class Placer:
         self._poses, self._halves = np.zeros((0, checks, 3)), np.zeros((0, 2))
 
     def block(self, track: np.ndarray, length: float, width: float, margin: float = 0.15) -> bool:
-        """Reserve the area that a rectangle covers on a (t, 3) or (1, 3) track, if this area is
-        free. Return True if the area was free.
+        """Reserve the area that a rectangle covers while it moves along a (t, 3) track, or stands
+        at the pose of a (1, 3) track, if this area is free. Return True if the area was free.
         """
         poses = np.broadcast_to(track[::_STEPS_BETWEEN_CHECKS], (self._poses.shape[1], 3))
         half = np.array((length / 2, width / 2)) + margin
@@ -138,9 +138,9 @@ def rectangles_touch(
 
     Args:
         poses: (n, 3) x, y and heading of the first rectangle of each pair.
-        half: (n, 2) or (2,) half of its length and width.
+        half: (n, 2) or (2,) half of the length and width of the first rectangle.
         other_poses: (n, 3) x, y and heading of the second rectangle of each pair.
-        other_half: (n, 2) or (2,) half of its length and width.
+        other_half: (n, 2) or (2,) half of the length and width of the second rectangle.
     """
     offset = other_poses[:, :2] - poses[:, :2]
     turn = other_poses[:, 2] - poses[:, 2]

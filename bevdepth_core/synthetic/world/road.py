@@ -70,7 +70,7 @@ class Road:
         return -(lane + 0.5) * LANE_WIDTH
 
     def required_crossing(self) -> float:
-        """Return the position of the crossing street, for code that requires one.
+        """Return the position of the crossing street, for code that needs a crossing street.
 
         Raises:
             ValueError: no street crosses this road.

@@ -74,8 +74,8 @@ class Path:
         )
 
     def nearest(self, point: np.ndarray) -> float:
-        """Return the distance from the start to the point of the path that is nearest to
-        ``point``.
+        """Return the distance along the path from the start of the path to the place that is
+        nearest to ``point``.
         """
         return float(self.traveled[np.argmin(((self.points - point) ** 2).sum(axis=1))])
 
