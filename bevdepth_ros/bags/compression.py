@@ -29,7 +29,8 @@ _FILE_ALLOWANCE, _FILE_RATIO = 1 << 30, 100
 compressed size."""
 _READ_BYTES = 1 << 20
 _LAST_CDR_ENCODING = 0x0B
-"""Largest encoding identifier of a CDR header (XCDR2 parameter lists), OMG DDS-XTypes 7.6.2."""
+"""Largest encoding identifier that a CDR header may contain (XCDR2 parameter lists); see OMG
+DDS-XTypes, section 7.6.2."""
 
 
 class _Decompressor(Protocol):

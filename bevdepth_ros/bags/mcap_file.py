@@ -54,8 +54,8 @@ _STATISTICS_HEAD = struct.Struct('<QHIIIIQQI')
 _CHANNEL_COUNT = struct.Struct('<HQ')
 _TAIL_BYTES = RECORD_HEAD.size + _FOOTER_CONTENT.size + len(MAGIC)
 _DISORDER_NS = 1_000_000_000
-"""Messages may also be outside of chunks. Such a message is sorted correctly if no preceding
-message in the file is more than this much newer."""
+"""Messages may also be outside of chunks. Such a message is sorted correctly if the messages that
+precede it in the file are older, or newer by at most this time."""
 _UNPACKED_ALLOWANCE, _UNPACKED_RATIO = 1 << 32, 100
 """One pass through a file decompresses at most ``_UNPACKED_ALLOWANCE`` bytes plus
 ``_UNPACKED_RATIO`` times the size of the file."""

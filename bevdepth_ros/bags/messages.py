@@ -44,9 +44,9 @@ LIDAR_POINT = np.dtype(
 _POINT_KINDS = {'<f4': 7, '<u2': 4}
 """FLOAT32 and UINT16 of sensor_msgs/PointField."""
 _CUBE, _DELETE_ALL = 1, 3
-"""Type and action of visualization_msgs/Marker."""
+"""Values of the fields ``type`` and ``action`` of visualization_msgs/Marker."""
 _MARKER_LIFETIME_S = 0.6
-"""A little longer than the 0.5 s between two key frames."""
+"""Lifetime of the markers, a little longer than the 0.5 s between two key frames."""
 _MARKER_ALPHA = 0.4
 
 

@@ -1,4 +1,4 @@
-"""Replays rosbag2 recordings like ``ros2 bag play``, also without an installed rosbag2.
+"""Replays rosbag2 recordings like ``ros2 bag play``, but needs no installed rosbag2.
 
     ros2 run bevdepth_ros player BAG [BAG ...] [--rate 1.0] [--loop] [--clock] [--topics ...]
 

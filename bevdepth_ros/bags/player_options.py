@@ -1,5 +1,5 @@
-"""Parses the command line of the player. Options that ``ros2 bag play`` has, too, have the same
-names as there.
+"""Parses the command line of the player. The options that also exist in ``ros2 bag play`` have the
+same names.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from bevdepth_ros.rig.transforms import Transforms
 
 
 class RecordedTransforms(Transforms):
-    """The tf of a whole recording."""
+    """The transforms of a whole recording, from tf and, if it is used, odometry."""
 
     def __init__(self, duration_s: float) -> None:
         """Prepare for a recording of ``duration_s`` seconds."""
@@ -34,7 +34,7 @@ class RecordedTransforms(Transforms):
                 self._buffer.set_transform(transform, 'recording')
 
     def add_odometry(self, message: Odometry) -> None:
-        """Add the pose of an odometry message, which is used instead of the ego pose in tf."""
+        """Add the pose of an odometry message, which is then used like a transform on /tf."""
         self._buffer.set_transform(transform_from_odometry(message), 'recording')
 
     def close(self) -> None:

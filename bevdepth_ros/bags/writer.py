@@ -47,8 +47,8 @@ ANNOTATION_MARKER_TOPIC = '/annotations/markers'
 STORAGES = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}
 
 _METADATA_VERSION: Literal[8] = 8
-"""Newest version of rosbag2 metadata that Humble can read. Only Jazzy can read the quality of
-service of version 9."""
+"""Newest version of rosbag2 metadata that Humble can read. Humble cannot read the format of the
+quality of service in version 9."""
 
 _FOREVER = QosTime(9223372036, 854775807)
 _QUEUE_DEPTH = 10

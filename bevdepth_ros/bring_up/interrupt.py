@@ -1,4 +1,4 @@
-"""Keeps Ctrl-C from interrupting a launch in the middle of an event."""
+"""Prevents Ctrl-C from interrupting a launch while it handles an event."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from launch import LaunchContext
 
 
 def leave_sigint_to_launch(context: LaunchContext) -> None:
-    """Make SIGINT raise no KeyboardInterrupt while the launch of ``context`` runs.
+    """Prevent SIGINT from raising KeyboardInterrupt while the launch of ``context`` runs.
 
     Launch reads signals from a file descriptor in its event loop and then shuts down. But Python
-    also raises KeyboardInterrupt at any place in the main thread. While launch starts a process or
-    handles the shutdown, this exception skips the remaining statements. Then a process or the
+    also raises KeyboardInterrupt, at any place in the main thread. While launch starts a process
+    or handles the shutdown, this exception skips the remaining statements. Then a process or the
     thread of launch's ROS node is not ended, and the launch runs forever. Shells and the command
     ``timeout`` often send SIGINT twice.
 

@@ -25,11 +25,11 @@ from bevdepth_core.types import Detections3D
 from bevdepth_core.visualization import MIN_ARROW_MPS, class_color
 
 BOX_FIELDS = ('x', 'y', 'z', 'length', 'width', 'height', 'yaw', 'vx', 'vy', 'score', 'label')
-"""Fields of ``~/objects`` that ``readings`` requires. Recordings of older versions contain no
-other fields."""
+"""Fields of ``~/objects`` that ``readings`` requires. Recordings of older versions contain only
+these fields."""
 TRACK_FIELDS = ('vx_variance', 'vx_vy_covariance', 'vy_variance', 'track_id')
 OBJECT_FIELDS = (*BOX_FIELDS, *TRACK_FIELDS)
-"""Fields of ``~/objects``. ``label`` and ``track_id`` are uint32, all other fields float32."""
+"""Fields of ``~/objects``. ``label`` and ``track_id`` are uint32. All other fields are float32."""
 
 _OBJECT = np.dtype(
     [(name, '<u4' if name in ('label', 'track_id') else '<f4') for name in OBJECT_FIELDS]

@@ -35,8 +35,8 @@ def parse_region(text: str) -> np.ndarray | None:
 
 
 def inside(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Return a (n,) mask that is True where one of the (n, 2) ``points`` is inside the polygon
-    with the (k, 2) ``corners``.
+    """Return a (n,) mask over the (n, 2) ``points``. The mask is True for the points inside the
+    polygon with the (k, 2) ``corners``.
     """
     x, y = points[:, :1], points[:, 1:]
     (x1, y1), (x2, y2) = corners.T, np.roll(corners, -1, axis=0).T

@@ -42,8 +42,8 @@ class GuardedSubscriber(Subscriber):
     """Catches exceptions of callbacks, because they would end the executor.
 
     ``on_error`` is called with the exception if the processing of a message fails. When the next
-    message is processed without an error, ``on_error`` is called with None. The result of
-    ``convert`` is passed to the callbacks; its argument is the bytes or the message from rclpy.
+    message is processed without an error, ``on_error`` is called with None. ``convert`` receives
+    the bytes or the message from rclpy, and returns the message for the callbacks.
     """
 
     def __init__(

@@ -59,7 +59,8 @@ EXIT_TIMEOUT_S = 0.5
 """Longest wait, in seconds, for the image set in progress when the process ends, and again for its
 publication."""
 FAULT_HOLD_S = 2.0
-"""A problem with messages has ended if it did not occur again for this time, in seconds."""
+"""A problem of tf or of a callback has ended if it did not occur again for this time, in
+seconds."""
 
 
 class DetectorNode(LifecycleNode):
@@ -277,16 +278,16 @@ class DetectorNode(LifecycleNode):
         return self._settings
 
     def _publish(self, result: DetectionResult) -> dict[str, float] | None:
-        assert self._outputs is not None  # configured
+        assert self._outputs is not None  # set by on_configure
         return self._outputs.publish(result, self._settings)
 
     def _check_classes(self, settings: Settings) -> None:
         """Raise ValueError if ``settings`` name a class that the detector does not have."""
-        assert self._detector is not None  # configured
+        assert self._detector is not None  # set by on_configure
         settings.selection(self._detector.class_names)
 
     def _publish_labels(self) -> None:
-        assert self._outputs is not None and self._detector is not None  # configured
+        assert self._outputs is not None and self._detector is not None  # set by on_configure
         now_ns = self.get_clock().now().nanoseconds
         self._outputs.publish_labels(
             self._settings.selection(self._detector.class_names).names,

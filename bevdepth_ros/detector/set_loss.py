@@ -83,7 +83,8 @@ class SetLoss:
     def check(
         self, received: Mapping[str, int], sets: int, too_wide: int, cycle_s: float
     ) -> Loss | None:
-        """Return the loss of the last complete window, or None if the loss is below the limit.
+        """Return the loss of the last complete window. Return None if the loss is below the limit,
+        or if no window is complete yet.
 
         Args:
             received: number of images so far, by name of the used camera.

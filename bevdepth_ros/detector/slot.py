@@ -89,5 +89,7 @@ class SlotThread(Generic[Item]):
             self._thread.join(timeout_s)
 
     def is_alive(self) -> bool:
-        """Return True if the thread has not ended, because it still processes an item."""
+        """Return True if the thread has not ended. After ``stop``, this means that the thread
+        still processes an item.
+        """
         return self._thread.is_alive()

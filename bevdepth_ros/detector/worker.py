@@ -209,8 +209,8 @@ class Worker:
         return Placement(frame_id, pose)
 
     def _detect(self, frame: Frame) -> Detections3D:
-        """Return the detections in ``frame``. If the device fails, free its memory, drop the past
-        frames and try once more.
+        """Return the detections in ``frame``. If the device fails, drop the past frames, free the
+        memory of the device and try once more.
         """
         try:
             return self._detector(frame)

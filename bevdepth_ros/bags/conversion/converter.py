@@ -37,7 +37,8 @@ class Selection:
         lidar: topic of the lidar; empty for no lidar, None for the only topic of type PointCloud2.
         annotations: topic of annotations; empty for no annotations, None for the only topic of
             type Detection3DArray.
-        odometry: topic of odometry, whose poses replace the ego poses of tf; empty to use tf.
+        odometry: topic of odometry, whose poses are used as ego poses; empty if the ego poses are
+            in tf.
         min_score: annotations with a lower score are left out.
         world_frame: frame in which the vehicle moves; None for the frame of the odometry poses, or
             for ``map`` if no odometry is used.

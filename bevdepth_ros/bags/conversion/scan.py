@@ -30,7 +30,7 @@ class Measurements:
     """The messages of one sensor.
 
     Attributes:
-        frame_id: first frame id in the messages that is not empty.
+        frame_id: the first frame id that is not empty.
         stamps_ns: header stamps, nanoseconds; they are sorted and unique after the scan.
     """
 

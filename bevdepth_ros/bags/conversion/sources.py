@@ -43,8 +43,8 @@ class Sources:
         cameras: cameras in the order of ``--cameras``, or sorted by name without this option.
         lidar: topic of the lidar; empty if there is no lidar.
         annotations: topic of type Detection3DArray; empty if there are no annotations.
-        odometry: topic of poses that replace the ego poses in tf; empty to use the ego poses in
-            tf.
+        odometry: topic of odometry, whose poses are used as ego poses; empty if the ego poses are
+            in tf.
     """
 
     cameras: tuple[ImageSource, ...]
