@@ -110,8 +110,8 @@ def save_checkpoint(
         path: path of the file; its suffix must be ``.safetensors``.
         metadata: entries that the file gets in addition to ``model.metadata``.
         half: store matrices and convolution kernels in float16. This halves the size of the file.
-            It changes each weight in the normal range of float16 by at most 0.05 %. Vectors, such
-            as the statistics of batch norms, stay float32.
+            Rounding changes each weight in the normal range of float16 by at most 0.05 %. Vectors,
+            such as the statistics of batch norms, stay float32.
 
     Raises:
         CheckpointError: ``path`` has another suffix.
@@ -351,7 +351,8 @@ def require_plain_archive(path: Path) -> None:
 
 def _is_plain(value: object) -> bool:
     """Return True if ``value`` is a dense tensor that stores all of its elements. An expanded
-    tensor stores fewer elements than it has, and a copy of it could need unlimited memory.
+    tensor stores fewer elements than its shape has, and a copy of such a tensor could need
+    unlimited memory.
     """
     if (
         not isinstance(value, torch.Tensor)

@@ -61,7 +61,9 @@ def _nearest_multiples(value: int) -> str:
     """Return the valid image sizes below and above ``value`` as text."""
     below = value // IMAGE_MULTIPLE * IMAGE_MULTIPLE
     near = [size for size in (below, below + IMAGE_MULTIPLE) if size > 0]
-    return f'valid sizes near it are {" and ".join(map(str, near))}' if near else 'use 32 or more'
+    return (
+        f'the nearest valid sizes are {" and ".join(map(str, near))}' if near else 'use 32 or more'
+    )
 
 
 def _require_channels(section: str, **channels: int) -> None:
@@ -80,7 +82,7 @@ class ImageSpec:
         width: pixels, a multiple of 32, the stride of the ResNet's last stage.
         mean: value that is subtracted from each channel. The official code applies statistics in
             R G B order to channels in B G R order. The defaults do the same, because the official
-            weights expect it.
+            weights were trained with this mix.
         std: value that divides each channel, in the order of ``mean``.
     """
 

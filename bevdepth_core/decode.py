@@ -123,8 +123,8 @@ class BoxDecoder(nn.Module):
         batch, columns = maps.shape[0], maps.shape[4]
         cells = maps.shape[3] * columns
         maps = maps.flatten(0, 1)
-        # Select the K best logits of all classes of a task: (B T, K). They have the best scores,
-        # because the sigmoid is monotonic.
+        # Select the K highest logits of all classes of a task: (B T, K). These logits also give
+        # the highest scores, because the sigmoid is monotonic.
         logits = maps[:, BOX_VALUES:].float().flatten(1)
         logits, place = logits.topk(min(self._decode.candidates, logits.shape[1]))
         class_index, cell = place // cells, place % cells

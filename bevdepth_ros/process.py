@@ -24,8 +24,8 @@ from bevdepth_ros.signals import interruptible, signals
 SPIN_S = 0.2
 """Longest time, in seconds, until a spinning process handles a signal."""
 PAUSE_S = 0.01
-"""Pause after an exception, in seconds. It prevents that repeated exceptions use a whole CPU core.
-"""
+"""Pause after an exception, in seconds. Without a pause, repeated exceptions would use a whole CPU
+core."""
 LOG_PERIOD_S = 10.0
 SWITCH_S = 0.0005
 """Switch interval of the Python interpreter. Python's default of 5 ms could delay each image set
@@ -45,7 +45,7 @@ def split_arguments(words: Iterable[str]) -> tuple[list[str], list[str]]:
 
     The arguments of ROS are the words from ``--ros-args`` up to ``--`` or to the end. The program
     must pass only these words to rclpy, because rclpy interprets a word such as ``/old:=/new`` as
-    a remapping even if it is before ``--ros-args``.
+    a remapping even if this word is before ``--ros-args``.
     """
     parts: tuple[list[str], list[str]] = [], []
     is_ros = False

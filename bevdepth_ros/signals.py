@@ -47,7 +47,7 @@ class Signals:
 
     def ignore(self) -> None:
         """Ignore signals from now on, also inside ``with interruptible()``. Otherwise, a second
-        signal would crash Python while it exits.
+        signal would crash Python during the exit.
         """
         for number in NUMBERS:
             signal.signal(number, signal.SIG_IGN)

@@ -92,8 +92,8 @@ class ExportedNetwork:
         same_config = self.manifest['config'] == plain_config(model)
         if not same_config or self.manifest['weights']['sha256'] != weights_digest(model):
             raise ExportError(
-                f'{self.folder}: exported from other weights or another config than those of the '
-                f'checkpoint; {WRITE_AGAIN}'
+                f'{self.folder}: exported from other weights or another config than the '
+                f'checkpoint contains; {WRITE_AGAIN}'
             )
 
 
@@ -108,8 +108,8 @@ def file_digest(path: Path) -> str:
 
 
 def weights_digest(model: BEVDepth) -> str:
-    """Return the SHA-256 of the names and values of all weights; it does not depend on the file
-    format.
+    """Return the SHA-256 of the names and values of all weights. The hash does not depend on the
+    file format.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

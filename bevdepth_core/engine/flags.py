@@ -13,8 +13,8 @@ def convolution_flags(dtype: torch.dtype, search: bool = False) -> Iterator[None
     """Allow TF32 during the ``with`` block, or forbid it if ``dtype`` is float32. The flags are
     restored after the block.
 
-    TF32 rounds float32 operands to ten bits of mantissa. PyTorch allows it for convolutions by
-    default.
+    TF32 rounds float32 operands to ten bits of mantissa. By default, PyTorch allows TF32 for
+    convolutions.
 
     Args:
         dtype: the data type in which the network computes.

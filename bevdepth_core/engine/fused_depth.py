@@ -15,8 +15,8 @@ from bevdepth_core.ops.deformable import deformable_conv
 
 
 class FusedDeformableConv(nn.Module):
-    """Deformable convolution whose sampling points are float32: bfloat16 would move them by up to
-    0.4 % of the map's size.
+    """Deformable convolution whose sampling points are float32. In bfloat16, rounding would move a
+    point by up to 0.4 % of the map's size.
     """
 
     def __init__(self, conv: DeformableConv) -> None:

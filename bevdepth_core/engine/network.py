@@ -43,8 +43,8 @@ class InferenceNetwork(Protocol):
     def match(
         self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]]
     ) -> Sequence[tuple[ImageFeatures, torch.Tensor]]:
-        """Return ``frames``; a stereo model first replaces their depth by the depth that it
-        estimates from a comparison of the frames.
+        """Return ``frames``. A stereo model compares the frames, and returns them with the depth
+        that it estimates from this comparison.
 
         Args:
             frames: see ``detect``; a single frame is compared with itself.

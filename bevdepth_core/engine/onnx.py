@@ -34,7 +34,7 @@ def open_session(path: Path, threads: int) -> Any:
     loop.
 
     Raises:
-        ExportError: ONNX Runtime is missing, or it cannot load the graph.
+        ExportError: ONNX Runtime is missing or cannot load the graph.
     """
     try:
         import onnxruntime

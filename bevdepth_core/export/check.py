@@ -28,9 +28,9 @@ from bevdepth_core.types import CameraRig, Detections3D, Frame
 ERROR_LIMITS = {'fp32': 1e-4, 'fp16': 5e-2, 'int8': 0.5}
 """Largest accepted relative L2 error of a stage, by precision."""
 MATCHED_SHARE = {'fp32': 0.98, 'fp16': 0.8, 'int8': 0.0}
-"""Smallest accepted share of matched boxes, by precision. Even for fp32 it is below 1, because
-rounding changes the order of boxes with nearly equal scores, and a task returns only its best
-boxes."""
+"""Smallest accepted share of matched boxes, by precision. Even for fp32, the share is below 1,
+because rounding changes the order of boxes with nearly equal scores, and a task returns only its
+best boxes."""
 MATCH_DISTANCE_M = 0.1
 MATCH_SCORE_DIFFERENCE = 0.01
 FRAME_NS = 500_000_000

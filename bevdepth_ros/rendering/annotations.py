@@ -111,8 +111,8 @@ class AnnotationHistory:
 def _at(
     nearest: Annotation, pair: tuple[Annotation, Annotation], stamp_ns: int
 ) -> tuple[Boxes3D, np.ndarray]:
-    """Move the boxes of ``nearest`` to the time ``stamp_ns``. Return them with a mask that is True
-    for the boxes that are valid at this time.
+    """Move the boxes of ``nearest`` to the time ``stamp_ns``. Return the moved boxes, and a mask
+    that is True for the boxes that are valid at this time.
     """
     other = pair[0] if nearest is pair[1] else pair[1]
     span_s = (other.stamp_ns - nearest.stamp_ns) * 1e-9

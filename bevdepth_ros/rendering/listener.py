@@ -25,8 +25,8 @@ CAMERA_PARAMETERS = (
     'camera_info_files', 'camera_frames',
     'base_frame', 'fixed_frame', 'odometry_topic',
 )  # fmt: skip
-"""Parameters of cameras and frames. They have the same names as in the detector, so that all nodes
-can use one params_file."""
+"""Parameters of cameras and frames. The detector has parameters with the same names, so that all
+nodes can use one params_file."""
 TF_BUFFER_S = 30.0
 QUEUE_SIZE = 30
 """Number of images per camera that DDS queues while an image is rendered."""

@@ -190,8 +190,8 @@ class RecordedScenes:
     def _matcher(
         self, detector: Detector | None, with_depth: bool, waiting: deque[_Moment]
     ) -> ImageSetSynchronizer:
-        """Return a synchronizer that appends a moment to ``waiting`` for each image set. If there
-        is a ``detector``, it first detects the objects in the image set.
+        """Return a synchronizer that appends a moment to ``waiting`` for each image set. If a
+        ``detector`` is given, the objects in the image set are first detected and stored.
         """
         builder = FrameBuilder(lambda: self._settings, self._transforms)
         for camera, info in self._store.infos.items():

@@ -101,8 +101,8 @@ def fit_line(stamps: Sequence[int], usual_ns: float = 0.0) -> tuple[float, float
 
     Args:
         stamps: ascending stamps of one camera, nanoseconds.
-        usual_ns: usual period, nanoseconds; 0 if unknown. It is used if the phases agree with it
-            nearly as well as with the best candidate.
+        usual_ns: usual period, nanoseconds; 0 if unknown. If the phases agree with this period
+            nearly as well as with the best candidate, this period is the first estimate.
     """
     if len(stamps) < 2:
         return 0.0, math.inf

@@ -32,9 +32,9 @@ PADDING_BYTES = 16
 """Largest allowed number of padding bytes before the end marker of a JPEG file. USB cameras write
 a few."""
 RESTART_PADDING_BYTES = 4
-"""Largest allowed number of padding bytes before a restart marker. Some USB cameras write them. In
-a test of 2,000 files with one wrong bit, no file had so few extraneous bytes before a restart
-marker, so that damage is still detected."""
+"""Largest allowed number of padding bytes before a restart marker. Some USB cameras write such
+bytes. In a test of 2,000 files with one wrong bit, no file had so few extraneous bytes before a
+restart marker, so that damage is still detected."""
 _PADDED = re.compile(r'Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd([0-79])')
 FILE_CODECS = ('', 'jpeg', 'jpg', 'png', 'tiff', 'tif', 'webp')
 """Names of the supported codecs in format strings."""
@@ -84,9 +84,9 @@ class Format:
     def is_swapped(self) -> bool:
         """True if red and blue are swapped in the file.
 
-        If the format string contains ``compressed bgr``, the encoder received BGR, as it expects.
-        Otherwise the encoder received RGB instead of BGR, and the subscriber of image_transport
-        must swap red and blue.
+        The encoder requires BGR. If the format string contains ``compressed bgr``, the encoder
+        received BGR. Otherwise it received RGB, and the subscriber of image_transport must swap
+        red and blue.
         """
         return self.is_color and 'compressed bgr' not in self.rest
 

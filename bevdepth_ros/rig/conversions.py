@@ -27,7 +27,7 @@ def decoded_image(
         message: a compressed or a raw image. Of 16-bit values, the upper byte is used.
         max_pixels: larger images are rejected before they are decoded.
         min_width: JPEG files may be decoded at a reduced size of at least this width, pixels. With
-            0, they are always decoded at full size.
+            0, JPEG files are always decoded at full size.
 
     Raises:
         ValueError: the image is invalid; the message is a clause that follows the camera's name.
@@ -82,7 +82,7 @@ def _pixels(value: object) -> int:
 
 
 def _numbers(matrix: dict, count: int | None = None) -> list[float]:
-    """Return the values of a matrix; raise ValueError unless they are ``count`` numbers."""
+    """Return the values of a matrix. Raise ValueError if their number is not ``count``."""
     numbers = [float(value) for value in matrix['data']]
     if count is not None and len(numbers) != count:
         raise ValueError(f'a matrix has {len(numbers)} values, expected {count}')

@@ -399,8 +399,8 @@ class FrameBuilder:
         )
 
     def _warnings(self, views: list[_CalibratedView]) -> dict[str, str]:
-        """Return warnings by name of the camera. They are about the calibration of the camera, and
-        about a tf frame or CameraInfo topic that two cameras share.
+        """Return warnings by name of the camera. The warnings are about the calibration of the
+        camera, and about a tf frame or CameraInfo topic that two cameras share.
         """
         topics = self._info_topics
         warnings = {view.name: list(view.warnings) for view in views}

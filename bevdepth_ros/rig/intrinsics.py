@@ -141,7 +141,7 @@ def intrinsics_from_info(message: CameraInfo, rectified: bool) -> Intrinsics:
         message: calibration. Its K, P and D must be for the full image. The region of interest and
             the binning are applied as sensor_msgs/CameraInfo defines them.
         rectified: True if the images are rectified. In this case, P, R, Tx and Ty are used, or K
-            if all values of P are zero. If it is False, K and D are used.
+            if all values of P are zero. If False, K and D are used.
 
     Raises:
         ValueError: the calibration is invalid; the message is a clause that follows the camera's

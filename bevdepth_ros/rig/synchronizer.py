@@ -38,11 +38,12 @@ and arrive as usual. After a restart of the camera, or after cameras were untrig
 conditions are weaker. The deviation may be steady at another value, which then changes the offset.
 The lateness may be larger than usual if this lasts for ``SETTLED`` images. In any case, the
 lateness must be smaller than ``timeout_s``. Only the stamps and arrival times of a camera decide
-about its return. It does not matter whether image sets are formed, or whether its images can be
-decoded.
+about its return. It does not matter whether image sets are formed, or whether the images of the
+camera can be decoded.
 
 *Arrival times.* Arrival times are compared only while the images of most other cameras arrive as
-usual. After the executor was busy, it processes the queued images of the cameras in any order.
+usual. After the executor was busy, the executor processes the queued images of the cameras in any
+order.
 While the clock of a used camera may have jumped, no sets are formed, for at most ``LONGEST_PAUSE``
 images of this camera.
 
@@ -101,7 +102,7 @@ SETTLED = 100
 """If a camera that restarted is late for this many images, this lateness is the usual lateness."""
 TIGHT = 1 / 10
 """The tolerance of a set is the largest allowed distance between a corrected stamp and the median
-of the set. It is this share of the cycle plus twice the jitter, up to the limits in
+of the set. The tolerance is this share of the cycle plus twice the jitter, up to the limits in
 ``_tolerance_ns``."""
 WIDEST, WIDEST_OF_TWO = 0.35, 0.25
 """Upper limits of the tolerance, as shares of the cycle, for more than two cameras and for two
@@ -248,7 +249,7 @@ class ImageSetSynchronizer(SimpleFilter):
         callbacks are called before this method returns.
         """
         one, stamp = self.cameras[camera], stamp_ns(message)
-        # If the newest stamp arrives again, it is most likely a second copy of the same message.
+        # A message with the newest stamp is most likely a second copy of the newest message.
         if 0 < stamp != one.newest_ns and one.repeats(stamp, self._now()):
             self._drop_repeated(one)
         if stamp <= 0 or (
@@ -383,7 +384,7 @@ class ImageSetSynchronizer(SimpleFilter):
         """
         count = max(2, len(self._used))
         # The median jitters, too. The median of many images jitters less. The median of two images
-        # is the middle between them.
+        # is the middle between these two images.
         doubt_ns = OUTLIER * math.sqrt(1 + 2 / count) * jitter_ns
         return max(0.0, (self._period_ns - doubt_ns) / (2 if count == 2 else 1))
 
@@ -395,7 +396,7 @@ class ImageSetSynchronizer(SimpleFilter):
                 self._match(rarest, stamp)
 
     def _match(self, camera: _Camera, stamp: int) -> None:
-        """Emit the set that contains this image, if it is complete."""
+        """Emit the set that contains this image, if the set is complete."""
         used = self._used
         if stamp not in camera.waiting or not all(one.waiting for one in used):
             return
@@ -485,8 +486,8 @@ class ImageSetSynchronizer(SimpleFilter):
         used = self._used
         if self.is_learned or min([len(one.deviations) for one in used], default=0) < WINDOW:
             return
-        # A deviation is measured against the other cameras only. The factor ``share`` converts it
-        # to a deviation from all cameras.
+        # A deviation is measured against the other cameras only. The factor ``share`` converts
+        # this deviation to a deviation from all cameras.
         share = 1 - 1 / len(used)
         shifts = [share * statistics.median(one.deviations) for one in used]
         if max(map(abs, shifts)) < STEADY * self._period_ns:

@@ -97,7 +97,7 @@ class CheckedTransformListener(TransformListener):
         self.mounts_version = 0
         super().__init__(buffer, node)
         # tf2 receives /tf_static only from transient local publishers. Relays, bridges of
-        # simulators and replays of bags without recorded QoS publish it as volatile.
+        # simulators and replays of bags without recorded QoS publish /tf_static as volatile.
         qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._unlatched = node.create_subscription(
             TFMessage, '/tf_static', self.static_callback, qos

@@ -28,8 +28,8 @@ LATEST = Time()
 SHOWN_FRAMES = 20
 """Largest number of existing frames that a message about a missing frame lists."""
 MAX_EARLY = 64
-"""Largest number of poses that are looked up early and stored until they are used. It is enough
-for several image sets."""
+"""Largest number of poses that are looked up early and stored until they are used. This number is
+enough for several image sets."""
 ODOMETRY_QUEUE = 100
 """Depth of the queue of the odometry subscription; tf2 uses the same depth for /tf."""
 
@@ -171,7 +171,7 @@ class Transforms:
 
     def _mount(self, target: str, source: str) -> np.ndarray | None:
         """Return the cached transform if all its links are static, otherwise None. A look-up in
-        tf2 takes 0.1 ms; the cache avoids it.
+        tf2 takes 0.1 ms; the cache avoids this time.
         """
         if self._listener is None:
             return None
