@@ -144,7 +144,8 @@ class CameraAwareBranches(nn.Module):
     Args:
         in_channels: number of channels of the image features.
         depth_blocks: number of residual blocks in the depth branch.
-        config: widths, and the setting ``camera_pixels``, which defines the camera vector.
+        config: widths, and the setting ``camera_pixels``, which selects the numbers of the camera
+            vector.
     """
 
     def __init__(self, in_channels: int, depth_blocks: int, config: DepthNetConfig) -> None:

@@ -60,7 +60,7 @@ class BoxCounts:
         return text + (note if self.unknown_points else '')
 
     def require_boxes(self, dataset: str) -> None:
-        """Raise ValueError with the remedy when no box is used.
+        """Raise ValueError if no box is used. The message contains the remedy.
 
         Args:
             dataset: name of the dataset in the message.

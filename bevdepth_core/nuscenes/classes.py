@@ -111,7 +111,8 @@ class ClassMap:
                     f'class {name!r} is neither a nuScenes class nor a category of the dataset '
                     f'({", ".join(sorted(set(categories))) or "which has no categories"})'
                     f'{did_you_mean(name, category_names)}; correct model.network.head.tasks, or '
-                    'map categories to this class in a file and set data.categories to its path'
+                    'map categories to this class in a file, and set data.categories to the path '
+                    'of this file'
                 )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 def class_balanced_positions(
     labels: Sequence[np.ndarray], class_count: int, seed: int = 0
 ) -> np.ndarray:
-    """Return sample positions in which all classes are about equally frequent (CBGS).
+    """Return positions of samples, selected so that all classes are about equally frequent (CBGS).
 
     Each class has a list of the samples that contain the class. From each list, total / C
     positions are sampled with replacement. Here, total is the sum of the lengths of all lists, and

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)``, where x is the most similar of ``names`` or the only one of
-    ``names`` that contains ``name``. If there is no such name, return an empty string.
+    """Return the text `` (did you mean 'x'?)``. x is the string in ``names`` that is most similar
+    to ``name``. If no string is similar, x is the only string in ``names`` that contains ``name``.
+    If no string is similar and not exactly one string contains ``name``, the text is empty.
     """
     names = list(names)
     longer = [each for each in names if name and name in each]

@@ -1,7 +1,7 @@
 """Deformable 3x3 convolution for inference: bilinear sampling, then one matrix product per group.
 
-torchvision's kernel is not used, because it always runs on the default stream, so that a CUDA
-graph cannot capture it. Under autocast it also computes in float32, and it takes twice as long.
+torchvision's kernel is not used. It always runs on the default stream, and a CUDA graph can
+therefore not capture it. Under autocast, it computes in float32. It also takes twice as long.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def launch_forward(
 ) -> Tensor:
     """Return the BEV map of depth and context, see ``voxel_pooling.voxel_pooling``."""
     exact = torch.are_deterministic_algorithms_enabled()
-    depth = depth.contiguous() if exact else _with_even_views(depth)
+    depth = depth.contiguous() if exact else _with_one_camera_stride(depth)
     geometry = geometry.contiguous()
     bev = empty_bev(context, shape)
     sums, bounds = _sum_workspaces(bev, exact)
@@ -85,7 +85,7 @@ def launch_backward(
     grad_bev: Tensor, depth: Tensor, context: Tensor, geometry: Geometry, shape: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of depth and context."""
-    grad_map, depth = _channels_last(grad_bev), _with_even_views(depth)
+    grad_map, depth = _channels_last(grad_bev), _with_one_camera_stride(depth)
     geometry = geometry.contiguous()
     channels_first, channels_last = _context_arrays(context, wants_channels_last=True)
     grad_depth, grad_context = empty_gradients(depth, context)
@@ -168,9 +168,9 @@ def _strided(depth: Tensor) -> Any:
     return kernels.StridedArray(depth.data_ptr(), *depth.stride()[1:])
 
 
-def _with_even_views(depth: Tensor) -> Tensor:
-    """Return ``depth`` if all cameras of all samples follow each other with the same stride;
-    otherwise return a contiguous copy.
+def _with_one_camera_stride(depth: Tensor) -> Tensor:
+    """Return ``depth`` if the distance in memory between consecutive cameras is the same within
+    and between samples; otherwise return a contiguous tensor with the same values.
     """
     return depth if depth.stride(0) == depth.shape[1] * depth.stride(1) else depth.contiguous()
 

@@ -1,5 +1,6 @@
-"""Creates the table rows that do not depend on the drives, and returns the tokens of the rows that
-describe an actor.
+"""Creates the table rows that do not depend on the drives: categories, attributes, visibility
+levels and sensors. Also returns the tokens of the category, the attribute and the visibility level
+of an actor.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ def paint_ground(
         view: the camera.
         scene: the world; its road and its light are used.
         shadows: outlines of the shadows on the ground, each (n, 2) world x and y.
-        contacts: outlines of the parts of objects that touch the ground; they are painted dark
-            gray.
+        contacts: outlines of the places where objects touch the ground. These places are painted
+            dark gray.
     """
     first, first_full = _rows_with_ground(view)
     if first == view.height:

@@ -49,7 +49,9 @@ def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:
 
 
 def visible_objects(objects: list[Placed], view: View) -> list[Placed]:
-    """Return the objects that are at least partly visible in the image, in drawing order."""
+    """Return the objects in drawing order, without the objects that are certainly not visible in
+    the image.
+    """
     near = _near_the_image(objects, view)
     if not near:
         return []

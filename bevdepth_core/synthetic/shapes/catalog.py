@@ -61,10 +61,10 @@ class Shape:
 
     def __init__(self, solids: list[Solid]) -> None:
         self.solids = tuple(solids)
-        self._take_bounds()
-        self._take_faces()
+        self._set_bounds()
+        self._set_faces()
 
-    def _take_bounds(self) -> None:
+    def _set_bounds(self) -> None:
         self.bounds = np.stack([solid.bounds() for solid in self.solids])
         self.middles = self.bounds.mean(axis=1)
         corners = [
@@ -93,7 +93,7 @@ class Shape:
             if covers and not solid.ball
         ]
 
-    def _take_faces(self) -> None:
+    def _set_faces(self) -> None:
         outlines = [outline for solid in self.solids for outline in solid.outlines]
         self.points = np.concatenate([np.zeros((0, 3), np.float32), *outlines])
         edges = itertools.pairwise(itertools.accumulate(map(len, outlines), initial=0))

@@ -153,7 +153,7 @@ def _greenhouse(
     return cabin.build()
 
 
-def _tractor(x0: float, x1: float, side: float, z0: float, z1: float, paint: Color) -> Solid:
+def _truck_cab(x0: float, x1: float, side: float, z0: float, z1: float, paint: Color) -> Solid:
     """Return the driver's cab of a truck."""
     cab = frustum(z0, z1, (x0, x1, -side, side), (x0, x1 - 0.22, -side, side), paint)
     low, high = lerp(z0, z1, 0.5), lerp(z0, z1, 0.9)
@@ -183,7 +183,7 @@ def truck(length: float, width: float, height: float, rng: np.random.Generator) 
     chassis = box(-half, half - 0.1, -side, side, clearance, floor, (48, 50, 54))
     _wheels_on_sides(chassis, side, axles, radius)
     _pair_of_lights(chassis, -half, side, 0.3, 0.6, 0.78, TAIL_LIGHT)
-    cab = _tractor(split, half, side, floor, min(0.9 * height, 2.9), paint)
+    cab = _truck_cab(split, half, side, floor, min(0.9 * height, 2.9), paint)
     cargo = box(-half, split - 0.12, -side - 0.02, side + 0.02, floor, height, cargo_paint)
     stripe(
         cargo,
