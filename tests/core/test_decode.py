@@ -258,7 +258,7 @@ def test_scale_nms_drops_boxes_of_one_task_that_overlap_after_scaling():
 
 def test_scale_nms_uses_the_factor_of_each_class():
     tasks = overlapping_cones()
-    factors = (*[1.0] * 8, 9.0, 1.0)  # enlarge pedestrians, but not cones
+    factors = (*[1.0] * 8, 9.0, 1.0)  # only pedestrians are enlarged
     (found,) = decode(tasks, changed(scale_nms=ScaleNMSConfig(factors, 0.0)))
     assert np.allclose(found.scores, (0.9, 0.8, 0.7, 0.5))
     (found,) = decode(tasks, changed(scale_nms=ScaleNMSConfig(factors, 0.1)))

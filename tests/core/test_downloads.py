@@ -29,7 +29,7 @@ from tests.reference import ROOT
 
 WEIGHTS = OFFICIAL['2key_da_ema']
 CONTENT = bytes(range(256)) * 1000
-"""Content of the served files. It is not a checkpoint, because ``fetch`` accepts any content."""
+"""Content of the served files. The content is not a checkpoint; ``fetch`` does not check it."""
 
 
 @pytest.fixture(scope='module')

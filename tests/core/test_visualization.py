@@ -1,4 +1,5 @@
-"""The composed figure: lines at the projected positions and nowhere else."""
+"""The figure with images and top view. Lines are drawn at the projected positions of the boxes and
+nowhere else."""
 
 from __future__ import annotations
 

@@ -118,7 +118,9 @@ class Bench:
         return self.call(GetState, 'get_state', GetState.Request()).current_state.id
 
     def set(self, name: str, value) -> str:
-        """Set a parameter; return the reason when it is rejected, otherwise an empty string."""
+        """Set a parameter. Return the reason if the node rejects the value, otherwise an empty
+        string.
+        """
         request = SetParameters.Request(
             parameters=[Parameter(name, value=value).to_parameter_msg()]
         )
@@ -149,12 +151,14 @@ class Bench:
         assert self.change(ACTIVATE)
 
     def restart(self) -> None:
-        """Deactivate and activate the node, which clears its measurements."""
+        """Deactivate and activate the node, so that the node discards its measurements."""
         assert self.change(DEACTIVATE)
         assert self.change(ACTIVATE)
 
     def reports(self, level: str, area: str, words: str, since: float) -> bool:
-        """Return True if a status of ``area`` after ``since`` had this level and these words."""
+        """Return True if a status of ``area`` that was received after ``since`` has the level
+        ``level`` and a message that contains ``words``.
+        """
         for received_at, statuses in reversed(self.statuses):
             if received_at < since:
                 return False

@@ -159,8 +159,8 @@ def impossible_transitions(bench: Bench) -> Iterator[None]:
 
 @contextmanager
 def calibration_that_never_came(bench: Bench) -> Iterator[None]:
-    """Omit CameraInfo of CAM_BACK. A cleanup drops the calibration of the node, which the node
-    would keep while it is only inactive.
+    """Omit CameraInfo of CAM_BACK, and clean up the node, so that the node discards the
+    calibration of CAM_BACK. A deactivation alone would keep the calibration.
     """
     with bench.stream.fault(info=lambda camera, info: [] if camera == BACK else [info]):
         for transition in (DEACTIVATE, CLEANUP, CONFIGURE, ACTIVATE):

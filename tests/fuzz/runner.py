@@ -19,9 +19,10 @@ from tests.fuzz.targets import TARGETS
 HANG_S = 60.0
 """An execution that takes longer is a finding. The limit is long, because machines can be slow."""
 MEMORY_BYTES = 6 << 30
-"""Address space that the process may use in addition to its size when the target is ready."""
+"""Address space, bytes, that the process may add to the address space that it has when the target
+is ready."""
 MAX_FINDINGS = 20
-"""Findings after which a target is stopped."""
+"""Number of findings after which the run of a target is stopped."""
 _MAX_EXECUTIONS = 1 << 40
 """This number is larger than the number of executions of any run. Therefore, two executions with
 different seeds never have the same random generator."""

@@ -43,8 +43,8 @@ def index(drives_root, tmp_path_factory) -> SampleIndex:
 
 
 def chains(table: list[dict]) -> list[list[dict]]:
-    """Return the rows of a table as lists: each list starts with a row without a predecessor and
-    ends with a row without a successor.
+    """Return one list for each chain of rows that are linked by ``prev`` and ``next``, from the
+    first row of the chain to the last row.
     """
     by_token = {row['token']: row for row in table}
     found = []

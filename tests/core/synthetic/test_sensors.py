@@ -32,8 +32,8 @@ def scene() -> SyntheticScene:
 
 
 def world_points(scene: SyntheticScene, time_s: float, **options) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (n, 3) points of a scan in the world frame, and the index of the actor (or -1) of
-    each point.
+    """Return the (n, 3) points of a scan in the world frame, and for each point the index of the
+    actor, or -1 if the point is not on an actor.
     """
     mount = ego_from_lidar()
     measured = scan(scene, time_s, mount, seed=1, **options)

@@ -215,7 +215,7 @@ def test_objects_and_the_ego_vehicle_never_overlap_during_a_drive(seed: int) -> 
         poses = np.concatenate(
             [[(*middle, math.atan2(ego[1, 0], ego[0, 0]))], scene.actor_poses(time_s)]
         )
-        poses[:, :2] -= middle  # small coordinates, because OpenCV uses float32
+        poses[:, :2] -= middle  # OpenCV uses float32, which is inexact for large coordinates
         rectangles = [
             ((x, y), tuple(size), math.degrees(heading))
             for (x, y, heading), size in zip(poses.tolist(), sizes.tolist(), strict=True)

@@ -23,8 +23,8 @@ def follow(
         velocities: (n, 2) velocities of the objects in the world, m/s.
         labels: classes of the objects.
         seconds: length of the drive.
-        is_seen: function of the time in seconds and the (n, 2) positions in the ego frame that
-            returns a (n,) mask of the detected objects.
+        is_seen: function that returns the (n,) mask of the detected objects. The arguments are the
+            time in seconds and the (n, 2) positions of the objects in the ego frame.
     """
     tracker, random, found = Tracker(), np.random.default_rng(3), []
     for frame in range(round(seconds * RATE_HZ)):
@@ -58,8 +58,8 @@ def test_all_ids_are_kept_and_published_while_the_front_camera_is_silent_for_hal
 
 
 def test_two_cars_that_meet_behind_a_truck_keep_their_ids():
-    """Each car is hidden for more than 1.2 s. This is longer than a track without detections is
-    published (1 s).
+    """Each car is hidden for more than 1.2 s. A track without detections is published for only
+    1 s.
     """
     objects = np.array([(14.0, 15.0), (13.0, 24.0), (30.0, 22.0)])
     velocities = np.array([(5.0, 0), (10.0, 0), (0.0, 0)])

@@ -18,7 +18,9 @@ DISTORTED = {'images_rectified': False}
 
 
 def scaled(columns: float = 1.0, rows: float = 1.0, place: float = 1.0) -> Callable:
-    """Return a function that multiplies fx, fy and the principal point of K by these factors."""
+    """Return a function that multiplies values of K: fx by ``columns``, fy by ``rows``, and the
+    principal point by ``place``.
+    """
     return lambda info: setattr(
         info, 'k', info.k * np.array((columns, 1, place, 1, rows, place, 1, 1, 1))
     )

@@ -31,7 +31,7 @@ def file_fault(
 
 
 def png_claiming(width: int, height: int) -> bytes:
-    """Return a PNG whose header contains this size instead of the true size."""
+    """Return a PNG whose header contains ``width`` and ``height`` instead of the true size."""
     data = bytearray(encoded(noise_image(0), 'PNG'))
     data[16:24] = width.to_bytes(4, 'big') + height.to_bytes(4, 'big')
     data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, 'big')
@@ -50,7 +50,7 @@ def occasional_noise(bench: Bench) -> AbstractContextManager:
 
 
 def doubled(bench: Bench) -> AbstractContextManager:
-    """Let a camera publish images of twice the size, with the matching CameraInfo."""
+    """Make CAM_FRONT publish images of twice the size, with the matching CameraInfo."""
 
     def twice(camera: str, info) -> list:
         if camera == FRONT:

@@ -1,4 +1,4 @@
-"""Transforms that are missing, wrong or of unknown frames."""
+"""Missing transforms, wrong transforms, and images whose frame_id is missing in tf."""
 
 from __future__ import annotations
 
