@@ -47,13 +47,16 @@ def convert(options: argparse.Namespace) -> None:
     unfinished = UnfinishedDataset(options.out, vars(options) | {'bag': bags, 'out': ''})
     unfinished.begin()
     if unfinished.is_continued:
-        report(f'continuing in {unfinished.path}')
+        report(f'continuing the interrupted conversion in {unfinished.path}')
     try:
         _write(unfinished.path, options)
         unfinished.finish()
     except (KeyboardInterrupt, OSError):
         if unfinished.has_files():
-            report(f'not complete: run the same command again to continue in {unfinished.path}')
+            report(
+                'the conversion is not complete: run the same command again to continue in '
+                f'{unfinished.path}'
+            )
         else:
             unfinished.remove()
         raise

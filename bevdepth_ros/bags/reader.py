@@ -201,8 +201,8 @@ class Bag:
             return files
         for file in sorted(set(files) - set(named)):
             self._report_once(
-                f'{file} is left out, because metadata.yaml does not name it; give its path to '
-                'read it'
+                f'{file} is left out, because metadata.yaml does not name this file; to read the '
+                'file, give its path'
             )
         return named
 

@@ -36,7 +36,7 @@ def detections_from_cloud(message: PointCloud2, names: Sequence[str]) -> Detecti
     missing = set(BOX_FIELDS) - set(table.dtype.names or ())
     if missing:
         raise ValueError(
-            f'the point cloud of objects lacks the fields {", ".join(sorted(missing))}'
+            f'the point cloud of objects does not have the fields {", ".join(sorted(missing))}'
         )
 
     def columns(*fields: str) -> np.ndarray:

@@ -121,7 +121,7 @@ class Settings(RigSettings):
     class_score_thresholds: tuple[str, ...] = parameter(
         [''],
         'Score thresholds of single classes, such as pedestrian=0.2. They replace score_threshold '
-        'for these classes. If empty, there are none.',
+        'for these classes. If empty, score_threshold applies to all classes.',
         change=LIVE,
     )
     classes: tuple[str, ...] = parameter(

@@ -50,7 +50,7 @@ class Loss:
             )
         if self.too_wide:
             return (
-                f'{lost}: {self.too_wide} did not fit into sync_slop_s ({slop_s} s); raise '
+                f'{lost}: {self.too_wide} sets did not fit into sync_slop_s ({slop_s} s); raise '
                 'sync_slop_s or correct the stamps'
             )
         if JITTERY * period_s < jitter_s[jittery] < float('inf'):

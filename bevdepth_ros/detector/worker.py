@@ -229,7 +229,10 @@ class Worker:
         try:
             return self._detector(frame)
         except Exception as error:
-            remedy = 'free its memory or repair it, then configure and activate the node again'
+            remedy = (
+                'free the memory of the device or repair the device, then configure and activate '
+                'the node again'
+            )
             sentence = (
                 f'{self._detector.device} failed twice, so the node stopped detection: '
                 f'{_first_line(error)}; {remedy}'
@@ -308,7 +311,7 @@ class Worker:
             )
             sentence = (
                 f'at least the last {FEW_WITHOUT_PAST} image sets had no past frame 0.4 to 0.6 s '
-                f'old, so their velocities are NaN: {remedy}'
+                f'old, so the velocities of their boxes are NaN: {remedy}'
             )
             self._monitor.report('no_past_frame', 'sets', WARN, sentence)
         if detections.past_stamp_ns is not None:

@@ -172,7 +172,8 @@ def test_a_file_that_the_metadata_does_not_name_is_left_out_and_reported(
     found, reports = read(tmp_path / 'bag')
     assert found == texts(0, 4)
     assert reports == [
-        f'{copy} is left out, because metadata.yaml does not name it; give its path to read it'
+        f'{copy} is left out, because metadata.yaml does not name this file; to read the file, '
+        'give its path'
     ]
     assert read(copy) == (texts(0, 4), [])
 

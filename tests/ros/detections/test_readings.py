@@ -60,5 +60,5 @@ def test_boxes_are_restored_from_the_detection_array() -> None:
 def test_messages_without_required_fields_raise_a_value_error() -> None:
     with pytest.raises(ValueError, match='has no class'):
         boxes_from_array(Detection3DArray(detections=[Detection3D()]))
-    with pytest.raises(ValueError, match='lacks the fields'):
+    with pytest.raises(ValueError, match='does not have the fields'):
         detections_from_cloud(PointCloud2(height=1), NUSCENES_CLASSES)

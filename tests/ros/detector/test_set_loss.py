@@ -81,7 +81,7 @@ def test_no_loss_is_reported_for_fewer_than_ten_images(
     ('images', 'too_wide', 'jitter_s', 'words'),
     [
         ({'a': 50, 'b': 25}, 0, 0.0, '30 of 50 image sets were lost in 5 s: b sent 25 images'),
-        ({'a': 50, 'b': 50}, 7, 0.0, '7 did not fit into sync_slop_s (0.06 s)'),
+        ({'a': 50, 'b': 50}, 7, 0.0, '7 sets did not fit into sync_slop_s (0.06 s)'),
         ({'a': 50, 'b': 50}, 0, 0.02, 'the stamps of a jitter by 0.020 s'),
         ({'a': 50, 'b': 50}, 0, 0.006, 'were lost or arrived too late'),
     ],

@@ -521,7 +521,7 @@ def test_velocities_that_are_missing_for_long_are_reported_until_a_past_frame_is
     wait_until(lambda: shown(bench, 'sets')[0] == WARN, 'the report')
     message = shown(bench, 'sets')[1]
     assert 'had no past frame 0.4 to 0.6 s old' in message
-    assert message.endswith(f'so their velocities are NaN: {remedy}')
+    assert message.endswith(f'so the velocities of their boxes are NaN: {remedy}')
     detector.past_s = 0.5
     bench.work((few + 1) * 10**9)
     assert shown(bench, 'sets') == (OK, 'ok')
