@@ -147,7 +147,10 @@ def allowed_in_ros(name: str, module: str) -> bool:
 
 
 def allowed_in_programs(name: str) -> bool:
-    """Return True if a program in training/ may import ``name``: the core, but never ROS."""
+    """Return True if a program in training/ may import ``name``.
+
+    ROS, bevdepth_ros and the compiled kernels are forbidden.
+    """
     return not is_ros(name) and name.split('.')[0] != ROS and not name.startswith(COMPILED)
 
 

@@ -55,8 +55,10 @@ class Graph:
         return Diagnostics(self.collect(DiagnosticArray, '/diagnostics', 100))
 
     def _spin(self) -> None:
-        """Spin until ``stop``; rclpy raises InvalidHandle when the test destroys an entity that
-        the executor waits for.
+        """Spin until ``stop`` is called.
+
+        If a test destroys an entity that the executor waits for, rclpy raises InvalidHandle. The
+        loop then continues.
         """
         with suppress(ExternalShutdownException):
             while not self._ended.done():

@@ -28,7 +28,7 @@ def encoded(pixels: np.ndarray, kind: str = 'JPEG', **options) -> bytes:
 
 
 def with_claimed_size(image: bytes, width: int, height: int) -> bytes:
-    """Return a baseline JPEG in which only the size in the header is replaced."""
+    """Return the baseline JPEG ``image`` with another size in its header and unchanged data."""
     place = image.index(b'\xff\xc0') + 5
     return (
         image[:place] + height.to_bytes(2, 'big') + width.to_bytes(2, 'big') + image[place + 4 :]
@@ -94,7 +94,10 @@ def transform(
     translation=(0.0, 0.0, 0.0),
     quaternion=(0.0, 0.0, 0.0, 1.0),
 ) -> TransformStamped:
-    """Return the pose of ``child`` in ``parent``, in meters and as quaternion x, y, z, w."""
+    """Return the pose of ``child`` in ``parent``.
+
+    ``translation`` is in meters; ``quaternion`` has the order x, y, z, w.
+    """
     message = stamped(TransformStamped(child_frame_id=child), parent, stamp_ns)
     position, rotation = message.transform.translation, message.transform.rotation
     position.x, position.y, position.z = map(float, translation)

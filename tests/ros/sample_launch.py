@@ -116,7 +116,7 @@ def require_match(
     found: np.ndarray,
     found_classes: np.ndarray,
 ) -> None:
-    """Fail unless each found row matches another expected row.
+    """Assert that the found rows and the expected rows match one to one, in any order.
 
     Two rows match if their classes are equal and their numbers differ by at most TOLERANCES.
     """

@@ -85,7 +85,7 @@ def test_the_error_about_an_invalid_seed_names_the_option(capsys: pytest.Capture
     assert 'argument --seed: must be an integer of at least 0, got -1' in capsys.readouterr().err
 
 
-def test_at_the_slowest_replay_rate_no_camera_counts_as_silent_between_its_images() -> None:
+def test_at_the_slowest_rate_the_time_between_images_of_a_set_is_below_camera_timeout_s() -> None:
     assert slower(0.5, 60.0) == slower(SLOWEST_RATE, 0.0) == SLOWEST_RATE
     seconds = sorted(EXPOSURE_OFFSET_S.values())
     assert max(np.diff(seconds)) / SLOWEST_RATE < FIELDS['camera_timeout_s'].default

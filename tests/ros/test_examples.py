@@ -90,7 +90,7 @@ def test_boxes_above_the_score_threshold_are_published_as_points_on_their_outlin
     assert len(points) == 60
 
 
-def test_the_costmap_marks_boxes_and_frees_the_cells_of_vehicles_that_have_left(graph: Graph):
+def test_without_boxes_the_marking_cloud_is_empty_and_the_clearing_cloud_is_a_ring(graph: Graph):
     costmap = yaml.safe_load((EXAMPLES / 'nav2_costmap.yaml').read_text())
     parameters = costmap['local_costmap']['local_costmap']['ros__parameters']
     layer, module = parameters['detections'], example('boxes_to_points')

@@ -35,7 +35,7 @@ class RunningDetector:
     Attributes:
         results: for each result, the time.monotonic() of its arrival and its stamp in nanoseconds.
         invalid_results: messages about results with invalid values.
-        worst: highest diagnostics level since a test last set this attribute to 0.
+        worst: highest diagnostics level since the caller last set this attribute to 0.
     """
 
     def __init__(self, node: Node, folder: Path, threshold: float = 0.05) -> None:
@@ -152,8 +152,8 @@ class RunningDetector:
     def _count(self, counts: dict[str, int]) -> None:
         """Store the newest counts of the node.
 
-        The counts start at 0 with each activation. If they become smaller, the counts of the last
-        activation are added to the totals.
+        The counts start at 0 with each activation. If they become smaller, the last counts of the
+        previous activation are added to the totals.
         """
         with self._lock:
             if counts.get('received', 0) < self._newest.get('received', 0):

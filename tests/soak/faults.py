@@ -25,8 +25,9 @@ def _some(rng: Random) -> list[str]:
 
 
 def _changed(change: Callable, cameras: Collection[str] = CAMERAS) -> dict[str, Callable]:
-    """Return hooks for images and CameraInfo of ``cameras``; ``change`` returns the messages to
-    publish.
+    """Return hooks for images and CameraInfo of ``cameras``.
+
+    ``change`` gets a message and returns the list of messages that replace this message.
     """
 
     def hook(camera: str, message) -> list:
@@ -138,4 +139,4 @@ FAULTS: dict[str, Callable[[Random], dict]] = {
     'lens distortion': lambda _: _info(d=(-0.3, 0.1, 0.0, 0.0, 0.0)),
     'several faults at once': _several,
 }
-"""For each fault, the function that returns its attributes."""
+"""For each fault, the function that returns the attributes of ``Stream`` during the fault."""

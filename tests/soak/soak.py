@@ -54,7 +54,7 @@ class Result:
     """Result of a soak test.
 
     Attributes:
-        outcomes: by fault.
+        outcomes: outcome of each kind of fault, by the name of the fault.
         failures: messages; empty if the test passed.
         samples: time in seconds, memory in MiB, number of threads, number of open files.
         counts: image sets by outcome, as in the diagnostics.

@@ -11,7 +11,9 @@ MAX_GROWTH_MB = 25.0
 usual. A leak of one image per trigger cycle would be a growth of 80 MiB."""
 
 
-def test_the_node_recovers_from_every_fault_in_random_order(domain_id: int) -> None:
+def test_the_node_recovers_from_every_fault_if_the_order_of_the_faults_is_random(
+    domain_id: int,
+) -> None:
     result: Result = run(
         faults=2 * KINDS,
         hold_s=(0.3, 1.2),

@@ -20,7 +20,7 @@ def noise_batch(places: range) -> Batch:
 
 
 def noise_outputs(places: range) -> ModelOutputs:
-    """Return random network outputs for a batch; each sample has the same outputs in any batch."""
+    """Return random network outputs for a batch. A sample has the same outputs in every batch."""
     return _joined([_noise_output(torch.Generator().manual_seed(place)) for place in places])
 
 

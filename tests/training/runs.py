@@ -49,7 +49,7 @@ class Noise:
 def tiny_config(output: Path, **trainer) -> TrainingConfig:
     """Return the configuration of a run on the CPU: two epochs of five batches of two samples.
 
-    ``trainer`` contains trainer settings that differ.
+    ``trainer`` contains trainer settings that replace the settings below.
     """
     settings = TrainerSettings(
         accelerator='cpu',

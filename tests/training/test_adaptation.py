@@ -27,7 +27,7 @@ DEPTH_BRANCH = ('depth_gate', 'depth_blocks', 'pyramid', 'deform', 'depth_head')
 
 
 def with_tasks(*tasks: tuple[str, ...]):
-    """Return the tiny network with other head tasks."""
+    """Return the tiny network with one head task for each tuple of classes in ``tasks``."""
     return replace(TINY, head=HeadConfig(4, tuple(HeadTask(classes, 4.0) for classes in tasks)))
 
 

@@ -38,7 +38,7 @@ def preset(name: str) -> TrainingConfig:
     return read('--config', str(ROOT / 'config' / 'training' / f'{name}.yaml'))
 
 
-def test_exactly_the_expected_training_presets_without_a_checkpoint_exist() -> None:
+def test_the_presets_that_start_without_a_checkpoint_are_exactly_the_expected_presets() -> None:
     official_variants = ('2key', '2key_ema', '2key_da', '2key_da_ema', '1key_ema')
     expected = {
         *(f'r50_256x704_{name}' for name in official_variants),

@@ -44,7 +44,7 @@ def test_a_perfect_heatmap_has_almost_no_loss_and_a_missed_box_has_a_large_loss(
     assert heatmap_loss(torch.full_like(target, -20), target, target) > 9
 
 
-def test_a_false_score_near_a_box_has_a_smaller_loss_than_far_from_boxes() -> None:
+def test_the_loss_of_a_false_positive_is_smaller_near_a_box_than_far_from_boxes() -> None:
     logit = torch.full((1, 1, 1, 1), 3.0)
     none = torch.zeros(1, 1, 1, 1)
     far, near = (

@@ -15,7 +15,7 @@ from tests.networks import TINY
 def report(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, lidar: str | None, needs_boxes: bool
 ) -> list[str]:
-    """Write a dataset of three frames with a car and a truck each, and return the messages."""
+    """Write three frames, each with one car and one truck, and return the logged messages."""
     root = write_own_dataset(tmp_path / 'data', lidar=lidar)
     settings = DatasetSettings(str(root), VERSION, SPLIT, str(tmp_path / 'cache'))
     with caplog.at_level(logging.INFO):
@@ -34,7 +34,7 @@ def test_classes_without_boxes_are_named_in_a_warning(tmp_path, caplog) -> None:
     )
 
 
-def test_without_needed_boxes_a_missing_lidar_is_reported_but_not_the_absent_classes(
+def test_if_training_needs_no_boxes_the_only_warning_is_about_the_missing_lidar(
     tmp_path, caplog
 ) -> None:
     messages = report(tmp_path, caplog, lidar=None, needs_boxes=False)

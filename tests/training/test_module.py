@@ -36,7 +36,7 @@ def module(**settings) -> BEVDepthModule:
 
 
 class OneBadSample(Noise):
-    """Samples that contain noise; the boxes of sample 7 have an infinite velocity."""
+    """Samples that contain noise. The boxes of sample 7 have an infinite velocity."""
 
     def sample(self, place: int, rng: np.random.Generator):
         sample = super().sample(place, rng)
@@ -56,7 +56,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_reports_the_batch(tmp_path:
     assert source.seen[-1] == 'sample 7' or source.seen[-2] == 'sample 7'
 
 
-def test_a_frozen_stem_does_not_change_in_training_mode_or_evaluation_mode() -> None:
+def test_a_frozen_stem_has_no_gradients_and_always_stays_in_evaluation_mode() -> None:
     frozen = module(freeze_stem=True)
     stem = (frozen.model.image_encoder.backbone.conv1, frozen.model.image_encoder.backbone.bn1)
     for mode in (True, False, True):
@@ -214,7 +214,7 @@ def test_a_failed_download_of_pretrained_weights_reports_the_remedy(monkeypatch)
 
 
 class OneDeviceTrainer:
-    """The attributes of a trainer that ``BEVDepthModule.setup`` reads."""
+    """Replaces a trainer. It has only the attributes that ``BEVDepthModule.setup`` reads."""
 
     def __init__(self, device: str) -> None:
         self.strategy = self
@@ -222,7 +222,9 @@ class OneDeviceTrainer:
 
 
 @pytest.mark.parametrize(('device', 'channels_last'), [('cpu', False), ('cuda:0', True)])
-def test_convolutions_are_channels_last_on_cuda_only(device: str, channels_last: bool) -> None:
+def test_convolution_weights_have_the_layout_channels_last_only_on_cuda(
+    device: str, channels_last: bool
+) -> None:
     trained = BEVDepthModule(ModelSettings(network=STEREO, pretrained='none'))
     trained._trainer = OneDeviceTrainer(device)
     trained.setup('fit')
@@ -278,7 +280,7 @@ def test_the_losses_of_a_stereo_network_decrease_when_one_batch_is_repeated() ->
         assert last < 0.8 * first, name
 
 
-def test_the_depth_loss_of_a_stereo_network_uses_the_depth_before_the_mask() -> None:
+def test_the_depth_loss_of_a_stereo_network_does_not_depend_on_the_mask() -> None:
     module = BEVDepthModule(
         ModelSettings(network=STEREO, pretrained='none', objective='depth')
     ).eval()

@@ -15,7 +15,7 @@ HEADER = 'loss/box,loss/depth,loss/heatmap,loss/total,step'
 
 @pytest.fixture
 def run_in_two_parts(tmp_path: Path) -> Path:
-    """Return the folder of a run that was killed after step 6 and then resumed with step 4.
+    """Return the folder of a run that was killed after step 6 and then resumed from step 4.
 
     Steps 4 to 6 are logged twice. The two losses of step 5 differ by 0.1 %.
     """

@@ -23,7 +23,7 @@ BOX = {
 }  # fmt: skip
 
 
-def test_pseudo_labels_have_score_and_velocity_of_the_boxes_and_low_scores_are_left_out(
+def test_pseudo_labels_have_score_and_velocity_of_boxes_with_at_least_the_lowest_score(
     tmp_path: Path,
 ) -> None:
     root = write_own_dataset(tmp_path / 'data', [])

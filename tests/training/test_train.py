@@ -209,7 +209,7 @@ with locked(pathlib.Path(sys.argv[1])):
 """
 
 
-def test_a_second_run_with_the_same_output_is_rejected_until_the_first_ends(
+def test_a_second_run_with_the_same_output_is_rejected_until_the_first_run_ends(
     tmp_path: Path,
 ) -> None:
     command = [sys.executable, '-c', HOLD, str(tmp_path)]
@@ -297,7 +297,7 @@ def test_weights_exported_from_a_checkpoint_equal_the_weights_of_the_epoch(
     assert exported.metadata == written.metadata
 
 
-def test_a_training_checkpoint_cannot_be_loaded_as_weights_and_the_export_command_is_named(
+def test_the_message_about_a_training_checkpoint_as_weights_contains_the_export_command(
     tmp_path: Path,
 ) -> None:
     run(tiny_config(tmp_path, max_steps=1))

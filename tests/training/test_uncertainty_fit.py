@@ -30,8 +30,8 @@ errors."""
 def sample(seed: int, count: int = 12_000) -> tuple[Detections3D, Boxes3D]:
     """Return detections around the vehicle, and the true box of each detection.
 
-    The standard deviation of the position error grows with the range. Across the line of sight,
-    the standard deviation is 0.3 times its value along the line of sight.
+    The standard deviation of the position error grows with the range. The standard deviation
+    across the line of sight is 0.3 times the standard deviation along the line of sight.
     """
     rng = np.random.default_rng(seed)
     distance, angle = rng.uniform(2, 48, count), rng.uniform(-np.pi, np.pi, count)

@@ -14,7 +14,7 @@ from tests.reference import ROOT
 
 
 def tiny_checkpoint(folder: Path) -> Path:
-    """Write random weights of a tiny network, the same on every call, and return the file."""
+    """Write random weights of a tiny network, the same on every call, and return their path."""
     path = folder / 'tiny.safetensors'
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(1)

@@ -28,7 +28,7 @@ def follow(node: Detector, *times_s: float, cameras: tuple[str, ...] | None = No
     return found
 
 
-def test_tracks_have_covariance_stable_ids_and_the_same_header_as_the_detections(tracking):
+def test_tracks_have_stable_ids_covariance_and_the_header_of_the_detections(tracking):
     ids = follow(tracking, 0.0, 0.1, 0.2)
     assert ids[0]
     assert ids[0] <= ids[1] <= ids[2]

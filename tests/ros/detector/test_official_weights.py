@@ -1,6 +1,6 @@
-"""Tests that the node finds downloaded weights by their short name.
+"""Tests that the node finds weights in the download folder by their short name.
 
-The weights are not downloaded: a file with a tiny network replaces them.
+The tests download nothing. They write a tiny network to the file that a download creates.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.ros.graph import wait_until
 
 
 @pytest.mark.parametrize('name', OFFICIAL)
-def test_the_node_finds_a_downloaded_file_by_its_short_name(
+def test_the_node_finds_weights_in_the_download_folder_by_their_short_name(
     detector: Callable[..., Detector], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))

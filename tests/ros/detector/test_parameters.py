@@ -163,7 +163,7 @@ def test_invalid_and_contradictory_parameter_values_are_rejected_with_the_reason
         settings(**changes)
 
 
-def test_an_empty_checkpoint_is_rejected_with_the_remedy():
+def test_the_message_about_an_empty_checkpoint_contains_the_remedy():
     with pytest.raises(ValueError, match='give the path or the name of weights'):
         _ = Settings().checkpoint_path
 
@@ -258,8 +258,8 @@ def documented_range(field: dataclasses.Field) -> str:
 def documented_default(value: object) -> str:
     """Return the text of a default value in the table of docs/NODE.md.
 
-    A list with one entry is written as this entry, a longer list as the six cameras of nuScenes,
-    and an empty string as ``none``.
+    A list with one entry is written as this entry, and an empty string as ``none``. The only
+    longer list contains the cameras; the table describes this list in words.
     """
     if isinstance(value, tuple) and len(value) > 1:
         return 'the six cameras of nuScenes'
@@ -274,7 +274,7 @@ def test_docs_node_md_documents_exactly_the_parameters_of_the_node() -> None:
 
 
 @pytest.mark.parametrize('name', FIELDS)
-def test_docs_node_md_has_the_default_the_range_and_the_change_of_each_parameter(
+def test_docs_node_md_states_default_range_and_time_of_change_of_each_parameter(
     name: str,
 ) -> None:
     field = FIELDS[name]
@@ -315,7 +315,7 @@ def test_parameters_define_the_output_filters():
 
 
 @pytest.mark.parametrize('name', ['class_score_thresholds', 'class_name_map'])
-def test_a_value_in_a_wrong_format_is_rejected_with_an_example(name: str):
+def test_the_message_about_a_value_in_a_wrong_format_contains_an_example(name: str):
     with pytest.raises(ValueError, match=f'{name}: write an entry like'):
         settings(**{name: ['car']})
 

@@ -106,7 +106,7 @@ def test_a_pose_whose_stamp_equals_or_precedes_the_last_stamp_is_not_compared():
         (pose(0, 23.1), 0.1, True),
     ],
 )
-def test_a_step_or_turn_is_a_jump_if_it_exceeds_a_constant_plus_the_largest_acceleration(
+def test_the_limit_of_a_step_or_turn_is_a_constant_plus_acceleration_times_squared_time(
     pose_after: np.ndarray, seconds: float, is_jump: bool
 ):
     assert jumps(pose(0), pose(0), pose_after, seconds=seconds) == [False, False, is_jump]
@@ -119,7 +119,7 @@ def test_a_first_step_of_less_than_10_m_is_not_a_jump_even_within_10_ms(
     assert jumps(pose(0), pose(step_m), seconds=0.01) == [False, is_jump]
 
 
-def test_a_step_in_one_second_is_a_jump_above_100_m():
+def test_a_first_step_of_more_than_100_m_in_one_second_is_a_jump():
     assert jumps(pose(0), pose(99.9), seconds=1.0) == [False, False]
     assert jumps(pose(0), pose(100.1), seconds=1.0) == [False, True]
 

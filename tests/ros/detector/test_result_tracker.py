@@ -89,7 +89,7 @@ def test_a_stamp_that_goes_backward_ends_tracks_and_trails():
     assert len(drive.trail(tracks)) == 1
 
 
-def test_a_trail_ends_at_the_track_and_is_bounded_in_time_and_length():
+def test_a_trail_ends_at_the_box_of_its_track_and_covers_at_most_three_seconds():
     drive = Drive()
     for number in range(80):
         tracks = drive.step(pose(0.0), pose(-0.5 * number))

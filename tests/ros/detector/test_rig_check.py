@@ -56,13 +56,13 @@ def test_smaller_images_of_the_same_cameras_are_not_reported():
         ),
     ],
 )
-def test_a_difference_from_the_training_cameras_is_reported_with_both_values(
+def test_the_report_of_a_difference_contains_the_value_of_the_camera_and_of_training(
     change: dict, clause: str
 ):
     assert unlike_training(changed(1, **change), SIZES, ImageSpec()) == [clause]
 
 
-def test_a_difference_is_reported_once_and_reported_again_only_when_it_changes():
+def test_changed_warning_returns_none_if_the_warning_is_the_same_as_in_the_last_call():
     check = RigCheck(ImageSpec())
     assert check.changed_warning(nuscenes_like_rig(), SIZES) == ''
     assert check.changed_warning(nuscenes_like_rig(), SIZES) is None

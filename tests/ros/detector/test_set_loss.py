@@ -16,7 +16,7 @@ class Windows:
     def check_after_pause(
         self, a: int, b: int, sets: int, after_s: float = 5.0, cycle_s: float = 0.1
     ) -> Loss | None:
-        """Let ``after_s`` seconds pass, then check the total counts of images and sets."""
+        """Let ``after_s`` seconds pass, then check the total image counts ``a`` and ``b``."""
         self.now_s += after_s
         return self.loss.check({'a': a, 'b': b}, sets, 0, cycle_s)
 
@@ -121,7 +121,7 @@ def test_the_report_of_a_loss_ends_when_a_camera_is_no_longer_used(
         (50, float('inf'), 'were lost or arrived too late'),
     ],
 )
-def test_different_image_counts_or_jitter_are_named_as_cause_only_above_a_limit(
+def test_missing_images_or_jitter_are_named_as_cause_only_above_a_limit(
     b_images: int, jitter_s: float, words: str
 ):
     loss = Loss(20, 0, {'a': 50, 'b': b_images})

@@ -21,7 +21,7 @@ from bevdepth_ros.detector.transitions import respond_to_every_transition_reques
     [('', ''), ('not valid\nat line 3', 'not valid')],
     ids=['empty', 'lines'],
 )
-def test_a_request_that_raises_an_error_gets_a_response_and_a_log_entry(
+def test_a_request_whose_callback_raises_an_error_gets_a_response_and_a_log_entry(
     transition: Transition, name: str, message: str, reason: str
 ) -> None:
     def change(request: ChangeState.Request, response: ChangeState.Response) -> None:

@@ -28,8 +28,8 @@ LOST = RuntimeError('CUDA error: an illegal memory access was encountered')
 
 
 class FailingDetector:
-    """Replaces the detector. Each of the first calls raises the next one of ``errors``; all later
-    calls return detections without boxes.
+    """Replaces the detector. The first calls raise the exceptions of ``errors``, one per call.
+    Later calls return detections without boxes.
     """
 
     config, device = ModelConfig(), torch.device('cpu')
@@ -53,8 +53,8 @@ class FailingDetector:
 
 
 class OneFrame:
-    """Replaces the frame builder. All frames have the same image and camera; the vehicle moves
-    along x.
+    """Replaces the frame builder. All frames have the same image and camera. The ego pose moves
+    along x with ``speed_m_s``.
     """
 
     def __init__(self, speed_m_s: float = 0.0):
@@ -174,8 +174,8 @@ def test_a_device_that_hangs_is_reported_until_it_continues(monkeypatch: pytest.
 
 
 class StereoDetector(FailingDetector):
-    """Replaces the detector of a stereo model. Each call sets ``baseline_m`` to the next one of
-    ``baselines_m``; None means that there is no past frame.
+    """Replaces the detector of a stereo model. Each call sets ``baseline_m`` to the next value of
+    ``baselines_m``. The value None means that there is no past frame.
     """
 
     config = replace(ModelConfig(), stereo=StereoConfig())
@@ -280,9 +280,7 @@ def test_a_result_that_cannot_be_published_does_not_affect_later_results():
         (ValueError('CUDA'), False),
     ],
 )
-def test_errors_of_the_device_are_distinguished_from_errors_of_the_image_set(
-    error, expected: bool
-):
+def test_is_device_failure_recognizes_only_cuda_errors_and_lack_of_memory(error, expected: bool):
     assert worker.is_device_failure(error) == expected
 
 
@@ -342,7 +340,10 @@ def test_a_waiting_set_is_replaced_by_a_newer_set_and_counted():
 
 
 class Scripted(OneFrame):
-    """Replaces fields in the frames of ``OneFrame``: one item of ``changes`` for each frame."""
+    """Builds the frames of ``OneFrame`` with new field values.
+
+    The first item of ``changes`` has the new values for the first frame, and so on.
+    """
 
     def __init__(self, *changes: dict) -> None:
         super().__init__()
@@ -425,7 +426,7 @@ def test_the_worker_closes_its_frame_builder_when_it_ends():
     assert builder.closed
 
 
-def test_a_camera_height_unlike_training_causes_a_warning_and_includes_base_frame_height_m():
+def test_base_frame_height_m_is_added_to_the_camera_heights_that_are_compared_with_training():
     bench = Bench(FailingDetector(), OneFrame(), base_frame_height_m=1.0)
     bench.worker.put(image_set(10**9))
     wait_until(lambda: bench.results, 'a result')
@@ -438,8 +439,8 @@ def test_a_camera_height_unlike_training_causes_a_warning_and_includes_base_fram
 
 
 class OneBox(FailingDetector):
-    """Detects one box that stands on the ground. The detections contain the stamp of a past frame
-    that is ``past_s`` seconds old, or no stamp if ``past_s`` is None.
+    """Detects one box that stands on the ground. ``past_stamp_ns`` of the detections is
+    ``past_s`` seconds before their stamp, or None if ``past_s`` is None.
     """
 
     def __init__(self, past_s: float | None = None) -> None:

@@ -25,8 +25,9 @@ MS = 1_000_000
 class Setup:
     """A listener for one camera.
 
-    Messages are added directly to its store. tf is replaced: transforms exist only at the times
-    ``times_with_tf``, in milliseconds after START_NS.
+    Messages are added directly to the store of the listener. A function replaces tf. According to
+    this function, transforms exist only at the times ``times_with_tf``, in milliseconds after
+    START_NS.
     """
 
     def __init__(self, graph: Graph) -> None:

@@ -42,7 +42,7 @@ def pixels_of(name: str, image: np.ndarray) -> int:
     return int((np.abs(image.astype(int) - class_color(name)).max(axis=-1) < 12).sum())
 
 
-def test_a_video_has_a_different_frame_for_every_recorded_result_at_its_time(
+def test_a_video_has_one_frame_per_recorded_result_at_the_time_of_the_result(
     bags, drive, tmp_path: Path
 ) -> None:
     assert run(bags[1], tmp_path / 'drive.mp4') == len(drive)
@@ -78,7 +78,7 @@ def test_detections_in_a_second_bag_give_the_same_image_as_detections_in_the_bag
     np.testing.assert_array_equal(np.asarray(Image.open(together)), np.asarray(Image.open(apart)))
 
 
-def test_a_scene_has_recorded_boxes_ground_truth_and_the_pose_of_each_camera(bags, drive) -> None:
+def test_a_scene_has_recorded_boxes_ground_truth_and_one_ego_pose_per_camera(bags, drive) -> None:
     with RecordedScenes(bags[1], settings(''), '/bevdepth_detector', WIDTH) as recording:
         scenes = list(recording.scenes(0.4, 1.0, None))
     assert [scene.stamp_ns for scene in scenes] == [moment.stamp_ns for moment in drive[1:3]]
@@ -146,7 +146,7 @@ def test_if_rendering_is_impossible_a_message_is_printed_and_no_file_is_written(
 
 
 @pytest.mark.parametrize('detector', ['/bevdepth_detector', '/other'], ids=['recorded', 'none'])
-def test_a_camera_without_topics_is_named_and_the_other_cameras_are_rendered(
+def test_a_camera_without_topics_is_reported_and_the_other_cameras_are_rendered(
     drive, tmp_path: Path, capsys: pytest.CaptureFixture, detector: str
 ) -> None:
     _, bag = record(drive[:2], tmp_path, left_out='CAM_BACK')
@@ -158,7 +158,7 @@ def test_a_camera_without_topics_is_named_and_the_other_cameras_are_rendered(
     )
 
 
-def test_a_preset_that_cannot_be_read_is_reported_with_the_names_of_the_presets(
+def test_an_unknown_preset_and_an_invalid_preset_file_are_reported_with_their_name(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(RenderError, match=r'--camera-preset nucsenes is neither .* nuscenes, '):
@@ -189,7 +189,7 @@ def test_topics_of_a_preset_are_resolved_in_the_namespace_of_the_node(
     assert rig.odometry_topic == '/robot/odom'
 
 
-def test_an_unknown_suffix_is_rejected_with_the_valid_suffixes_before_the_bag_is_read(
+def test_before_the_bag_is_read_an_unknown_suffix_is_rejected_with_the_valid_suffixes(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / 'drive.avi'

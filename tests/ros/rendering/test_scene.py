@@ -175,7 +175,7 @@ def pose(parent: str, child: str, stamp_ns: int, x: float) -> TransformStamped:
 
 class DirectStore:
     """A scene store to which messages are added without topics. The vehicle moves at 1 m/s along
-    the x axis of map.
+    the x axis of the tf frame map.
     """
 
     def __init__(self, transport: str = 'compressed') -> None:
@@ -273,7 +273,7 @@ def test_the_detection_rate_is_computed_from_the_last_ten_results(
     assert direct.store.detection_rate_hz is None
     direct.detect(0)
     direct.detect(1)
-    assert direct.store.detection_rate_hz is None  # both arrived at the same time
+    assert direct.store.detection_rate_hz is None  # both results arrived at the same time
     for number in range(10):
         now_s[0] += 0.5
         direct.detect(2 + number)

@@ -72,7 +72,9 @@ def stamp_of(image: CompressedImage) -> int:
 def connected(
     graph: Graph, visualizer: Visualizer
 ) -> tuple[list[CompressedImage], Rig, Publisher]:
-    """Return the rendered images, the cameras, and the publisher of the detected objects."""
+    """Wait until all topics have subscribers. Return the list of rendered images, the simulated
+    cameras, and the publisher of the detected objects.
+    """
     images = graph.collect(CompressedImage, f'/{NODE_NAME}/image/compressed')
     rig = Rig(graph.node, CAMERAS)
     rig.wait_for_detector()

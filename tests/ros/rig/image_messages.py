@@ -9,7 +9,7 @@ from PIL import Image as PillowImage
 from sensor_msgs.msg import CameraInfo, Image
 
 LIMIT = 10**6
-"""Largest number of pixels of an image that most tests allow."""
+"""Value of ``max_pixels`` in most tests, that is, the maximum number of pixels per image."""
 K = np.array([[1266.4, 0, 816.2], [0, 1266.4, 491.5], [0, 0, 1]])
 P = np.array([[1200.0, 0, 800, 0], [0, 1210, 450, 0], [0, 0, 1, 0]])
 
@@ -28,7 +28,10 @@ def smooth(height: int = 120, width: int = 160) -> np.ndarray:
 def raw(
     encoding: str, rows: np.ndarray, width: int, padding: int = 0, bigendian: bool = False
 ) -> Image:
-    """Return an Image of the (H, W, channels) values ``rows``; ``padding`` bytes end each row."""
+    """Return an Image that contains the array ``rows`` of shape (H, W, channels).
+
+    ``padding`` bytes are added at the end of each row.
+    """
     rows = rows.astype(rows.dtype.newbyteorder('>' if bigendian else '<'))
     lines = np.frombuffer(rows.tobytes(), np.uint8).reshape(len(rows), -1)
     lines = np.pad(lines, ((0, 0), (0, padding)), constant_values=77)
@@ -43,7 +46,7 @@ def raw(
 
 
 def camera_info(k=K, p=P, d=(0.0,) * 5, size=(1600, 900), **fields) -> CameraInfo:
-    """Return a CameraInfo. R is zero if ``fields`` has no ``r``, as in some nuScenes bags."""
+    """Return a CameraInfo. Without ``r`` in ``fields``, R is zero, as in some nuScenes bags."""
     width, height = size
     return CameraInfo(
         width=width,

@@ -172,7 +172,7 @@ def test_a_truncated_png_tiff_or_webp_file_is_rejected(kind: str):
         image_from_message(compressed(encoded(noise(100, 150), kind)[:-400]), LIMIT)
 
 
-def test_damage_inside_a_jpeg_is_rejected_although_pillow_accepts_it():
+def test_a_jpeg_with_damaged_image_data_is_rejected_although_pillow_accepts_it():
     data = with_damage_inside(encoded(smooth(), 'JPEG'))
     PillowImage.open(io.BytesIO(data)).load()
     with pytest.raises(ValueError, match=r'is a damaged or unsupported JPEG: .*Corrupt JPEG data'):
@@ -204,7 +204,7 @@ def test_a_little_padding_before_restart_markers_is_accepted_and_more_is_rejecte
 
 
 @pytest.mark.parametrize('data', [b'', b'noise' * 600, b'GIF89a' + bytes(50), b'BM' + bytes(99)])
-def test_a_file_of_another_format_is_rejected_with_the_supported_formats(data: bytes):
+def test_the_message_about_an_unsupported_file_lists_the_supported_formats(data: bytes):
     with pytest.raises(ValueError, match=f'not a JPEG, PNG, TIFF or WebP file .{len(data)} bytes'):
         image_from_message(compressed(data), LIMIT)
 
@@ -297,7 +297,7 @@ def test_a_bayer_mosaic_is_never_decoded_at_a_reduced_size():
     assert_halves(image.pixels)
 
 
-def test_only_plain_color_jpegs_are_decoded_on_the_gpu():
+def test_is_color_jpeg_is_false_for_gray_swapped_too_large_and_other_files():
     color, gray = encoded(smooth(), 'JPEG'), encoded(smooth()[..., 0], 'JPEG')
     assert is_color_jpeg(compressed(color), 160 * 120)
     assert not is_color_jpeg(compressed(color), 160 * 120 - 1)

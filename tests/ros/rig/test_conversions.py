@@ -177,7 +177,7 @@ def stereo(tx: float = 0.0, ty: float = 0.0, r=None):
     return camera_info(p=p, r=np.ravel(rotation))
 
 
-def test_tx_and_ty_move_the_camera_in_its_frame():
+def test_tx_and_ty_of_p_move_the_camera_in_its_tf_frame():
     pose = intrinsics_from_info(stereo(-1200 * 0.3, 1210 * 0.1), rectified=True).frame_from_camera
     assert np.allclose(pose, [[1, 0, 0, 0.3], [0, 1, 0, -0.1], [0, 0, 1, 0], [0, 0, 0, 1]])
 
@@ -221,7 +221,7 @@ def test_an_invalid_rectification_is_rejected_with_the_reason(message, words: st
         intrinsics_from_info(message, rectified=True)
 
 
-def test_a_large_rectification_is_used_and_reported():
+def test_a_rectification_with_a_large_angle_is_used_and_reported():
     r = Rotation.from_euler('y', 20, degrees=True).as_matrix()
     found = intrinsics_from_info(stereo(r=r), rectified=True)
     assert np.allclose(found.frame_from_camera[:3, :3], r.T)
@@ -274,7 +274,7 @@ def test_a_calibration_file_gives_the_same_intrinsics_as_camera_info(tmp_path, r
     assert found.distortion == expected.distortion
 
 
-def test_a_calibration_file_needs_size_and_camera_matrix_only(tmp_path):
+def test_a_calibration_file_needs_only_the_image_size_and_the_camera_matrix(tmp_path):
     path = tmp_path / 'camera.yaml'
     needed = ('image_width', 'image_height', 'camera_matrix')
     path.write_text(yaml.safe_dump({name: calibration()[name] for name in needed}))

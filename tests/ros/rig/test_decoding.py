@@ -159,7 +159,7 @@ def test_on_a_cpu_images_are_decoded_only_when_their_set_is_processed(
     assert counting.count == 1
 
 
-def test_at_most_waiting_sets_decoded_images_are_kept_per_camera(decoder: ImageDecoder):
+def test_the_number_of_stored_images_per_camera_is_limited_to_waiting_sets(decoder: ImageDecoder):
     decoder.on_arrival = True
     for _ in range(2 * decoding.WAITING_SETS):
         decoder.begin('left', raw('rgb8', noise(), 40), LIMIT)
@@ -169,14 +169,17 @@ def test_at_most_waiting_sets_decoded_images_are_kept_per_camera(decoder: ImageD
 
 @pytest.fixture
 def batching(decoder: ImageDecoder) -> ImageDecoder:
-    """Return a decoder that uses the CPU, but decodes on arrival and in batches as with a GPU."""
+    """Return a decoder on the CPU that decodes on arrival and in batches, as on a GPU."""
     decoder.on_arrival, decoder._device = True, torch.device('cpu')
     decoder._jpeg_batches = JpegBatches(torch.device('cpu'))
     return decoder
 
 
 class RecordingDecoder:
-    """Replaces nvJPEG. It records the number of files of each call; calls wait for ``finish``."""
+    """Replaces nvJPEG, and records the number of files of each call.
+
+    A call returns only after ``finish`` has been called.
+    """
 
     def __init__(self) -> None:
         self.counts, self._may_finish = [], threading.Event()
@@ -232,7 +235,7 @@ def test_a_failing_device_is_not_reported_as_an_invalid_image(batching: ImageDec
         image()
 
 
-def test_images_wait_while_an_earlier_image_is_decoded_and_images_beyond_the_limit_are_dropped(
+def test_during_slow_decoding_later_images_wait_and_images_above_the_limit_are_dropped(
     batching: ImageDecoder, monkeypatch: pytest.MonkeyPatch
 ):
     messages = [raw('rgb8', noise(), 40) for _ in range(decoding.WAITING_SETS + 1)]

@@ -36,7 +36,7 @@ def transform(parent: str, child: str, stamp_ns: int, x: float) -> TransformStam
 
 
 def filled_transforms() -> RecordedTransforms:
-    """Return tf of a vehicle that moves at 1 m/s along the x axis of map.
+    """Return tf of a vehicle that moves at 1 m/s along the x axis of the tf frame map.
 
     The left camera is 1 m ahead of base_link, and the right camera 2 m.
     """
@@ -244,7 +244,7 @@ def test_images_at_a_reduced_size_have_the_intrinsics_of_that_size():
     assert np.allclose(frame.rig.intrinsics[0], np.diag((0.5, 0.5, 1)) @ K)
 
 
-def test_r_and_tx_move_the_camera_relative_to_its_frame():
+def test_r_and_tx_move_the_camera_relative_to_its_tf_frame():
     r = Rotation.from_euler('y', 2, degrees=True).as_matrix()
     p = P + np.array([[0, 0, 0, -128 * 0.5], [0] * 4, [0] * 4])
     rig = Setup((info(), info(p=p, r=r.ravel()))).build().frame.rig
@@ -337,14 +337,16 @@ def waits(setup: Setup, images: ImageSet | None = None) -> bool:
     ('stamps_s', 'is_waiting'),
     [((2.0, 2.5), False), ((2.0, 3.05), True), ((0.95, 2.0), False), ((1.0, 3.0), False)],
 )
-def test_a_set_waits_for_poses_only_if_its_stamps_are_later_than_tf(stamps_s, is_waiting: bool):
+def test_a_set_waits_for_poses_only_if_a_stamp_is_later_than_the_newest_pose(
+    stamps_s, is_waiting: bool
+):
     setup = Setup(geometry_timeout_s=3600.0, pose_clamp_s=0.0)
     images = replace(image_set(), stamps_ns=np.array(stamps_s) * 1e9)
     images = replace(images, stamps_ns=images.stamps_ns.astype(np.int64))
     assert waits(setup, images) == is_waiting
 
 
-def test_after_a_timeout_while_waiting_for_poses_sets_do_not_wait_for_poses_for_one_second(
+def test_if_poses_do_not_arrive_in_time_no_set_waits_for_poses_in_the_next_second(
     monkeypatch: pytest.MonkeyPatch,
 ):
     now_s = [100.0]

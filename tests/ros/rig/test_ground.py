@@ -16,7 +16,7 @@ def frame() -> Frame:
     return Frame((image,), rig, np.array([10**9]), world_from_base)
 
 
-def test_cameras_and_poses_are_moved_to_the_ground_below_the_base_frame():
+def test_extrinsics_and_ego_poses_refer_to_the_ground_below_the_base_frame():
     on_ground = frame_on_ground(frame(), 0.4)
     assert np.allclose(on_ground.rig.ego_from_camera[0, :3, 3], (1.5, 0.0, 1.5))
     assert np.allclose(on_ground.world_from_ego[0, :3, 3], (10.0, 0.0, 0.0))

@@ -32,8 +32,8 @@ COLORS = [(200, 40, 40), (40, 80, 210), (30, 160, 60), (250, 250, 250), (5, 5, 5
 
 
 def values_of(encoding: str, rgb: np.ndarray) -> np.ndarray:
-    """Return ``rgb`` in a packed encoding. The lower byte of 16-bit values is 9; the conversion
-    must ignore it.
+    """Return ``rgb`` in a packed encoding. The lower byte of each 16-bit value is 9, and the
+    conversion must ignore this byte.
     """
     is_wide = '16' in encoding
     order = next(
@@ -91,7 +91,7 @@ def mosaic(encoding: str, rgb: np.ndarray) -> np.ndarray:
 
 
 def message_of(encoding: str, rgb: np.ndarray, padding: int, bigendian: bool) -> Image:
-    """Return an Image message that contains ``rgb`` in ``encoding``, any of ENCODINGS."""
+    """Return an Image message that contains ``rgb`` in ``encoding``, a name in ENCODINGS."""
     width = rgb.shape[1]
     if not isinstance(ENCODINGS[encoding], Packed):
         rows = yuv_rows(encoding, rgb, padding)[..., None]
@@ -124,7 +124,7 @@ def difference(encoding: str, padding: int = 0, bigendian: bool = False) -> int:
 
 
 def documented_table() -> str:
-    """Return the table of encodings in docs/NODE.md with the differences that are measured now."""
+    """Return the table that docs/NODE.md must contain, with newly measured differences."""
     lines = [
         '| encoding | largest difference from the formula, gray levels of 255 |',
         '| --- | --- |',
@@ -154,7 +154,7 @@ def test_the_documented_table_of_encodings_equals_the_measured_differences():
 
 
 @pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
-def test_demosaicing_does_not_move_colors_with_any_bayer_pattern(pattern: str):
+def test_for_every_bayer_pattern_demosaicing_keeps_colors_at_their_pixels(pattern: str):
     rgb = np.empty((16, 24, 3), np.uint8)
     rgb[:, :12], rgb[:, 12:] = COLORS[0], COLORS[1]
     found = image_from_message(message_of(f'bayer_{pattern}8', rgb, 0, False), LIMIT)
@@ -225,7 +225,7 @@ def test_bytes_after_the_last_row_are_ignored():
     assert np.array_equal(image_from_message(message, LIMIT), expected)
 
 
-def test_an_image_of_the_largest_size_is_converted_and_a_larger_image_is_rejected():
+def test_an_image_of_the_largest_allowed_size_is_converted_and_a_larger_image_is_rejected():
     message = raw('rgb8', noise(), 40)
     assert image_from_message(message, 24 * 40).shape == (24, 40, 3)
     with pytest.raises(ValueError, match=r'is 40x24, more than 0\.000959 megapixels'):

@@ -83,7 +83,7 @@ def test_a_truncated_message_is_rejected(message: CompressedImage | Image):
             received_image(data[:length], type(message))
 
 
-def test_data_of_another_byte_order_is_deserialized_by_rclpy():
+def test_big_endian_data_is_deserialized_by_rclpy():
     message = compressed(b'1234')
     data = serialize_message(message)
     swapped = bytearray(b'\x00\x00' + data[2:])

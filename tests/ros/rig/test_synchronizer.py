@@ -86,7 +86,8 @@ def send_cycles(one: Sets, cycles: list[int]) -> None:
 
 
 def test_cycles_with_short_gaps_are_not_mixed_if_three_of_five_cycles_arrive():
-    """Pauses between cycles take 7 ms; within a cycle, exposures are up to 10 ms apart."""
+    """The pause between consecutive cycles is 7 ms. Within a cycle, the gaps between exposures are
+    up to 10 ms."""
     one = Sets(cameras=6)
     cycles = [cycle for cycle in range(100) if cycle % 5 in (0, 1, 3)]
     send_cycles(one, cycles)
@@ -274,9 +275,9 @@ def test_no_set_is_lost_if_copies_of_images_arrive_late():
     assert len(one.sets) == 59
 
 
-def test_no_set_is_lost_if_an_image_is_late_after_half_the_usual_interval():
-    """The usual interval may be two cycles long, because nuScenes leaves out some cycles, and all
-    of the first images may be two cycles apart."""
+def test_no_set_is_lost_if_half_the_usual_interval_is_followed_by_a_late_image():
+    """nuScenes leaves out some cycles. If all of the first images are two cycles apart, the usual
+    interval is two cycles, and a later interval of one cycle is half of it."""
     one = Sets(cameras=2)
     for time_s, late_s in ((0.0, 0.0), (0.1, 0.0), (0.2, 0.0), (0.249, 0.04), (0.349, 0.0)):
         one.now_s = time_s
@@ -325,7 +326,7 @@ def test_a_transport_that_becomes_slow_or_fast_does_not_count_as_a_clock_jump(la
 
 
 @pytest.mark.parametrize(('loss', 'stall_s'), [(0.0, 0.3), (0.1, 0.15)])
-def test_no_camera_is_left_out_if_the_executor_stalls_at_60_hz(loss: float, stall_s: float):
+def test_no_camera_at_60_hz_is_left_out_if_the_executor_stalls(loss: float, stall_s: float):
     one = rig(offsets_s=[0.28 * one for one in NUSCENES_S], period_s=1 / 60, loss=loss)
     one.run(2.0)
     one.stall_s = stall_s
@@ -337,8 +338,8 @@ def test_no_camera_is_left_out_if_the_executor_stalls_at_60_hz(loss: float, stal
 
 
 def test_no_camera_is_left_out_if_a_busy_executor_serves_the_cameras_in_turn():
-    """DDS drops waiting images of some cameras. As long as images wait, the executor therefore
-    processes images of the other cameras that are one cycle older."""
+    """DDS drops waiting images of some cameras. Until no image waits, the images of the other
+    cameras that the executor processes are therefore one cycle older."""
     one = SimulatedRig((0.0, 0.0057, 0.0116, 0.0245), 0.05, arrival_s=0.02, service_s=0.0112)
     one.run(3.0)
     one.stall_s = 0.25
@@ -381,7 +382,7 @@ def test_a_camera_is_used_again_after_its_clock_is_corrected_even_if_arrival_tim
     assert not one.mixed()
 
 
-def test_a_camera_whose_clock_drifts_past_a_cycle_is_left_out_even_if_arrival_times_scatter():
+def test_a_camera_whose_clock_drifts_by_over_a_cycle_is_left_out_even_if_arrival_times_scatter():
     one = SimulatedRig((0.0, 0.0, 0.0), 0.05, arrival_s=0.03, seed=114)
     one.run(4.0)
     one.run(18.0, lambda camera, time_s: -0.005 * time_s if camera == 1 else 0.0)
@@ -402,7 +403,7 @@ def test_a_camera_that_restarts_with_a_wrong_clock_is_misaligned_until_the_clock
 
 
 @pytest.mark.parametrize('hz', [(10, 60, 10), (10, 20, 10), (60, 5, 60)])
-def test_no_camera_is_left_out_if_rate_and_offsets_change_several_times_in_seconds(
+def test_no_camera_is_left_out_if_rate_and_offsets_change_several_times_within_seconds(
     hz: tuple[int, ...],
 ):
     one = rig(jitter_s=1e-4)
@@ -608,7 +609,7 @@ def test_a_camera_whose_clock_jumped_by_many_cycles_is_not_used_again_with_anoth
 
 
 @pytest.mark.parametrize(('offset', 'count'), [(0.45, 1), (0.47, 0)])
-def test_no_set_is_formed_if_no_gap_between_images_is_clearly_the_largest(
+def test_sets_are_formed_only_if_one_gap_between_images_is_clearly_the_largest(
     offset: float, count: int
 ):
     """With an offset of 47 % of the cycle, an image of the second camera could belong to the cycle
@@ -625,14 +626,14 @@ def test_cameras_that_expose_evenly_over_the_cycle_form_no_set():
 
 
 def library_sets(within: float) -> tuple[float, int]:
-    """Let message_filters match the images of eight cameras with known offsets.
+    """Let message_filters match the images of eight cameras that expose at the same time.
 
     The jitter is 10 % of the cycle, and 5 % of the images are lost. ``within`` is the slop divided
     by the cycle.
 
     Returns:
-        Number of sets with images of one cycle, divided by the number of complete cycles; number
-        of sets that mix cycles.
+        Two numbers. The first is the number of sets with images of one cycle, divided by the
+        number of complete cycles. The second is the number of sets that mix cycles.
     """
     random = np.random.default_rng(0)
     inputs = [SimpleFilter() for _ in range(8)]

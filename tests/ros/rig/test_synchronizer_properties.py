@@ -120,7 +120,8 @@ def test_after_a_rate_change_sets_are_formed_again_within_three_seconds(
 def test_no_set_mixes_cycles_if_all_clocks_jump_by_whole_cycles(
     rig: SimulatedRig, after: int, cycles: int
 ):
-    """The clocks jump after 10 to 60 cycles, in some examples before the offsets are known."""
+    """The clocks jump after 10 to 60 cycles. In some examples, the synchronizer has not found the
+    offsets yet."""
     rig.run(after * rig.period_s)
     rig.run(RECOVERY_S, lambda camera, time_s: cycles * rig.period_s)
     recovered = rig.cycle

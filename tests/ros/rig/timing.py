@@ -90,7 +90,8 @@ class SimulatedRig:
 
         Args:
             seconds: duration of the simulation.
-            shift_s: error of a camera's clock at a time since the beginning of this call.
+            shift_s: returns the clock error, seconds, of a camera (index) at a time, seconds
+                since the beginning of this call.
             missing: cameras that send nothing.
         """
         begin_s = self.trigger_s
@@ -137,7 +138,7 @@ class SimulatedRig:
     def _next_image(self, now_s: float) -> tuple[int, SimpleNamespace]:
         """Return the camera and the image that the executor processes next.
 
-        Removes this image, and the images that DDS has dropped, from the pending images.
+        This image, and the images that DDS has dropped, are removed from the pending images.
         """
         waiting = [one for one in self._pending if one[0] <= now_s]
         for camera in range(len(self.inputs)):
@@ -170,8 +171,8 @@ class SimulatedRig:
         return [images for images in self.sets if len(self.cycles(images)) > 1]
 
     def complete(self, since: int = 0) -> float:
-        """Return the share of the possible sets that were formed with all cameras, from trigger
-        cycle ``since`` on; the last two cycles do not count.
+        """Return the share of the possible sets that were formed with all cameras. Only trigger
+        cycles from ``since`` on count, without the last two cycles.
         """
         formed = {
             min(self.cycles(images))

@@ -11,7 +11,10 @@ from bevdepth_ros.viewer.colors import browser_color, line_color, shown
 
 
 def aces(linear: float) -> float:
-    """Return the linear light that three.js displays for gray of ``linear`` light, exposure 1."""
+    """Return the linear light that three.js displays for a gray of light ``linear``.
+
+    The exposure is 1.
+    """
     film = linear / 0.6
     return (film * (film + 0.0245786) - 0.000090537) / (
         film * (0.983729 * film + 0.4329510) + 0.238081
@@ -44,9 +47,9 @@ def test_a_class_has_nearly_the_same_color_in_the_browser_and_in_rendered_images
         assert nearest == name
 
 
-def test_the_color_that_is_sent_is_the_grid_color_that_is_displayed_most_similarly() -> None:
+def test_browser_color_is_the_grid_color_that_is_displayed_nearest_to_the_wanted_color() -> None:
     sent = browser_color((140, 140, 140))
-    assert sent == (128, 128, 128)  # a gray of the grid, which is shown as 140.7
+    assert sent == (128, 128, 128)  # this gray is on the grid and is displayed as 140.7
     assert browser_color((0, 0, 0)) == (0, 0, 0)
     step = 255 / 32
     for name in NUSCENES_CLASSES:
