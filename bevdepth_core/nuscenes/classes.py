@@ -97,8 +97,8 @@ class ClassMap:
         return name == _CLASS_OF_CATEGORY.get(category)
 
     def require_known(self, categories: Iterable[str]) -> None:
-        """Raise ValueError if a class is neither a nuScenes class, nor a category of the dataset,
-        nor the class of an entry in ``self.categories``.
+        """Raise ValueError if a class has no possible category. A class must be a nuScenes class,
+        a category of the dataset, or the class of an entry in ``self.categories``.
 
         Args:
             categories: all categories of the dataset.

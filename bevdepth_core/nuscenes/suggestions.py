@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return the text `` (did you mean 'x'?)``. x is the string in ``names`` that is most similar
-    to ``name``. If no string is similar, x is the only string in ``names`` that contains ``name``.
-    If no string is similar and not exactly one string contains ``name``, the text is empty.
+    to ``name``. If no string is similar, x is the string that contains ``name``, provided that
+    there is only one such string. If there is no x, the text is empty.
     """
     names = list(names)
     longer = [each for each in names if name and name in each]

@@ -19,8 +19,8 @@ _FAR = 170.0
 _COVER_WIDTH = 200
 """Width in pixels of the mask with which hidden objects are found."""
 _MIN_COVER = 100
-"""The test for hidden objects assumes that an object hides nothing if the bounding rectangle of
-the object in the mask has at most this number of pixels."""
+"""In the test for hidden objects, only those objects can hide other objects whose bounding
+rectangle in the mask has more pixels than this."""
 
 
 def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:
@@ -49,9 +49,7 @@ def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:
 
 
 def visible_objects(objects: list[Placed], view: View) -> list[Placed]:
-    """Return the objects in drawing order, without the objects that are certainly not visible in
-    the image.
-    """
+    """Return the objects that may be visible in the image, in drawing order."""
     near = _near_the_image(objects, view)
     if not near:
         return []
