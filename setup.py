@@ -88,8 +88,8 @@ def local_architectures():
 
 
 def architectures():
-    """Return the GPU generations to build for: the generations in BEVDEPTH_CUDA_ARCHS; if it is
-    not set, the generations of this machine's GPUs; without a GPU, ``PORTABLE_ARCHS``.
+    """Return the GPU generations to build for: the generations in BEVDEPTH_CUDA_ARCHS; if this
+    variable is not set, the generations of this machine's GPUs; without a GPU, ``PORTABLE_ARCHS``.
     """
     asked = os.environ.get('BEVDEPTH_CUDA_ARCHS', '').split()
     return asked or local_architectures() or PORTABLE_ARCHS

@@ -8,8 +8,8 @@ import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Every pytest process, including each worker of xdist, has a ROS domain that no other process of
-# this machine uses. The programs that its tests start use the same domain. Without ROS 2, only
-# core and training can be tested, which need no domain.
+# this machine uses. The programs that a test starts use the domain of its pytest process. Without
+# ROS 2, only core and training can be tested, which need no domain.
 if importlib.util.find_spec('rclpy'):
     from bevdepth_ros.launching import isolate
 

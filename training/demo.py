@@ -34,7 +34,7 @@ except ModuleNotFoundError as error:
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = '400x225'
 SCENE_S, KEY_FRAMES = 4, 8
-"""Duration of a scene, seconds, and its number of key frames."""
+"""Duration of a scene, seconds, and number of key frames of a scene."""
 CELLS = '[-51.2, 51.2, 1.6]'
 NETWORK = {
     'model.network.image.height': 96,
@@ -177,8 +177,8 @@ class Demo:
         """Run a command that writes its output to NAME.out and its messages to NAME.log.
 
         After Ctrl-C, this process sends SIGINT to the command, and waits until the command has
-        saved its state. OpenMP uses one thread, because several threads would wait for each other,
-        which takes many times longer if other processes use the CPU.
+        saved its state. The command uses one OpenMP thread. Several threads would wait for each
+        other, which makes the command many times slower if other processes use the CPU.
         """
         environment = {'OMP_NUM_THREADS': '1', **os.environ}
         out, log = self._out / f'{name}.out', self._out / f'{name}.log'

@@ -1,6 +1,4 @@
-"""Write the boxes that a teacher detects as pseudo labels of a dataset; `--help` prints the
-manual.
-"""
+"""Label a dataset with the boxes that a teacher network detects; `--help` prints the manual."""
 
 import sys
 

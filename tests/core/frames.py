@@ -1,4 +1,4 @@
-"""Frames for tests. They have any number of cameras around the vehicle and noise images. The
+"""Frames for tests. A frame has noise images of any number of cameras around the vehicle. The
 vehicle moves along a straight line while its heading turns.
 """
 

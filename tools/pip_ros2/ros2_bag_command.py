@@ -33,7 +33,7 @@ class BagCommand(CommandExtension):
             _add_with_words(verbs, verb)
 
     def main(self, *, parser: argparse.ArgumentParser, args: argparse.Namespace) -> int | str:
-        """Run the verb; return 0 or a message."""
+        """Run the verb; return 0, or an error message if the verb fails."""
         if args.verb is None:
             return VERBS
         if args.verb in MISSING:

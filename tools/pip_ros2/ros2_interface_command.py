@@ -23,7 +23,7 @@ class InterfaceCommand(CommandExtension):
         package.add_argument('name')
 
     def main(self, *, parser: argparse.ArgumentParser, args: argparse.Namespace) -> int | str:
-        """Run the verb; return 0 or a message."""
+        """Run the verb; return 0, or an error message if the verb fails."""
         try:
             if args.verb == 'show':
                 print(Path(get_interface_path(args.name)).read_text().rstrip())

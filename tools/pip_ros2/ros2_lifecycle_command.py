@@ -41,7 +41,7 @@ class LifecycleCommand(CommandExtension):
         verbs.add_parser('nodes', help='print the lifecycle nodes')
 
     def main(self, *, parser: argparse.ArgumentParser, args: argparse.Namespace) -> int | str:
-        """Run the verb; return 0 or a message."""
+        """Run the verb; return 0, or an error message if the verb fails."""
         try:
             with _node() as node:
                 for line in getattr(self, f'_{args.verb}')(node, args):

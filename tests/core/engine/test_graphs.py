@@ -1,4 +1,4 @@
-"""``GraphedNetwork`` gives the boxes of the eager network. On a CPU it captures no CUDA graphs."""
+"""``GraphedNetwork`` gives the boxes of the eager network. On a CPU no CUDA graph is captured."""
 
 import dataclasses
 

@@ -119,8 +119,8 @@ def test_half_precision_graphs_have_float32_inputs_and_outputs_and_nearly_equal_
 
 
 def test_values_beyond_the_range_of_float16_are_reported(tmp_path: Path) -> None:
-    """On a CPU, ONNX Runtime computes a float16 graph in float32, so that the outputs of the graph
-    do not show such values.
+    """On a CPU, ONNX Runtime computes a float16 graph in float32, so that such values are not
+    visible in the outputs of the graph.
     """
 
     def problems() -> list[str]:
@@ -171,7 +171,7 @@ def test_zero_points_of_quantized_layers_are_zero_and_some_scales_are_per_channe
 def test_quantized_graphs_dequantize_only_int8_values_because_tensorrt_rejects_other_types(
     quantized: Path, graph: str
 ) -> None:
-    """The parser of TensorRT rejects nodes that dequantize int32 biases; it accepts only INT8."""
+    """The parser of TensorRT accepts only INT8 as input of nodes that dequantize, not int32."""
     model = onnx.load(quantized / f'{graph}.onnx')
     onnx.checker.check_model(model, full_check=True)
     values = {entry.name: entry for entry in model.graph.initializer}

@@ -97,7 +97,7 @@ def filled(model: BEVDepth) -> BEVDepth:
         for name, values in named_values(model):
             pattern = pseudo_random(name, tuple(values.shape))
             if name == 'depth_net.camera_norm.running_var':
-                # The variance is large, because the camera vector contains pixels.
+                # The variance is large, because the camera vector contains values in pixels.
                 values.copy_(3e3 * (1 + 0.3 * pattern))
             elif 'deform.offset' in name:
                 values.copy_(0.02 * pattern)  # keeps most sampled positions inside the image

@@ -1,5 +1,5 @@
-"""The network is imported without the compiler of PyTorch, which would double the start-up time of
-the node. The compiler works when it is used later.
+"""An import of the network does not import the compiler of PyTorch, because the compiler would
+double the start-up time of the node. The compiler works when it is used later.
 """
 
 from __future__ import annotations

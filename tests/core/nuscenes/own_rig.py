@@ -1,5 +1,5 @@
 """Writes a dataset of another vehicle in the nuScenes format. The dataset has other sensors,
-categories and point counts than nuScenes, no maps, no radar data and no sweeps.
+categories and point counts than nuScenes. It has no maps, no radar data and no sweeps.
 """
 
 from __future__ import annotations

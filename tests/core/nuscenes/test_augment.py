@@ -39,7 +39,7 @@ def test_bev_matrices_and_boxes_agree_with_the_official_code(index):
 
 
 @pytest.mark.parametrize('entry', OFFICIAL)
-def test_corners_of_augmented_boxes_equal_the_augmented_corners(entry):
+def test_the_corners_of_an_augmented_box_are_the_augmented_corners_of_the_box(entry):
     boxes, transform = boxes_of(golden('pipeline')[1]['bda/input_boxes']), bev_transform(entry)
     transformed = boxes.corners() @ transform.matrix()[:3, :3].T
     found = transform.apply(boxes).corners()
@@ -143,7 +143,9 @@ def test_the_random_numbers_of_a_bev_transform_are_drawn_in_the_official_order()
 
 
 @pytest.mark.parametrize(('probability', 'flips'), [(0.0, False), (1.0, True)])
-def test_flips_never_happen_with_probability_0_and_always_with_1(probability, flips):
+def test_flip_probability_0_gives_no_flips_and_flip_probability_1_gives_only_flips(
+    probability, flips
+):
     image = ImageAugmentation(flip_probability=probability)
     bev = BevAugmentation(flip_x_probability=probability, flip_y_probability=probability)
     for seed in range(20):

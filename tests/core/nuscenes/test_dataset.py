@@ -129,7 +129,7 @@ def test_matrices_boxes_and_depth_of_an_augmented_sample_are_consistent(root):
 
 
 def _pixels_by_depth(sample: Sample, camera: int) -> dict[float, tuple[float, float]]:
-    """Return {depth: (u, v)} of the depth map of a camera; (u, v) is a source-image pixel."""
+    """Map each depth in the depth map of a camera to its pixel (u, v) in the source image."""
     depths = sample.depth[camera].numpy()
     rows, columns = np.nonzero(depths)
     depth = depths[rows, columns]
