@@ -4,11 +4,11 @@
         [--kind jpeg|raw] [--rate HZ] [--seconds S] [--ramp HZ,HZ,...] [--out FOLDER]
 
 The node, the publisher of six 1600x900 images and the subscriber to the detections are three
-processes on one clock (node_traffic). The latency counts from the publication of the last image of
-a set to the arrival of its detections. The parts of the latency are the stages that the node
-publishes on ~/latency, and ``delivery``, which is the time from the end of the last stage to the
-arrival at the subscriber. The sets of the first three seconds are not counted, because the node
-determines the trigger cycle in this time. Weights are random and give about 100 boxes. Writes
+processes on one clock (node_traffic). The latency is the time from the publication of the last
+image of a set to the arrival of its detections. The parts of the latency are the stages that the
+node publishes on ~/latency, and ``delivery``, which is the time from the end of the last stage to
+the arrival at the subscriber. The sets of the first three seconds are not counted, because the
+node determines the trigger cycle in this time. Weights are random and give about 100 boxes. Writes
 node_<preset>_<kind>.json and .png.
 """
 

@@ -74,8 +74,8 @@ def compare(options: argparse.Namespace) -> str:
 def _following(
     options: argparse.Namespace, index: SampleIndex
 ) -> Callable[[Callable[..., UpdateTracks]], dict[str, list[dict]]]:
-    """Return a function that runs a tracker on the detections of the command line, and returns the
-    entries of its tracks.
+    """Return a function that runs a tracker on the detections that the options select. The
+    function returns the entries of the tracks.
     """
     uncertainty = None
     if options.checkpoint:

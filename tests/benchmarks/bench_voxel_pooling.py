@@ -280,7 +280,7 @@ def extra_memory_share(case: Case) -> float:
     peak = torch.cuda.max_memory_allocated() - before
     depth.grad = context.grad = None
     case.depth.requires_grad_(False), case.context.requires_grad_(False)
-    # Map and gradients are as large as inputs and map.
+    # The map and the gradients together are as large as the inputs and the map together.
     return (peak - array_bytes) / array_bytes
 
 

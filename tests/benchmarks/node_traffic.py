@@ -56,7 +56,8 @@ WARM_UP_S = 3.0
 SETTLE_PERIODS = 5
 """Time to wait for the last detections, in periods of the images."""
 SPIN_LEAD_S = 0.002
-"""The publisher sleeps until this long before a publication is due, then waits actively."""
+"""The publisher sleeps until this time before a publication is due, seconds. Then it polls the
+clock until the publication is due."""
 
 
 class FastRig(Rig):
