@@ -3,9 +3,9 @@
 A track is in one of these states:
 
 * tentative: it is not published, because it may come from a false detection. It begins when a
-  detection matches no track and has a score of at least `birth_score`. It is confirmed by
-  `min_hits` detections, or by one detection with a score of at least `instant_score`. It ends
-  after `tentative_s` without a detection.
+  detection matches no track, is no duplicate, and has a score of at least `birth_score`. It is
+  confirmed by `min_hits` detections, or by one detection with a score of at least
+  `instant_score`. It ends after `tentative_s` without a detection.
 * confirmed: it has a detection in the current frame and is published. If the next frame has no
   detection for it, it becomes coasting.
 * coasting: it is published with its predicted pose. If a detection matches it, it becomes

@@ -13,7 +13,8 @@ from bevdepth_core.types import join_box_values
 NO_DEPTH = -1
 """Depth bin of feature pixels without a lidar point."""
 MAX_BOXES_PER_TASK = 500
-"""If a sample has more boxes of a task, they are ignored, as in the official code."""
+"""Largest number of boxes of one task in one sample. As in the official code, boxes beyond this
+number are ignored."""
 
 _GAUSSIAN_OVERLAP = 0.1
 _MIN_RADIUS = 2

@@ -26,7 +26,7 @@ scheduler can always use the same command. A run must be resumed with the settin
 except for the settings that docs/TRAINING.md lists.
 
 `--data.val_split val` validates after every `trainer.validate_every_n_epochs` epochs, and logs
-losses, mAP and NDS.
+the losses. Unless model.objective is depth, it also logs mAP and NDS.
 
 To start from trained weights, use `--model.init FILE`, or the presets fine_tune.yaml (for
 annotated data) and adapt_depth.yaml (for data with lidar and without annotations). The run

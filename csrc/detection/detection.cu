@@ -12,7 +12,7 @@
 namespace bevdepth::detection {
 namespace {
 
-constexpr int kThreads = 128;  // threads of a block of the kernels that resize images
+constexpr int kThreads = 128;  // threads per block of the kernels that resize images
 constexpr int kNmsThreads = 512;
 // Sources are passed as a kernel argument, which is limited to 4 KiB.
 constexpr int kImagesPerLaunch = 16;

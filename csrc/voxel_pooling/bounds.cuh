@@ -11,7 +11,8 @@ namespace {
 // Number of blocks that compute one bound. Each block processes its part of an array.
 constexpr unsigned kBoundParts = kSumBounds;
 
-// True if terms of type A are added to exact sums; S is the type of the sums.
+// True if the sums, of type S, are exact. The type S then has more bits than the type A of its
+// terms.
 template <class S, class A>
 constexpr bool kExact = sizeof(S) > sizeof(A);
 

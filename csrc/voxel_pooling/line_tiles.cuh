@@ -78,8 +78,8 @@ __device__ int channel_line(int channel) {
 // An array of lines in global memory: depth or context.
 struct LineSource {
     StridedArray array;
-    bool along_lines;  // true: adjacent numbers belong to adjacent lines; false: to adjacent
-                       // columns
+    bool along_lines;  // true if adjacent numbers belong to adjacent lines, false if they belong
+                       // to adjacent columns
 };
 
 // The numbers that one thread copies from global memory through registers to shared memory: four

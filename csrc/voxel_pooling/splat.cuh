@@ -15,8 +15,8 @@ constexpr int kSplatColumns = 8;  // columns of one block of splat
 // Largest number of bins of one block.
 template <class S, class A>
 constexpr int kSplatBins = kExact<S, A> ? 11 : 14;
-// Number of blocks of the largest size that must fit on a multiprocessor. This limits a thread to
-// 128 registers.
+// At least this number of blocks of the largest size must fit on a multiprocessor. This limits a
+// thread to 128 registers.
 constexpr int kSplatBlocks = 2;
 constexpr int kSplatWarps = 16;  // warps of these blocks per multiprocessor
 

@@ -1,6 +1,7 @@
 // The kernel that computes the map from float16 or bfloat16 depth and context on tensor cores
-// (sm_80 and newer). One image column has 256 points in 16 depth bins and 16 rows. The points of
-// one bin in one cell form a sum over rows, so the sums of all bins are a matrix product:
+// (sm_80 and newer). A warp processes 256 points at a time: 16 depth bins and 16 rows of one image
+// column. The points of one bin in one cell form a sum over rows, so the sums of all bins are a
+// matrix product:
 //
 //   sums (16 bins x C) = weights (16 bins x 16 rows) x features (16 rows x C)
 //
@@ -75,8 +76,8 @@ struct PointCells {
     }
 };
 
-// Finds the lowest cell of each of the two bins; returns true if any thread of the warp has a
-// cell.
+// Finds the lowest cell of each of the two bins. Returns true if at least one thread of the warp
+// found a cell.
 __device__ bool next_cells(const PointCells& points, int (&cell)[2]) {
 #pragma unroll
     for (int b = 0; b < 2; ++b) {

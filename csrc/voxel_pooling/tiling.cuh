@@ -46,8 +46,8 @@ __device__ const T* element(const StridedArray& array, std::int64_t view, std::i
            line * array.line_stride + row * array.row_stride + column * array.column_stride;
 }
 
-// Loads the weights of `rows` points of a column, at most kRows. If there are fewer than kRows,
-// the last weight is repeated.
+// Loads the weights of `rows` points of a column. If `rows` is less than kRows, the last weight is
+// repeated.
 template <class T>
 __device__ void load_weights(const T* source, std::int64_t stride, int rows,
                              Accumulator<T> (&weight)[kRows]) {
@@ -58,8 +58,8 @@ __device__ void load_weights(const T* source, std::int64_t stride, int rows,
     for (int row = 0; row < kRows; ++row) weight[row] = static_cast<Accumulator<T>>(stored[row]);
 }
 
-// Loads the features of `rows` pixels of a column, at most kRows. If there are fewer than kRows,
-// the features of the last pixel are repeated.
+// Loads the features of `rows` pixels of a column. If `rows` is less than kRows, the features of
+// the last pixel are repeated.
 template <class T, int V>
 __device__ void load_features(const T* source, std::int64_t stride, int rows,
                               Group<Accumulator<T>, V> (&features)[kRows]) {
