@@ -1,10 +1,10 @@
 """Renders the synthetic sample, and reads this sample or the nuScenes sample of the reference
 folder.
 
-A sample is a folder in the format in which the official code prepares nuScenes. It contains two
-key frames of six cameras: ``infos_2frames.json`` describes both frames, ``infos.json`` only the
-second frame, and both files name the JPEG files. Both files also name a lidar scan, which is not
-in the folder.
+A sample is a folder in the format in which the official code prepares nuScenes. The folder
+contains two key frames of six cameras. ``infos_2frames.json`` describes both frames, and
+``infos.json`` describes only the second frame. Both files contain the paths of the JPEG files, and
+the path of a lidar scan that is not in the folder.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ ANNOTATIONS = (
     ('movable_object.trafficcone', 19.0, 6.0, 0.0, 4),
     ('vehicle.truck', 40.0, 12.0, 0.0, 42),
 )
-"""Category, meters ahead of the vehicle, meters to the left, forward speed in m/s, and number of
-lidar points."""
+"""Annotated objects: category, meters ahead of the vehicle, meters to the left, forward speed in
+m/s, and number of lidar points."""
 LABELS = (9, 9, 1, 0, 8, 0, 1, 8, 9, 1)
 """Class index of each annotation, in the class order of the official checkpoints."""
 _SIZES = {
@@ -60,7 +60,7 @@ _SIZES = {
     'vehicle.car': (1.9, 4.6, 1.7),
     'human.pedestrian.construction_worker': (0.7, 0.7, 1.8),
 }
-"""Width, length and height in meters, which is the order of nuScenes."""
+"""Width, length and height of each category in meters, in the order of nuScenes."""
 
 
 @cache

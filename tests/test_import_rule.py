@@ -73,8 +73,8 @@ CORE_PARTS = {
         'nuscenes',
     ),
 }
-"""For each part of bevdepth_core, the other parts that it may import; all of these are listed
-above the part. No part imports ROS."""
+"""For each part of bevdepth_core, the other parts of bevdepth_core that it may import. A part may
+import only parts that are listed above it. No part imports ROS."""
 
 ROS_PARTS = {
     'signals': (),
@@ -91,8 +91,8 @@ ROS_PARTS = {
     'closed_loop': ('rig', 'detections', 'bags', 'launching', 'signals', 'process'),
     'demo': ('rig', 'detections', 'bags', 'launching', 'signals', 'process'),
 }
-"""For each part of bevdepth_ros, the other parts of bevdepth_ros that it may import; all of these
-are listed above the part."""
+"""For each part of bevdepth_ros, the other parts of bevdepth_ros that it may import. A part may
+import only parts that are listed above it."""
 
 PUBLIC_CORE = (
     *BASE, 'weights', 'preprocess', 'decode', 'checkpoint', 'inference', 'jpeg', 'page_locked',

@@ -67,7 +67,7 @@ class Graph:
 
 
 class Diagnostics:
-    """The diagnostics of each area of the detector."""
+    """Reads the diagnostics of the detector by area."""
 
     def __init__(self, messages: list):
         self._messages = messages

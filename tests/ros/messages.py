@@ -43,7 +43,7 @@ def with_damage_inside(jpeg: bytes) -> bytes:
 
 
 def with_scans(jpeg: bytes, count: int) -> bytes:
-    """Return a progressive JPEG with ``count`` scans, in which the last scan is repeated."""
+    """Append copies of the last scan to a progressive JPEG, so that it has ``count`` scans."""
     last, missing = jpeg.rindex(b'\xff\xda'), count - jpeg.count(b'\xff\xda')
     return jpeg[:-2] + jpeg[last:-2] * missing + jpeg[-2:]
 

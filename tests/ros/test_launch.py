@@ -34,8 +34,8 @@ def test_a_replay_processes_the_last_image_set_and_ends_even_if_rviz_is_not_inst
     )
     log = process.communicate(timeout=300)[0]
     assert process.returncode == 0, log
-    # The offsets of the cameras are known only after the last image, so that both sets are formed
-    # at this moment. The second set may replace the first set, which must then be counted.
+    # The node finds the offsets of the cameras only after the last image, and then forms both sets
+    # at once. The second set may replace the first set; the first set is then counted as dropped.
     counts = re.search(r'image sets: (.*)', log)
     assert counts and counts[1] in (
         '2 received, 2 processed',

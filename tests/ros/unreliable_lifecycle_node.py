@@ -1,7 +1,8 @@
 """A lifecycle node with an unreliable service for transitions.
 
 The first request for each transition has no effect and gets no response. The second request is
-executed, but gets no response.
+executed, but gets no response. Later requests get the response that the transition failed, because
+the node is already in the new state.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def summary(result: Result) -> str:
     )
     return '\n'.join((
         f'{result.seconds / 60:.1f} minutes, {result.sent} rounds of images, sets: '
-        f'{result.counts.get("received", 0)} complete, '
+        f'{result.counts.get("received", 0)} received, '
         f'{result.counts.get("processed", 0)} processed, dropped: {dropped}',
         f'memory: {settled[0, 1]:.1f} MiB after the warm-up, {settled[-1, 1]:.1f} at the end, at '
         f'most {samples[:, 1].max():.1f}; '

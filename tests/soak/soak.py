@@ -76,10 +76,10 @@ class Soak:
     """One run of the soak test; rclpy must be initialized.
 
     Args:
-        seconds: duration; None for no limit.
-        faults: number of faults; None for no limit.
-        hold_s: shortest and longest duration of a fault; transitions take as long as they need.
-        rest_s: shortest and longest pause after the recovery.
+        seconds: longest duration; None for no limit.
+        faults: largest number of faults; None for no limit.
+        hold_s: shortest and longest duration of a fault, seconds; has no effect on transitions.
+        rest_s: shortest and longest pause after the recovery, seconds.
         seed: seed of all random values.
         report: receives a progress message at the start and after each pass over all faults.
     """

@@ -47,7 +47,7 @@ def test_two_processes_together_load_the_batches_of_one_process_with_twice_the_b
     ]
 
 
-def test_each_epoch_and_each_seed_has_its_own_order_and_its_own_seeds_of_samples() -> None:
+def test_order_and_random_seeds_of_samples_differ_between_epochs_and_between_run_seeds() -> None:
     first, second, other = (
         SeededSampler(20, seed=0),
         SeededSampler(20, seed=0, epoch=1),

@@ -116,7 +116,7 @@ def test_initial_weights_depend_on_the_seed_and_do_not_change_the_global_generat
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_only_the_key_frame_has_gradients_and_all_frames_update_the_batch_norms() -> None:
+def test_only_the_key_frame_has_gradients_and_all_frames_update_the_image_batch_norms() -> None:
     trained = module()
     batch = collate(
         [noise_sample(place, np.random.default_rng(place)) for place in range(2)], TINY

@@ -23,8 +23,8 @@ NAMES = ('car', 'pedestrian')
 
 
 ROWS = 11
-"""Rows of the coverage table: five range bins of 10 m for each of the two classes, and all
-errors."""
+"""Number of rows of the coverage table. For each of the two classes, there are five rows, each for
+a range bin of 10 m. One more row is for all errors."""
 
 
 def sample(seed: int, count: int = 12_000) -> tuple[Detections3D, Boxes3D]:
@@ -92,7 +92,7 @@ def test_from_metadata_returns_none_without_a_fit_and_rejects_invalid_metadata()
             UncertaintyModel.from_metadata({METADATA_KEY: text}, NAMES)
 
 
-def test_on_average_95_percent_of_new_errors_are_below_the_bound_from_60_errors():
+def test_a_bound_that_is_computed_from_60_errors_covers_95_percent_of_new_errors_on_average():
     few = np.random.default_rng(4).chisquare(2, (2000, 60))
     # The cumulative distribution of chi-square with 2 degrees of freedom is 1 - exp(-x / 2).
     inside = [1 - np.exp(-_bound(values) / 2) for values in few]

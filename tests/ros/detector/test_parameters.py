@@ -274,7 +274,7 @@ def test_docs_node_md_documents_exactly_the_parameters_of_the_node() -> None:
 
 
 @pytest.mark.parametrize('name', FIELDS)
-def test_docs_node_md_states_default_range_and_time_of_change_of_each_parameter(
+def test_the_columns_default_range_and_change_of_docs_node_md_agree_with_the_code(
     name: str,
 ) -> None:
     field = FIELDS[name]

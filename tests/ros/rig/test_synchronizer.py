@@ -122,7 +122,7 @@ def test_no_set_is_formed_if_cycles_follow_each_other_without_a_clear_gap():
 
 
 @pytest.mark.parametrize(('spread_ms', 'count'), [(59.0, 1), (60.0, 0)])
-def test_images_of_a_set_lie_within_the_slop(spread_ms: float, count: int):
+def test_images_of_a_set_are_less_than_the_slop_apart(spread_ms: float, count: int):
     one = Sets(cameras=2, slop_s=0.06)
     one.send(0, 0)
     one.send(1, spread_ms)

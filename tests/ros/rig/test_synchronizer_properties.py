@@ -39,7 +39,7 @@ def rigs(draw, fewest: int = 1, loss: tuple[float, ...] = (0.0, 0.02, 0.1)) -> S
     share = st.floats(0.0, 1.0)
     shares = draw(st.lists(share, min_size=fewest - 1, max_size=7))
     offsets_s = [0.0, *(one * max(0.0, longest_s) for one in shares)]
-    # A camera may return with an offset that is larger by a tenth of the cycle.
+    # After a restart, the offset of a camera may be larger by a tenth of the cycle.
     slop_s = max(SLOP_S, max(offsets_s) + 8 * jitter_s) + 0.11 * period_s
     return SimulatedRig(
         offsets_s,

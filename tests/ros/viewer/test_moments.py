@@ -1,4 +1,4 @@
-"""Tests the content of a moment, which the page shows, and the history of the last seconds."""
+"""Tests the class ``Moment``, the content of the page at one time, and the history of moments."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class Browser:
 
 
 def named(name: str) -> Callable[[dict], bool]:
-    """Return a function that recognizes the messages about one element of the scene."""
+    """Return a function that returns True for messages about the scene element ``name``."""
     return lambda message: message['name'] == name
 
 
