@@ -261,8 +261,8 @@ def _loss_sentences(run_folder: Path, steps: int) -> tuple[str, str]:
     count, difference = repeated_steps(parts)
     tenth = max(1, steps // 10)
     return (
-        f'resumed before step {int(parts[-1]["step"][0])}; {count} steps were repeated, their '
-        f'losses differ by at most {100 * difference:.1g} %',
+        f'resumed before step {int(parts[-1]["step"][0])}; {count} steps were repeated, '
+        f'and the losses of both runs differ in these steps by at most {100 * difference:.1g} %',
         f'loss {parts[0]["total"][:tenth].mean():.1f} in the first tenth of the steps, '
         f'{parts[-1]["total"][-tenth:].mean():.1f} in the last tenth',
     )
