@@ -11,8 +11,8 @@ namespace {
 // Number of blocks that compute one bound. Each block processes its part of an array.
 constexpr unsigned kBoundParts = kSumBounds;
 
-// True if the sums, of type S, are exact. The type S then has more bits than the type A of its
-// terms.
+// True if the sums, of type S, are exact. The type S then has more bits than the type A, which is
+// the type of the terms.
 template <class S, class A>
 constexpr bool kExact = sizeof(S) > sizeof(A);
 
