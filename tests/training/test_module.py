@@ -250,7 +250,7 @@ class Placed(BEVDepthModule):
         return torch.rand(()).item()
 
 
-def test_dropout_differs_between_ranks_steps_epochs_and_seeds() -> None:
+def test_the_random_numbers_of_a_step_differ_between_ranks_steps_epochs_and_seeds() -> None:
     settings = ModelSettings(network=TINY, pretrained='none')
     with torch.random.fork_rng(devices=()):
         first, second = Placed(settings, seed=1), Placed(settings, seed=2)

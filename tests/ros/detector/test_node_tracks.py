@@ -22,8 +22,8 @@ def follow(node: Detector, *times_s: float, cameras: tuple[str, ...] | None = No
         node.rig.send_infos(time_s)
         node.rig.send_poses(time_s)
         node.rig.send_images(time_s, cameras)
-        wait_until(lambda o=objects: len(node.objects) > o, f'objects of {time_s}')
-        wait_until(lambda t=tracks: len(node.tracks) > t, f'tracks of {time_s}')
+        wait_until(lambda o=objects: len(node.objects) > o, f'the objects at {time_s} s')
+        wait_until(lambda t=tracks: len(node.tracks) > t, f'the tracks at {time_s} s')
         found.append({detection.id for detection in node.tracks[-1].detections})
     return found
 
