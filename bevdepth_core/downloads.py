@@ -124,10 +124,15 @@ def _recorded(name: str, folder: Path, source: Path, part: Path | None) -> dict[
     if any(recorded.get(key) != value for key, value in digest.items()):
         if part is not None:
             part.unlink()
+        remedy = (
+            f'check that {source} is the published file'
+            if part is None
+            else 'run the same command again'
+        )
         raise DownloadError(
             f'the hash of {OFFICIAL[name].file} is {digest["sha256"]}, but '
-            f'{recorded.get("sha256")} was recorded: run the same command again; if the file '
-            f'really changed, delete the entry {name} in {folder / RECORDS}'
+            f'{recorded.get("sha256")} was recorded: {remedy}; if the published file really '
+            f'changed, delete the entry {name} in {folder / RECORDS}'
         )
     return digest
 

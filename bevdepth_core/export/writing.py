@@ -78,7 +78,7 @@ def export_pt2(model: BEVDepth, folder: Path, *, name: str = 'unnamed') -> None:
         name: name of the weights, for the manifest.
 
     Raises:
-        ExportError: the network has stereo depth, or there is no C++ compiler.
+        ExportError: the network has stereo depth or size-aware NMS, or there is no C++ compiler.
     """
     require_compiler()
     numbers = package_numbers(model.config)
@@ -93,6 +93,11 @@ def export_pt2(model: BEVDepth, folder: Path, *, name: str = 'unnamed') -> None:
 def _prepare(model: BEVDepth, folder: Path) -> None:
     if model.config.stereo is not None:
         raise ExportError('stereo models cannot be exported; use a model without stereo')
+    if model.config.decode.size_aware_nms is not None:
+        raise ExportError(
+            'an export describes only circle NMS: set decode.size_aware_nms of the model config '
+            'to null'
+        )
     folder.mkdir(parents=True, exist_ok=True)
     # If the export fails, the old manifest must not describe a mix of old and new files.
     (folder / MANIFEST).unlink(missing_ok=True)

@@ -135,8 +135,8 @@ class RigSettings:
     )
     odometry_topic: str = parameter(
         '',
-        'Topic of nav_msgs/Odometry that replaces the transform fixed_frame <- base_frame, for '
-        'vehicles whose tf does not contain it. If empty, tf is used.',
+        'Topic of nav_msgs/Odometry, for vehicles whose tf does not contain fixed_frame <- '
+        'base_frame. The node uses its poses like transforms of tf. If empty, only tf is used.',
     )
     sync_slop_s: float = parameter(
         0.06,

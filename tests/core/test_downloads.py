@@ -209,8 +209,21 @@ def test_a_file_whose_hash_differs_from_the_recorded_hash_is_reported_and_remove
     (folder / 'records.json').write_text(json.dumps({WEIGHTS.name: known}))
     with pytest.raises(DownloadError) as caught:
         download(WEIGHTS, folder, server.url, lambda text: None)
-    assert f'is {sha256(CONTENT)}, but old was recorded' in str(caught.value)
+    assert f'is {sha256(CONTENT)}, but old was recorded: run the same' in str(caught.value)
     assert not part.exists()
+
+
+def test_a_local_file_whose_hash_differs_from_the_recorded_hash_is_reported_and_kept(
+    folder: Path, tmp_path: Path
+):
+    local = tmp_path / 'local.pth'
+    local.write_bytes(CONTENT)
+    folder.mkdir(parents=True, exist_ok=True)
+    known = {'bytes': len(CONTENT), 'sha256': 'old'}
+    (folder / 'records.json').write_text(json.dumps({WEIGHTS.name: known}))
+    with pytest.raises(DownloadError, match=f'check that {local} is the published file'):
+        download(WEIGHTS, folder, file=local, report=lambda text: None)
+    assert local.read_bytes() == CONTENT
 
 
 def test_the_proxy_of_the_environment_is_used(

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from bevdepth_core.checkpoint import save_checkpoint
+from bevdepth_core.config import SizeAwareNMSConfig
 from bevdepth_core.engine import exported_inference
 from bevdepth_core.engine.calibration import Calibration
 from bevdepth_core.engine.exported import MANIFEST, ExportError, Graph, file_digest
@@ -406,3 +408,14 @@ def test_the_command_writes_and_checks_an_export_and_rejects_a_missing_checkpoin
     assert 'boxes' in printed
     with pytest.raises(SystemExit, match='no such checkpoint file'):
         main([str(tmp_path / 'missing.safetensors'), '--out', str(tmp_path / 'out')])
+
+
+def test_a_network_with_size_aware_nms_is_rejected_before_files_are_written(
+    tmp_path: Path,
+) -> None:
+    config = export_model().config
+    decode = replace(config.decode, size_aware_nms=SizeAwareNMSConfig())
+    network = BEVDepth(replace(config, decode=decode))
+    with pytest.raises(ExportError, match=r'set decode\.size_aware_nms of the model'):
+        export_onnx(network, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()

@@ -213,7 +213,6 @@ CASES = (
         drifting(CAM_FRONT=9.0, CAM_BACK=-9.0, CAM_FRONT_LEFT=17.0, CAM_BACK_LEFT=-17.0),
         NOTHING,
         ('ERROR', 'sets', 'the cameras are not triggered together'),
-        tolerated='is excluded',
     ),
     Case('the rate changes from 10 to 16 Hz', lambda bench: rate_of(bench, 16.0)),
     Case(
