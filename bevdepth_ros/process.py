@@ -85,7 +85,7 @@ def end_process() -> NoReturn:
     """End the process at once. Before this call, nodes must be destroyed and files must be closed.
 
     A normal exit waits for the running threads and unloads torch. On a busy machine, this takes
-    many seconds, so that launch would kill the process.
+    many seconds, so launch would kill the process.
     """
     # Nodes in reference cycles must be destroyed. Otherwise, other nodes would list them for 20 s.
     gc.collect()

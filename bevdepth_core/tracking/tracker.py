@@ -40,7 +40,7 @@ SCORE_MEMORY_S = 0.5
 detections, so that the score does not depend on the image rate."""
 COMMON_ERROR = 0.4
 """Share of the variance of a position that successive detections have in common. The filter treats
-the errors of detections as independent, so that its covariance does not contain this share. The
+the errors of detections as independent, so its covariance does not contain this share. The
 tracker adds the share to the published covariance."""
 YAW_DRIFT = 0.3
 """Increase of the standard deviation of a heading in one second, radians."""

@@ -51,7 +51,8 @@ class Tracks3D:
         """Return the tracks as detections.
 
         If ``past_stamp_ns`` of detections is None, their velocities are not valid. The velocities
-        of tracks are valid, so that ``past_stamp_ns`` of the result is set to ``stamp_ns``.
+        of tracks are valid, so ``past_stamp_ns`` of the result must not be None. It is set to
+        ``stamp_ns``.
         """
         return Detections3D(
             self.boxes, self.scores, self.labels, self.class_names, self.stamp_ns, self.stamp_ns

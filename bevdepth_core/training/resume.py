@@ -66,7 +66,7 @@ def _read(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location='cpu', weights_only=True, mmap=True)
     except Exception as error:  # PyTorch raises many types for damaged files
         raise CheckpointError(
-            f'{path} is truncated or damaged, so that the run cannot be resumed: restore a copy, '
+            f'{path} is truncated or damaged, so the run cannot be resumed: restore a copy, '
             'or start a new run with another --output, for example with --model.init and the '
             f'newest file in {path.parent / "weights"}'
         ) from error

@@ -197,7 +197,9 @@ class _BringUp:
                 )
             await self._pause('its process is starting')
         if self._find_others():
-            self._log.info('no requests are sent until the other node ends')
+            self._log.info(
+                f'no requests are sent to {self._name} until the other node of this name has ended'
+            )
         deadline = time.monotonic() + OTHERS_TIMEOUT_S
         while self._find_others():
             if time.monotonic() > deadline:

@@ -146,8 +146,8 @@ def check_weights(detector: ResolvedDetector, required: bool) -> None:
             raise ParametersError(f'parameter checkpoint of {DETECTOR}: {error}') from error
     elif required:
         raise ParametersError(
-            f'parameter checkpoint of {DETECTOR} is empty: add checkpoint:=small, or the file or '
-            'another name of weights (`ros2 run bevdepth_ros weights list`)'
+            f'parameter checkpoint of {DETECTOR} is empty: add checkpoint:=small, or the path '
+            'of a file of weights, or a name from `ros2 run bevdepth_ros weights list`'
         )
 
 

@@ -8,7 +8,7 @@ from rclpy.lifecycle import LifecycleNode
 
 def respond_to_every_transition_request(node: LifecycleNode) -> None:
     """Make ``node`` respond with a failure to requests for invalid transitions. Without this
-    change, rclpy raises an exception and sends no response, so that the client waits forever.
+    change, rclpy raises an exception and sends no response, so the client waits forever.
     """
     (service,) = (
         service for service in node.services if service.srv_name.endswith('/change_state')

@@ -144,7 +144,7 @@ class ImageWriter:
 
 def _with_few_colors(image: Image.Image) -> Image.Image:
     """Return ``image`` with a palette that contains the exact class colors. The class colors cover
-    few pixels, so that a usual palette would only approximate them.
+    few pixels, so a usual palette would only approximate them.
     """
     kept = [share for color in CLASS_COLORS.values() for share in color]
     free = GIF_COLORS - len(CLASS_COLORS)

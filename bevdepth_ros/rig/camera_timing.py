@@ -130,7 +130,7 @@ def _jitter(residuals: np.ndarray) -> float:
         return math.inf
     # A jump of the clock changes only one difference of residuals. The differences jitter more
     # than the residuals, by a factor of the root of two. A line through few stamps follows the
-    # jitter of these stamps, so that the residuals are too small.
+    # jitter of these stamps, so the residuals are too small.
     changes = np.sort(abs(np.diff(residuals)))
     few = FEWEST / count - FEWEST / WINDOW
     return float(changes[(count - 1) * 9 // 10]) * (1 + few) / math.sqrt(2)

@@ -33,8 +33,8 @@ PADDING_BYTES = 16
 a few."""
 RESTART_PADDING_BYTES = 4
 """Largest allowed number of padding bytes before a restart marker. Some USB cameras write such
-bytes. In a test of 2,000 files with one wrong bit, no file had so few extraneous bytes before a
-restart marker, so that damage is still detected."""
+bytes. Damage is still detected: in a test of 2,000 files with one wrong bit each, all files with
+extraneous bytes before a restart marker had more than this number."""
 _PADDED = re.compile(r'Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd([0-79])')
 FILE_CODECS = ('', 'jpeg', 'jpg', 'png', 'tiff', 'tif', 'webp')
 """Names of the supported codecs in format strings."""
@@ -99,8 +99,8 @@ class DecodedImage:
         pixels: (H, W, 3) uint8 RGB, perhaps at a reduced size; a tensor if a GPU decoded it.
         width: width of the image as it was sent, pixels.
         height: height of the image as it was sent, pixels.
-        warning: clause about suspicious data that follows the camera's name; empty if nothing is
-            suspicious.
+        warning: clause to append to the camera's name, which describes suspicious data; empty if
+            nothing is suspicious.
     """
 
     pixels: np.ndarray | torch.Tensor

@@ -8,7 +8,7 @@ once (fixed cameras).
     python -m tests.benchmarks.bench_voxel_pooling [--out FOLDER]
 
 On a GPU, every call is replayed as a CUDA graph, so that the measured time does not include
-Python. Only the cumsum trick cannot be captured in a CUDA graph, so that its time includes Python.
+Python. Only the cumsum trick cannot be captured in a CUDA graph, so its time includes Python.
 Before each call, the benchmark flushes the L2 cache. All times are medians. The memory floor is
 the time to read every input and write every output once, at the speed of a large copy in the same
 run. Without a GPU, the kernels are not measured. Writes voxel_pooling_<device>.json and .png.

@@ -26,8 +26,8 @@ def pool_by_cumsum(
     larger its rounding error.
 
     As in the publication, the product of depth and context is stored for every point, as ``C``
-    numbers in the data type of ``context``. The device reports the number of points inside the
-    grid to the host, so that this function cannot be captured in a CUDA graph.
+    numbers in the data type of ``context``. This function cannot be captured in a CUDA
+    graph, because the host must wait for the number of points inside the grid.
     """
     nx, ny, _ = shape
     batch, channels = depth.shape[0], context.shape[2]

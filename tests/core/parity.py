@@ -32,7 +32,7 @@ rounding."""
 FLIPS = {'1key': 2e-3, '2key': 2e-3, '2key_da': 5e-3}
 """Largest relative L2 distance of the stages after voxel pooling with our voxel indices, for each
 network variant. One or two points fall into a cell next to their official cell. After depth
-aggregation, single points have large weights, so that one such point changes the map more."""
+aggregation, single points have large weights, so one such point changes the map more."""
 BOXES = {'1key': (1e-3, 1e-4, 0), '2key': (1e-3, 1e-4, 0), '2key_da': (5e-2, 1e-2, 4)}
 """Tolerances with our voxel indices: distance of centers in meters, difference of scores, and
 number of unmatched boxes. A candidate with a score near the lowest selected score can be selected

@@ -205,7 +205,7 @@ def test_a_nan_score_gives_no_box():
 
 
 def test_every_box_of_a_task_has_one_of_the_classes_of_the_task():
-    """The grid has fewer cells than the number of ``candidates``, so that every cell of every
+    """The grid has fewer cells than the number of ``candidates``, so every cell of every
     class becomes a candidate.
     """
     config = ModelConfig(

@@ -95,7 +95,7 @@ def test_a_quaternion_that_is_not_finite_is_rejected(part):
         rigid_from_quaternion((part, 0, 0, 1), (0, 0, 0))
 
 
-def test_a_quarter_turn_about_each_axis_rotates_the_next_axis_to_the_third_axis():
+def test_a_quarter_turn_about_x_rotates_y_to_z_and_so_on_cyclically():
     half = np.sqrt(0.5)
     for axis in range(3):
         quaternion = [half, 0, 0, 0]

@@ -154,5 +154,5 @@ def test_network_input_equals_the_official_one() -> None:
     expected = OFFICIAL['val_image']
     images = real_images().double()
     assert images.mean().item() == pytest.approx(expected['mean'], rel=1e-6)
-    # The official norm includes two equal frames, so that it is larger by the factor sqrt(2).
+    # The official norm includes two equal frames, so it is larger by the factor sqrt(2).
     assert images.norm().item() * np.sqrt(2) == pytest.approx(expected['l2'], rel=1e-6)

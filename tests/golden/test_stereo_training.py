@@ -39,7 +39,7 @@ STORED_NOISE_FACTOR = 4
 """Same as ``NOISE_FACTOR``, for the stored elements of gradients. The measured factor is 2.7 with
 AVX-512 instructions and 3.1 with AVX2 instructions."""
 NO_GRADIENT = 'backbone.similarity_net.2.bias'
-"""Parameter that is not compared. A softmax follows this bias, so that its gradient consists only
+"""Parameter that is not compared. A softmax follows this bias, so its gradient consists only
 of rounding errors."""
 
 

@@ -79,7 +79,7 @@ def run(program: Path, *arguments: Path) -> subprocess.CompletedProcess[str]:
 def require_equal(text: str, expected: Detections3D) -> None:
     """Compare the boxes that the example printed with the boxes of the Detector. As in
     ``--check``, boxes with nearly equal scores may be in a different order. A task returns only
-    its best boxes, so that the last boxes of a task may differ, too.
+    its best boxes, so the last boxes of a task may differ, too.
     """
     rows = [line.split() for line in text.splitlines()]
     numbers = np.array([row[1:] for row in rows], np.float32)

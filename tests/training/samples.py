@@ -21,7 +21,8 @@ def noise_sample(
 ) -> Sample:
     """Return a sample for ``network``.
 
-    Boxes and depth depend only on ``place``. Images and image augmentation are drawn from ``rng``.
+    Boxes and depth depend only on ``place``, the index of the sample in its dataset. Images and
+    image augmentation are drawn from ``rng``.
     """
     fixed = np.random.default_rng(place)
     frames, (height, width), reach = (

@@ -206,7 +206,7 @@ def test_a_detector_with_an_export_gives_the_boxes_of_the_network_in_a_stream_of
         boxes, found = expected(frame), detector(frame)
         assert found.past_stamp_ns == boxes.past_stamp_ns
         # Rounding can change the order of boxes with nearly equal scores. A task returns only its
-        # best boxes, so that rounding can also change which boxes are returned.
+        # best boxes, so rounding can also change which boxes are returned.
         one, other = matched_boxes(boxes, found).T
         assert len(one) >= MATCHED_SHARE['fp32'] * len(boxes.scores)
         for name in ('center', 'velocity'):

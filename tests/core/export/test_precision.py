@@ -119,7 +119,7 @@ def test_half_precision_graphs_have_float32_inputs_and_outputs_and_nearly_equal_
 
 
 def test_values_beyond_the_range_of_float16_are_reported(tmp_path: Path) -> None:
-    """On a CPU, ONNX Runtime computes a float16 graph in float32, so that such values are not
+    """On a CPU, ONNX Runtime computes a float16 graph in float32, so such values are not
     visible in the outputs of the graph.
     """
 

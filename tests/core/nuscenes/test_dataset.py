@@ -41,7 +41,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def validation(tmp_path_factory):
-    """Return the only sample of a scene. There is no earlier frame, so that the past frame is the
+    """Return the only sample of a scene. There is no earlier frame, so the past frame is the
     frame of the sample itself.
     """
     return dataset(make_dataroot(tmp_path_factory.mktemp('one_frame') / 'dataset', frames=1))[0]

@@ -145,7 +145,7 @@ def test_bring_up_waits_for_the_end_of_another_node_of_the_same_name(
     started.append(run(DISTRIBUTIONS[0], 'ros2', 'launch', path, *arguments))
     read_until(started[1], NAME_IS_TAKEN.format(domain_id))
     go.touch()
-    read_until(started[1], 'no requests are sent until the other node ends')
+    read_until(started[1], 'until the other node of this name has ended')
     started[0].send_signal(signal.SIGINT)
     read_until(started[1], 'is active')
     output = started[0].communicate(timeout=TIMEOUT_S)[0]

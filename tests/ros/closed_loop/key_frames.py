@@ -22,7 +22,7 @@ KEY_FRAMES = 4
 """Key frames per scene; nuScenes has two per second."""
 ABSENT = KEY_FRAMES + 1
 """Index of the key frame whose images are missing in the bag. The index counts the key frames of
-both scenes, so that this is the second key frame of the second scene."""
+both scenes, so this is the second key frame of the second scene."""
 
 
 @pytest.fixture(scope='module')

@@ -29,7 +29,7 @@ def test_after_a_pause_at_most_two_results_are_published_in_a_burst() -> None:
     assert allowed(limit, 1.0, 0.0, 10.5, 10.6, 10.7, 10.8) == [True, True, True, False, False]
 
 
-def test_results_of_a_bag_that_starts_again_are_published_at_once() -> None:
+def test_the_first_result_of_a_bag_that_starts_again_is_published_immediately() -> None:
     limit = RateLimit()
     assert allowed(limit, 1.0, 50.0, 0.0, 0.5, 1.0) == [True, True, False, True]
 
@@ -41,6 +41,6 @@ def test_a_limit_that_is_set_later_applies_from_the_next_result_on() -> None:
     assert allowed(limit, 1.0, 0.3, 0.4, 1.3) == [True, False, True]
 
 
-def test_a_result_is_published_if_its_stamp_goes_back_by_more_than_one_period():
+def test_a_result_more_than_one_period_before_the_last_published_result_is_published():
     limit = RateLimit()
     assert allowed(limit, 1.0, 0.0, -1.0, -1.001, -1.0) == [True, False, True, False]

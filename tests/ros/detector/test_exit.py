@@ -68,7 +68,7 @@ class RunningNode:
 def test_the_node_ends_cleanly_and_leaves_the_graph_on_a_signal_while_it_loads_a_network(
     graph: Graph, tiny_checkpoint: Path, tmp_path: Path
 ):
-    """The manifest of the network is a pipe, so that loading does not end."""
+    """The manifest of the network is a pipe, so loading does not end."""
     manifest = tmp_path / 'manifest.json'
     os.mkfifo(manifest)
     parameters = {'checkpoint': tiny_checkpoint, 'runtime': 'onnx', 'onnx_folder': tmp_path}

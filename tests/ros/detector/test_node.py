@@ -14,7 +14,7 @@ from tests.ros.detector.running import ACTIVATE, CAMERAS, DEACTIVATE
 from tests.ros.graph import Graph, wait_until
 
 
-def test_an_image_set_has_results_on_every_topic_with_the_mean_stamp_in_the_base_frame(detector):
+def test_results_on_every_topic_are_in_the_base_frame_and_have_the_mean_stamp_of_the_set(detector):
     node = detector()
     node.start()
     node.rig.send_all(0.0)

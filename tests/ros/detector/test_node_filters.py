@@ -1,6 +1,6 @@
 """Sets the filters of the outputs while the node runs.
 
-The rig sends the same images in every trigger cycle, so that the network detects the same boxes.
+The rig sends the same images in every trigger cycle, so the network detects the same boxes.
 """
 
 from __future__ import annotations
