@@ -31,8 +31,8 @@ __device__ float divide(float a, float b, float reciprocal) {
 }
 
 // Computes the cells of the points of one image column at one depth d. On each of
-// the axes x, y, z, the point in a row has the coordinate (across + down * (v * d)) + along + offset,
-// where v is frustum_v[row].
+// the axes x, y, z, the point in a row has the coordinate
+// (across + down * (v * d)) + along + offset, where v is frustum_v[row].
 // Each operation is rounded separately, in the order of the reference. A fused multiply-add would
 // move points at the border of a cell to another cell.
 struct GeometryColumn {
