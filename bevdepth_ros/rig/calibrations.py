@@ -37,20 +37,24 @@ class Calibrations:
         self._known: dict[str, tuple[CameraInfo, bool, Intrinsics]] = {}
 
     def take_info(self, camera: str, message: CameraInfo) -> None:
-        """Use this CameraInfo of ``camera`` from now on, unless a calibration file is given."""
+        """Use this CameraInfo of ``camera`` from now on. If a calibration file of the camera is
+        given, do nothing.
+        """
         if camera not in self._files:
             self._infos[camera] = message
 
     def has(self, camera: str) -> bool:
-        """Return True if CameraInfo of ``camera`` was received, or a file for it is given."""
+        """Return True if CameraInfo of ``camera`` was received, or a calibration file of the
+        camera is given.
+        """
         return camera in self._infos
 
     def intrinsics(self, source: CameraSource, rectified: bool) -> Intrinsics:
         """Return the intrinsics of the newest CameraInfo. They are computed once per message.
 
         Raises:
-            ValueError: the camera has no CameraInfo, or its CameraInfo is invalid; the message is
-                a clause that follows the camera's name.
+            ValueError: the camera has no CameraInfo, or its CameraInfo is invalid. The message
+                begins with a verb, because the caller writes the camera's name before it.
         """
         info = self._infos.get(source.name)
         if info is None:

@@ -6,8 +6,8 @@
   other cameras. The deviation changes if the clock or the trigger of the camera moves. It is known
   only modulo the trigger cycle.
 * The lateness is the arrival time minus the stamp, compared with the images of the other cameras
-  in the same cycle. The lateness is measured in seconds of stamps, so that it does not depend on
-  the rate of a replay. It changes with the clock and with the transport. If stamps skip or repeat
+  in the same cycle. The lateness is measured in seconds of stamps, so it does not depend on the
+  rate of a replay. It changes with the clock and with the transport. If stamps skip or repeat
   a cycle and the lateness changes, too, the clock jumped by whole cycles.
 * The backlog is the difference between the arrival time of an image and the usual arrival time of
   an image with this stamp. Images of several cameras that waited for the executor arrive in any
@@ -31,16 +31,17 @@ WINDOW = 20
 RATE_WINDOW = 2 * WINDOW
 """Number of last images from which rates are measured."""
 LATE_NS = 250_000_000
-"""If a stamp is earlier than the newest stamp of its camera by at most this, in nanoseconds, the
-image arrived out of order. If the stamp is earlier by more than this, the clock went back."""
+"""Limit for a stamp that is earlier than the newest stamp of its camera, nanoseconds. If the
+difference is at most this limit, the image arrived out of order. If the difference is larger, the
+clock went back."""
 CHANGE = 5
-"""Number of intervals in a row that show a change of the rate."""
+"""Number of consecutive intervals from which a change of the rate is detected."""
 OPPOSITE = 1 / 3
 """If an image deviates by more than this share of the cycle, it may be too early for its own cycle
 or too late for the previous cycle."""
 LONGEST_PAUSE = 6
 """While the clock of a camera may have jumped, no sets are formed, for at most this many images of
-the camera. By default, more images than this can wait for their sets, so that no image is lost."""
+the camera. By default, more images than this can wait for their sets, so no image is lost."""
 SAME = 1 / 4
 """Two stamps of a camera belong to the same cycle if they are nearer to each other than this share
 of the cycle."""
@@ -60,8 +61,8 @@ LONGEST_BACKLOG_S = 4.0
 """If images arrive later or earlier than usual for this many seconds, the usual arrival times are
 measured again."""
 FASTEST = 0.1
-"""Smallest pace, in seconds of arrival per second of stamps, at which arrival times are compared.
-A replay at ten times real time has this pace."""
+"""Arrival times are compared only if the pace is higher than this value. The pace is the increase
+of the arrival time per increase of the stamp. A replay at ten times real time has this pace."""
 FASTER, SLOWER = 0.85, 1.15
 """Shares of the usual interval. Intervals below the first share show a higher rate, and intervals
 above the second share show a lower rate."""
@@ -92,7 +93,7 @@ def fit_line(stamps: Sequence[int], usual_ns: float = 0.0) -> tuple[float, float
 
     Returns:
         The slope of the line, which is the period, and the jitter of the last ``WINDOW`` stamps,
-        both in nanoseconds. Nine of ten stamps differ from the line by at most about the jitter.
+        both in nanoseconds. About nine of ten stamps differ from the line by at most the jitter.
         For fewer than two stamps, the period is 0. For fewer than ``FEWEST`` stamps, the jitter is
         infinite.
 
@@ -108,7 +109,8 @@ def fit_line(stamps: Sequence[int], usual_ns: float = 0.0) -> tuple[float, float
         return 0.0, math.inf
     times = np.array(stamps, np.float64) - stamps[len(stamps) // 2]
     intervals = sorted((times[1:] - times[:-1]).tolist())
-    # nuScenes uses 12 of 20 cycles: a third of the intervals takes one cycle, the others take two.
+    # A nuScenes camera has images in 12 of 20 cycles. One third of the intervals between these
+    # images are one cycle long, and two thirds are two cycles long.
     shortest, longest = intervals[(len(intervals) - 1) // 5], intervals[len(intervals) * 3 // 4]
     period = statistics.median([one for one in intervals if one <= LOST * shortest])
     if longest - shortest > IRREGULAR * period:
@@ -140,7 +142,8 @@ class Backlog:
     """Compares arrival times with a line of usual arrival times; all times are in seconds.
 
     Attributes:
-        pace: seconds of arrival per second of stamps: 2 for a replay at half speed, 0 if unknown.
+        pace: increase of the arrival time per increase of the stamp, such as 2 for a replay at
+            half speed; 0 if unknown.
         is_usual: True if the last image arrived as usual.
     """
 
@@ -175,8 +178,8 @@ class Backlog:
 
 
 class CameraTiming:
-    """Statistics of the last images of one camera; times are in nanoseconds unless named
-    otherwise.
+    """Statistics of the last images of one camera; times are in nanoseconds unless the name
+    or the description gives another unit.
 
     Attributes:
         state: 'used', 'silent', 'returning' or 'misaligned'; see ``synchronizer``.
@@ -191,14 +194,15 @@ class CameraTiming:
         is_slower: True if the rate fell, or if images are lost again and again.
         is_unsure: True if the next image must show whether the rate changed or the clock jumped.
         may_have_jumped: True if the next images must show whether the clock jumped.
-        has_restarted: True if the camera may return with another offset, as after a restart.
+        has_restarted: True if the offset of the camera may have changed when its images arrive
+            again, as after a restart of the camera.
         backlog: backlog of the images of this camera.
         deviations: deviations of the last images.
         jitter_ns: largest jitter of about nine of ten stamps; infinite while unknown.
         received: number of images so far.
-        skipped_ns: if the last possible jump of the clock was ahead, the stamp that the first
-            image of the skipped cycles would have had. If the jump was back, 0.
-        jump_sign: 1 while it is checked whether the clock jumped ahead, -1 while it is checked
+        skipped_ns: if the clock may last have jumped forward, the stamp that an image in the first
+            skipped cycle would have had. If the clock may last have jumped back, 0.
+        jump_sign: 1 while it is checked whether the clock jumped forward, -1 while it is checked
             whether the clock jumped back, otherwise 0.
         ignored: number of images so far that repeated another image or had no stamp.
     """
@@ -307,7 +311,8 @@ class CameraTiming:
         if sign in (0, self.jump_sign) or self._usual_s is None:
             return
         if sign * self._moved_s(stamp, arrival_s) > self._shortest_jump_s(1e-9 * period):
-            # The next lateness that is added belongs to the image before this image.
+            # The next call of add_lateness is for the image before this image, so the count begins
+            # at -1.
             self._jump_images, self.jump_sign = -1, sign
             self.skipped_ns = newest + period if sign > 0 else 0
             self.may_have_jumped = self.backlog.is_usual

@@ -8,8 +8,8 @@ cv_bridge has these errors, which this module avoids:
   not a multiple of the size of a pixel, and does not support nv12 and nv24. So cv_bridge converts
   only 8-bit images without row padding, and OpenCV converts all other images (see ``raw_images``).
 * The C++ version is built for one major version of numpy, and cannot be imported together with
-  another version (vision_opencv issue 535). In this case, OpenCV converts all images, and the log
-  contains the reason.
+  another major version (vision_opencv issue 535). In this case, OpenCV converts all images, and
+  the log contains the reason.
 * ``cv2_to_compressed_imgmsg`` has no parameter for the JPEG quality in any version.
   ``jpeg_message`` therefore uses OpenCV.
 """
@@ -52,7 +52,7 @@ def load_cv_bridge() -> Any | None:
         # The compiled part of the C++ version is only loaded by the first conversion.
         probe = Image(height=1, width=1, encoding='bgr8', step=3, data=[1, 2, 3])
         if bridge.imgmsg_to_cv2(probe, 'rgb8').ravel().tolist() != [3, 2, 1]:
-            raise ValueError('it does not convert bgr8 to rgb8')
+            raise ValueError('cv_bridge does not convert bgr8 to rgb8')
     except Exception as error:  # a version that does not fit numpy raises errors of many types
         logger.warning('OpenCV converts images, since cv_bridge cannot be used: %r', error)
         return None
@@ -67,7 +67,7 @@ def rgb_from_message(message: Image, bridge: Any | None = _BRIDGE) -> np.ndarray
 
     Args:
         message: its encoding is one of ``COLOR_CODES``, and its rows have no padding. The result
-            may share its memory.
+            may share memory with the message.
         bridge: converts the image; if it is None, OpenCV converts the image.
     """
     if bridge is not None and message.encoding != 'bayer_grbg8':

@@ -18,7 +18,7 @@ from bevdepth_ros.rig.raw_images import ENCODINGS, Packed, Yuv, require_at_most
 
 try:
     import simplejpeg
-except ImportError:  # a ROS without pip packages; Pillow decodes to the same values
+except ImportError:  # ROS without pip packages; Pillow decodes to the same values
     simplejpeg = None
 
 MAX_JPEG_SCANS = 20
@@ -49,7 +49,8 @@ _TRANSPORTS = {'h264': 'ffmpeg', 'h265': 'ffmpeg', 'hevc': 'ffmpeg', 'av1': 'ffm
 class Format:
     """Format string of image_transport: ``ENCODING; CODEC compressed COLORS``, or only the codec.
 
-    The codec is found from the file itself, because drivers often name another codec.
+    The codec is detected from the data of the file, because the codec in the string is often
+    wrong.
 
     Attributes:
         encoding: encoding of the image before compression; empty if not given.
@@ -76,7 +77,7 @@ class Format:
 
     @property
     def is_color(self) -> bool:
-        """True if the image had colors before compression and was not a mosaic."""
+        """True if the image had colors before compression and was not a Bayer mosaic."""
         is_yuv = isinstance(ENCODINGS.get(self.encoding), Yuv)
         return is_yuv or self.encoding.startswith(('rgb', 'bgr'))
 
@@ -99,8 +100,8 @@ class DecodedImage:
         pixels: (H, W, 3) uint8 RGB, perhaps at a reduced size; a tensor if a GPU decoded it.
         width: width of the image as it was sent, pixels.
         height: height of the image as it was sent, pixels.
-        warning: clause to append to the camera's name, which describes suspicious data; empty if
-            nothing is suspicious.
+        warning: description of suspicious data; empty if nothing is suspicious. It begins with a
+            verb, because the camera's name is written before it.
     """
 
     pixels: np.ndarray | torch.Tensor
@@ -115,14 +116,15 @@ def decode_compressed(
     """Decode a JPEG, PNG, TIFF or WebP file. JPEG files give the same pixels as with Pillow.
 
     Args:
-        message: contains one of these files; its format string may name another codec.
+        message: contains one of these files. The codec in its format string may be wrong.
         max_pixels: larger images are rejected before they are decoded.
         min_width: smallest width of the result, pixels. A JPEG file that is at least twice as wide
             may be decoded at half, a quarter or an eighth of its size. With 0, files are always
             decoded at full size.
 
     Raises:
-        ValueError: the image is invalid; the message is a clause that follows the camera's name.
+        ValueError: the image is invalid. The message begins with a verb, because the caller writes
+            the camera's name before it.
     """
     data, image_format = bytes(message.data), Format.parse(message.format)
     kind = _file_kind(data)
@@ -229,7 +231,7 @@ def _turbo_header(data: bytes) -> tuple[int, int, str] | None:
 
 def _decoded_by_turbo(data: bytes, colors: str, min_width: int) -> np.ndarray:
     """Return (H, W) or (H, W, 3) uint8. Raise ValueError for damaged data, although libjpeg only
-    warns about them.
+    warns about such data.
     """
     options = {'colorspace': 'GRAY' if colors == 'Gray' else 'RGB', 'min_width': min_width}
     if min_width:

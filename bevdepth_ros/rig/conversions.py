@@ -30,7 +30,8 @@ def decoded_image(
             0, JPEG files are always decoded at full size.
 
     Raises:
-        ValueError: the image is invalid; the message is a clause that follows the camera's name.
+        ValueError: the image is invalid. The message begins with a verb, because the caller writes
+            the camera's name before it.
     """
     if isinstance(message, CompressedImage):
         return decode_compressed(message, max_pixels, min_width)

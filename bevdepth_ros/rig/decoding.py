@@ -33,14 +33,14 @@ class _Started(NamedTuple):
 class ImageDecoder:
     """Decodes the images of each camera in a separate thread.
 
-    With a GPU, an image is decoded when it arrives, so that only the last image remains to be
-    decoded when a set is complete. ``JpegBatches`` decodes color JPEG files on the GPU. The
+    With a GPU, an image is decoded when it arrives. When a set is complete, only its last image
+    therefore remains to be decoded. ``JpegBatches`` decodes color JPEG files on the GPU. The
     threads decode all other images and copy them to the GPU. Without a GPU, the threads decode
     only images that belong to a set, because a CPU may be too slow for every image.
 
     A thread cannot be interrupted. If an image is not decoded at the deadline, its camera is left
-    out of this set and of all further sets until that image is decoded. The other cameras have
-    separate threads.
+    out of this set and of all further sets until that image is decoded. All other cameras
+    remain in the sets, because their images are decoded in separate threads.
     """
 
     def __init__(self, device: torch.device | None = None, min_width: int = 0) -> None:
@@ -67,7 +67,7 @@ class ImageDecoder:
             thread.shutdown(wait=False, cancel_futures=True)
 
     def begin(self, camera: str, message: CompressedImage | Image, max_pixels: int) -> None:
-        """Start to decode an image that has arrived, if a GPU decodes."""
+        """If a GPU decodes images, start to decode this image, which has just arrived."""
         if self.on_arrival:
             self._start(camera, message, max_pixels)
 
@@ -80,7 +80,8 @@ class ImageDecoder:
     ) -> list[Callable[[], DecodedImage]]:
         """Return one function per camera, which waits for the image and returns the image.
 
-        The functions raise ValueError as ``decoded_image`` does, and if the image is late.
+        A function raises ValueError in the same cases as ``decoded_image``, and if its image is
+        not decoded in time.
 
         Args:
             cameras: names of the cameras.

@@ -1,7 +1,7 @@
 """Builds the core's ``Frame`` (pixels, calibration, extrinsics, ego poses) from an image set.
 
-The detector, the visualizer, the viewer and the renderer all use ``FrameBuilder``, so that
-rendered images have the same camera model as the detector.
+The detector, the visualizer, the viewer and the renderer all use ``FrameBuilder``, so the boxes in
+rendered images are projected with the same camera model as in the detector.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Result = TypeVar('Result')
 POLL_S = 0.005
 """Period, in seconds, at which missing geometry is looked up again."""
 POSE_TIMEOUT_S = 1.0
-"""After a wait for geometry has timed out, image sets do not wait for ego poses for this time, in
-seconds."""
+"""Time, in seconds, after a wait for geometry has timed out. During this time, image sets do not
+wait for ego poses."""
 
 
 class CameraFaultError(Exception):
@@ -177,7 +177,9 @@ class FrameBuilder:
         return round(self._settings().max_image_megapixels * 1e6)
 
     def take_info(self, camera: str, message: CameraInfo) -> None:
-        """Use this CameraInfo of ``camera`` from the next set on, unless a file is given."""
+        """Use this CameraInfo of ``camera`` from the next set on. If a calibration file of the
+        camera is given, do nothing.
+        """
         self._calibrations.take_info(camera, message)
 
     def build(self, images: ImageSet, stopping: threading.Event | None = None) -> BuiltFrame:
@@ -363,8 +365,8 @@ class FrameBuilder:
         """Wait at most ``geometry_timeout_s`` until calibration, extrinsics and ego poses of the
         set are known.
 
-        A camera whose calibration or extrinsics did not arrive in an earlier wait is not waited
-        for again.
+        If the calibration or the extrinsics of a camera did not arrive during an earlier wait,
+        this function does not wait for this camera again.
         """
         deadline = time.monotonic() + settings.geometry_timeout_s
         wait_for_poses = time.monotonic() >= self._poses_awaited_from
@@ -421,7 +423,7 @@ class FrameBuilder:
 
 
 def _each(steps: Iterable[tuple], faults: dict[str, CameraFaultError]) -> Iterator:
-    """Call the function of each (name of the camera, function) pair, and yield its result. If a
+    """Call the function of each (name of the camera, function) pair, and yield the result. If a
     function raises CameraFaultError, store the error in ``faults`` instead.
     """
     for camera, step in steps:
@@ -455,6 +457,6 @@ def _shared(view: _CalibratedView, other: _CalibratedView) -> list[str]:
     if not np.array_equal(view.intrinsics.frame_from_camera, other.intrinsics.frame_from_camera):
         return []
     return [
-        f'has the same tf frame as {other.name} ({view.frame_id}), so that both cameras have the '
+        f'has the same tf frame as {other.name} ({view.frame_id}), so both cameras have the '
         'same pose; set camera_frames'
     ]

@@ -42,7 +42,7 @@ class _SideStream:
         self._stream.synchronize()
         for image in images:
             if isinstance(image.pixels, torch.Tensor):
-                # PyTorch may reuse the memory after the network's stream has read the pixels.
+                # PyTorch must not reuse the memory before the network's stream has read it.
                 image.pixels.record_stream(torch.cuda.default_stream(self._device))
         return images
 
@@ -113,17 +113,17 @@ class JpegBatches:
             message: contains the file.
             max_pixels: larger images are rejected.
             image: future that receives the image on the GPU.
-            reject: called instead if the file is not a color JPEG file, or if the GPU rejects any
-                file of the call.
+            reject: function that is called if the file is not a color JPEG file, or if the GPU
+                rejects any file of the call. In these cases, ``image`` is not set here.
         """
         self._waiting.append(_Waiting(message, max_pixels, image, reject))
         self._thread.submit(self._decode_waiting)
-        time.sleep(0)  # releases the interpreter, so that the thread begins at once
+        time.sleep(0)  # releases the GIL, so that the thread can begin immediately
 
     def _decode_waiting(self) -> None:
         waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
         files = []
-        for file in waiting:  # checked in this thread, because the executor's thread is busier
+        for file in waiting:  # checked here, because the thread of the executor is busier
             if is_color_jpeg(file.message, file.max_pixels):
                 files.append(file)
             else:
@@ -135,7 +135,7 @@ class JpegBatches:
         except ValueError:
             for file in files:
                 file.reject()
-        except Exception as error:  # such as too little memory; the worker reports it
+        except Exception as error:  # such as too little memory; the thread that waits reports it
             for file in files:
                 file.image.set_exception(error)
         else:
