@@ -21,8 +21,8 @@ _EPILOG = f"""
 The dataset has version {VERSION} and the splits {' and '.join(SPLITS)}.
 The program writes to ROOT.part and renames the folder when the dataset is complete. An interrupted
 run leaves no dataset. If ROOT contains a dataset, the program stops with an error. With --force,
-it replaces the dataset. The same options always give the same files; --jobs does not change the
-files.
+the program replaces the dataset. The same options always give the same files; --jobs does not
+change the files.
 """
 
 

@@ -161,7 +161,7 @@ class Tracker:
         world_from_ego: np.ndarray,
         covariance: BoxCovariance | None = None,
     ) -> Tracks3D:
-        """Update the tracks by ``detections``, and return the confirmed and coasting tracks.
+        """Update the tracks with ``detections``, and return the confirmed and coasting tracks.
 
         Args:
             detections: boxes in the ego frame, best score first.
@@ -235,7 +235,7 @@ class Tracker:
     def _correct(
         self, tracks: _Table, own: np.ndarray, measured: _Measured, found: np.ndarray
     ) -> None:
-        """Correct the matched tracks by their detections; all other tracks keep their values."""
+        """Correct the matched tracks with their detections; all other tracks keep their values."""
         if not len(own):
             return
         is_matched, rows = np.zeros(len(tracks.id), bool), np.zeros(len(tracks.id), np.int64)
@@ -375,7 +375,8 @@ def _in_world(
 
 
 def _correct_yaw(tracks: _Table, seen: _Measured, is_matched: np.ndarray) -> None:
-    """Correct headings. A single detection with front and rear confused does not reverse a track.
+    """Correct headings. A single detection that confuses front and rear of an object does not
+    reverse the heading of the track.
 
     ``facing`` measures from -1 to 1 how well the headings of recent detections agree with the
     heading of the track. The heading of the track is reversed only if most recent detections

@@ -112,7 +112,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "this type); '' for no lidar")  # fmt: skip
     add('--annotations', metavar='TOPIC', help='topic of type Detection3DArray (default: the only '
         "topic of this type); '' for no annotations")  # fmt: skip
-    add('--min-score', type=float, default=0.0, help='leave out annotations with a lower score')
+    add('--min-score', type=float, default=0.0, metavar='S',
+        help='leave out annotations whose score is lower than S (default 0)')  # fmt: skip
     add(
         '--odometry',
         metavar='TOPIC',

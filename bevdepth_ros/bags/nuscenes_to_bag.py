@@ -91,8 +91,8 @@ def _require_done(futures: set[Future]) -> None:
 
 
 _progress: tuple[Any, Any] | None = None
-"""In a worker process: the number of files, and the event that stops the work. These two objects
-are shared with the main process. In the main process: None."""
+"""In a worker process: the counter of the files of all workers, and the event that stops the work.
+These two objects are shared with the main process. In the main process: None."""
 
 
 def _begin_work(counter: Any, stop: Any) -> None:

@@ -44,7 +44,8 @@ class Timeline:
 
     def due(self, stamp_ns: int) -> float:
         """Return the value of time.monotonic() at which the bag time ``stamp_ns`` is due. Return
-        infinity if the timeline is paused, or will pause, before this bag time.
+        infinity if the timeline is paused, or will pause, before this bag time. The first call
+        after ``let_next`` returns the current time.
         """
         with self._lock:
             now = time.monotonic()
@@ -76,7 +77,7 @@ class Timeline:
             self._stop_ns = now_ns + round(seconds * 1e9)
 
     def let_next(self) -> None:
-        """Pause, and make the next message due at once."""
+        """Pause, and make the next message due immediately."""
         with self._lock:
             self._pause_at(self._at(time.monotonic()))
             self._plays_next_message = True

@@ -191,7 +191,7 @@ class Player:
         if len(chosen) > MAX_TOPICS:
             raise BagError(
                 f'the bag has {len(chosen)} topics, more than the {MAX_TOPICS} that can be '
-                'played at once: choose some with --topics or --regex'
+                'played at the same time: choose some with --topics or --regex'
             )
         return chosen
 

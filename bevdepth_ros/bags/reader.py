@@ -112,8 +112,8 @@ class Bag:
     ) -> Iterator[Message]:
         """Yield the messages of one bag in order of time, even if its files overlap in time.
 
-        The reader begins with a file only at the time of its first message, so that few files are
-        read at the same time.
+        The reader begins to read a file only at the time of the first message in this file, so
+        that few files are read at the same time.
         """
         later = deque(file for file in bag if file.end_ns >= start_ns and file.start_ns < stop_ns)
         begun: list[tuple[int, int, Message, Iterator[Message]]] = []

@@ -31,9 +31,10 @@ RECORDED_TOPICS = {
     'tracks': 'vision_msgs/msg/Detection3DArray',
     'detections': 'vision_msgs/msg/Detection3DArray',
 }
-"""Topics of the detector, relative to its name, and their types. The detections are subscribed
-last, because a launch starts its replay when the detector has discovered this subscription. The
-detector has then usually discovered the other subscriptions, too."""
+"""Topics of the detector, relative to the name of the detector, and their types. The recorder
+subscribes to the detections last, because a launch starts its replay when the detector has
+discovered this subscription. The detector has then usually discovered the other subscriptions,
+too."""
 LATCHED = 'label_info'
 QUEUE_DEPTH = 100
 
@@ -112,7 +113,7 @@ def _give_up(error: Exception) -> None:
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         'recorder',
-        description='Record what the detector publishes as a rosbag2, until interrupted.',
+        description='Record the outputs of the detector in a rosbag2 until a signal arrives.',
     )
     parser.add_argument(
         '--out',

@@ -32,9 +32,9 @@ _Row = tuple[int, int, int, bytes]
 class _WholePages(apsw.VFS):
     """Reads databases without locks and ignores a truncated page at the end.
 
-    SQLite would fill up a truncated page with zeros. The class is based on ``unix-none``, which
-    never creates a file. A bag in a read-only folder can therefore be read together with its
-    write-ahead log.
+    SQLite would fill up a truncated page with zeros. The class is based on ``unix-none``, a file
+    system of SQLite that never creates a file. A bag in a read-only folder can therefore be read
+    together with its write-ahead log.
     """
 
     def __init__(self) -> None:

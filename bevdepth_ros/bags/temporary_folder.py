@@ -36,9 +36,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def take_place(folder: Path, path: Path) -> None:
-    """Move the complete bag from ``folder`` to ``path``. If ``path`` contains an older bag, this
-    bag is replaced.
-    """
+    """Move the complete bag from ``folder`` to ``path``. An older bag at ``path`` is replaced."""
     if path.exists():
         path.rename(folder / 'replaced')
     (folder / path.name).rename(path)

@@ -75,11 +75,11 @@ def camera_info_topic(camera_name: str) -> str:
 class BagWriter:
     """Writes one bag. It is a context manager.
 
-    The bag is written to a hidden folder beside ``path``, which is renamed when the context ends
-    without an error. An interrupted run therefore leaves no incomplete bag, and the next run
-    removes the folder of a killed run. The log time of a message is the stamp of its header,
-    unless the caller passes another log time. The caller may pass a message that is up to one
-    second older than the newest message. Messages are written in order of log time.
+    The bag is written to a hidden folder beside ``path``, and is moved to ``path`` when the
+    context ends without an error. An interrupted run therefore leaves no incomplete bag, and the
+    next run removes the folder of a killed run. The log time of a message is the stamp of its
+    header, unless the caller passes another log time. The caller may pass a message that is up to
+    one second older than the newest message. Messages are written in order of log time.
 
     Args:
         path: folder of the bag; an existing bag is replaced at the end.

@@ -9,8 +9,8 @@ namespace {
 
 // A block compares one tile of the reference map with the source map. It first projects every
 // pixel of the tile at every depth into the source map. For each projected point, it stores the
-// weights and the places of the four nearest pixels of the source map. Then each team of threads
-// computes the costs of one pixel and one group of channels, depth after depth.
+// weights and the indices of the four nearest pixels of the source map. Then each team of threads
+// computes the costs of one pixel and one group of channels, one depth after the other.
 //
 //      tile                 a warp for 256 half-precision channels in 8 groups:
 //                           one pixel, 8 teams of 4 threads
@@ -24,7 +24,7 @@ namespace {
 // several rows and columns, most of these pixels are already in the L1 cache.
 constexpr int kThreads = 256;
 constexpr int kTileWidth = 8, kTileHeight = 4, kTile = kTileWidth * kTileHeight;
-constexpr int kDepths = 12;  // depths that are projected at once; limits the shared memory
+constexpr int kDepths = 12;  // depths per pass; the samples of a pass are in shared memory
 
 struct alignas(16) Sample {
     int cell[4];

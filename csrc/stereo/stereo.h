@@ -20,8 +20,8 @@ struct Projection {
                                           // of the network input
     const float* v;                       // (height), positions of the rows, in the same pixels
     float map_stride;                     // pixels of the network input per cell of a map
-    float nearest_depth;  // points that are nearer to the source camera read the lower right
-                          // corner of the source map instead
+    float nearest_depth;  // points with a smaller depth in the source camera read the lower right
+                          // corner of the source map instead of the pixels at their projection
 };
 
 // Compares the features reference and source (images, height, width, channels) T of two frames.

@@ -32,11 +32,12 @@ rounding."""
 FLIPS = {'1key': 2e-3, '2key': 2e-3, '2key_da': 5e-3}
 """Largest relative L2 distance of the stages after voxel pooling with our voxel indices, for each
 network variant. One or two points fall into a cell next to their official cell. After depth
-aggregation, single points have large weights, so one such point changes the map more."""
+aggregation, single points have large weights, so one such point changes the map more than it does
+without depth aggregation."""
 BOXES = {'1key': (1e-3, 1e-4, 0), '2key': (1e-3, 1e-4, 0), '2key_da': (5e-2, 1e-2, 4)}
 """Tolerances with our voxel indices: distance of centers in meters, difference of scores, and
-number of unmatched boxes. A candidate with a score near the lowest selected score can be selected
-in one of the two codes only, and then its box has no match."""
+number of unmatched boxes. A candidate with a score near the lowest selected score may be selected
+only by our code, or only by the official code. Its box then has no match."""
 TIGHT_BOXES = (1e-3, 1e-4, 0)
 MAX_FLIPS = 16
 """Largest number of points of a frame whose cell may differ from the official cell. A frame has
@@ -118,7 +119,7 @@ def real_images() -> torch.Tensor:
 
 
 def compare(case: str) -> Iterator[Row]:
-    """Yield all comparisons of one case of ``CASES``, which contains the whole network."""
+    """Yield the comparisons of all stages of the network for ``case``, a name in ``CASES``."""
     reference, arrays = golden(case)
     variant = case.split('_', 1)[1]
     model = filled_model(variant)
@@ -189,8 +190,8 @@ class Stages:
             expected
         )
         projection = values @ uniform(f'proj:{stage}', values.shape)
-        # The projection of a random difference on numbers that are uniform in [-1, 1) is smaller
-        # than the L2 norm of the difference by the factor sqrt(3).
+        # The projection of a random difference on numbers that are uniform in [-1, 1) is typically
+        # (root mean square) smaller than the L2 norm of the difference by the factor sqrt(3).
         total = (
             abs(projection - self.reference[stage]['proj'])
             * np.sqrt(3)
@@ -219,7 +220,9 @@ class Stages:
 
 @contextmanager
 def _recorded(model: BEVDepth, stages: Stages, after_pooling: float) -> Iterator[None]:
-    """Compare module outputs while the model runs; image modules run once per frame."""
+    """Compare module outputs while the model runs. Image modules run once per frame.
+    ``after_pooling`` is the tolerance of all stages that follow voxel pooling.
+    """
     runs: Counter = Counter()
 
     def image_hook(stage):
@@ -368,7 +371,7 @@ def match_boxes(
 
     Returns:
         (pairs, 2) array with one row (index of our box, index of the official box) per pair, and
-        the number of unpaired boxes, in which our boxes and the official boxes are both counted.
+        the number of unpaired boxes: our boxes plus official boxes that are in no pair.
     """
     free = np.ones(len(found.boxes), bool)
     pairs = []

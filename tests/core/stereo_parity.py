@@ -65,9 +65,9 @@ column 93 of the second range) projects to 0.12 m in front of the source camera.
 this pixel differ by up to 1e-2 between AVX2 and AVX-512 instructions of one machine. This changes
 the random projection of a stage by up to 2e-5. The stored elements agree within 7.2e-6."""
 DEPTH = 2e-4
-"""Largest relative L2 distance of the depth distribution. The softmax reduces the difference.
-Float32 and float64 runs of the official code differ by 3e-5 with the weights of these cases, and
-by up to 4e-4 with other weights."""
+"""Largest relative L2 distance of the depth distribution. The softmax reduces the differences of
+the stages before it. Float32 and float64 runs of the official code differ by 3e-5 with the weights
+of these cases, and by up to 4e-4 with other weights."""
 FLIPS = 1e-2
 """Largest relative L2 distance of the stages after voxel pooling with our voxel indices. For two
 points of the past frame, our cell differs from the official cell. One of these points has the
@@ -142,8 +142,8 @@ def official_pair_matrices(arrays: dict[str, np.ndarray]) -> list[torch.Tensor]:
 
 @contextmanager
 def official_poses(arrays: dict[str, np.ndarray]) -> Iterator[None]:
-    """Make stereo matching use the matrices of ``official_pair_matrices``, for one two-frame
-    forward.
+    """Make stereo matching use the matrices of ``official_pair_matrices`` in one forward pass with
+    two frames.
     """
     pairs = official_pair_matrices(arrays)
     with patch.object(bevdepth, 'source_from_reference', side_effect=pairs):
@@ -152,8 +152,8 @@ def official_poses(arrays: dict[str, np.ndarray]) -> Iterator[None]:
 
 @contextmanager
 def stored_cells() -> Iterator[None]:
-    """Replace the voxel indices by the official indices, for one two-frame forward of a model
-    without depth aggregation.
+    """Replace the voxel indices by the official indices in one forward pass with two frames. The
+    model must have no depth aggregation.
     """
     frames = iter((0, 1))
 
@@ -405,7 +405,9 @@ def stored_index(frame: int) -> np.ndarray:
 
 
 def _compare_cells(run: EncodedCase, frame: int) -> Iterator[Row]:
-    """Compare the voxel indices; points with another index must be close to a cell border."""
+    """Compare the voxel indices. Points whose index differs from the official index must be close
+    to a cell border.
+    """
     view, grid = run.model.view_transform, run.model.config.grid
     matrix = ego_from_frustum(run.inputs.matrices.frame(frame), torch.float64)
     axes = (view.frustum_u, view.frustum_v, view.frustum_d)

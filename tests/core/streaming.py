@@ -1,4 +1,6 @@
-"""Helpers that compare the head maps of streaming steps with maps of a two-frame forward."""
+"""Helpers that compare the head maps of streaming steps with the head maps of a forward pass with
+two frames.
+"""
 
 from __future__ import annotations
 

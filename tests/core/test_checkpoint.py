@@ -396,8 +396,8 @@ def test_expanded_sparse_and_meta_tensors_and_text_are_rejected_as_weights(offic
 
 
 def rewritten(source, target, compress=(), extra=()):
-    """Copy an archive. Compress the entries whose names end with a string of ``compress``, and add
-    the (name, content) pairs of ``extra``.
+    """Copy an archive. Compress each entry whose name ends with one of the strings in
+    ``compress``, and add an entry for each (name, content) pair in ``extra``.
     """
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, 'w') as new:
         for entry in old.infolist():
@@ -409,7 +409,7 @@ def rewritten(source, target, compress=(), extra=()):
     return target
 
 
-def test_a_single_compressed_entry_is_rejected(official, tmp_path):
+def test_a_checkpoint_with_a_single_compressed_entry_is_rejected(official, tmp_path):
     names = zipfile.ZipFile(official[0]).namelist()
     number = next(name for name in names if name.endswith('/data/7'))
     require_rejected(rewritten(official[0], tmp_path / 'packed.pth', (number,)), 'compressed')
@@ -417,7 +417,7 @@ def test_a_single_compressed_entry_is_rejected(official, tmp_path):
     assert_same_weights(load_checkpoint(stored), official[1])
 
 
-def test_a_large_pickled_part_is_rejected(official, tmp_path, monkeypatch):
+def test_a_checkpoint_with_a_too_large_pickled_part_is_rejected(official, tmp_path, monkeypatch):
     entries = zipfile.ZipFile(official[0]).infolist()
     size = sum(entry.file_size for entry in entries if entry.filename.endswith('.pkl'))
     monkeypatch.setattr('bevdepth_core.checkpoint.MAX_PICKLE_BYTES', size - 1)
@@ -471,7 +471,7 @@ def test_official_files_contain_the_entries_that_lightning_reads(official):
     assert not load_checkpoint(official[0]).training
 
 
-def test_random_weights_do_not_change_the_global_generator_and_use_seed_0_by_default(tmp_path):
+def test_random_weights_do_not_change_the_global_random_state_and_have_seed_0_by_default(tmp_path):
     preset = ROOT / 'config' / 'models' / 'small.yaml'
     before = torch.random.get_rng_state()
     assert untrained(preset).metadata == {'weights': 'random, seed 0'}

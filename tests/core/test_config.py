@@ -258,7 +258,7 @@ def test_configs_with_contradictory_sections_are_rejected(good, bad, named):
         ModelConfig(**bad)
 
 
-def test_the_center_range_follows_the_grid():
+def test_the_default_center_range_depends_on_the_grid_and_a_given_range_does_not():
     assert ModelConfig().center_range == (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
     far = ModelConfig(grid=BEVGrid(x=(0.0, 102.4, 0.8), y=(-8.0, 4.8, 0.8), z=(-12.0, 14.0, 26.0)))
     assert far.center_range == pytest.approx((-10.0, -18.0, -12.0, 112.4, 14.8, 14.0))
@@ -271,7 +271,7 @@ def test_a_config_file_with_the_default_center_range_as_numbers_equals_the_defau
     assert model_config_from_dict(stored) == ModelConfig()
 
 
-def test_scale_nms_is_read_from_a_file():
+def test_scale_nms_is_read_from_a_config_and_has_a_default_factor_for_each_class():
     values = {'decode': {'scale_nms': {'max_overlap': 0.3}}}
     assert model_config_from_dict(values).decode.scale_nms == ScaleNMSConfig(max_overlap=0.3)
     assert ModelConfig().decode.scale_nms is None
@@ -295,7 +295,7 @@ def test_a_config_that_is_not_a_mapping_and_unknown_sections_are_reported():
         model_config_from_dict({'heda': {}, 'gird': {}, 'key_frames': 2})
 
 
-def test_a_file_that_is_not_yaml_is_reported_by_name(tmp_path):
+def test_the_message_about_a_file_that_is_not_yaml_contains_the_file_name(tmp_path):
     (tmp_path / 'damaged.yaml').write_text('image: {')
     with pytest.raises(ValueError, match=r'damaged\.yaml: not YAML'):
         load_model_config(tmp_path / 'damaged.yaml')
@@ -303,7 +303,7 @@ def test_a_file_that_is_not_yaml_is_reported_by_name(tmp_path):
         load_model_config(tmp_path / 'missing.yaml')
 
 
-def test_derived_properties_follow_from_the_values():
+def test_counts_shapes_and_limits_are_derived_from_depth_bins_and_grid():
     assert DepthBins(0.1, 0.4, 0.1).count == 3
     assert BEVGrid(x=(0.0, 8.0, 0.4), y=(-1.0, 1.0, 0.5), z=(-2.0, 1.0, 3.0)).shape == (20, 4, 1)
     assert BEVGrid().upper == (51.2, 51.2, 3.0)

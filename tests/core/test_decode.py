@@ -165,7 +165,7 @@ def test_a_box_centered_on_the_border_of_the_range_is_kept_and_a_box_beyond_it_i
         assert len(decode(tasks, CONFIG)[0].boxes) == count
 
 
-def test_a_box_in_the_last_cell_of_a_far_grid_is_kept():
+def test_a_box_in_the_last_cell_of_a_grid_that_ends_at_102_m_is_kept():
     config = dataclasses.replace(CONFIG, grid=BEVGrid(x=(0.0, 102.4, 0.8)))
     tasks = empty_maps()
     put(tasks[0], 0, row=64, column=127, score=0.8)
@@ -222,7 +222,7 @@ def test_every_box_of_a_task_has_one_of_the_classes_of_the_task():
     assert found.labels.max() == 2
 
 
-def test_the_box_table_has_a_fixed_size_and_does_not_depend_on_the_memory_layout():
+def test_the_box_table_has_a_fixed_size_and_is_equal_for_both_memory_layouts_of_the_maps():
     torch.manual_seed(0)
     tasks = [
         TaskMaps(**{name: torch.randn_like(value) for name, value in vars(maps).items()})

@@ -273,7 +273,9 @@ def test_each_error_status_of_a_server_is_reported_with_its_remedy(
     assert part.read_bytes() == CONTENT
 
 
-def test_only_one_process_downloads_a_file(server: FileServer, part: Path):
+def test_a_download_fails_while_another_process_downloads_the_same_file(
+    server: FileServer, part: Path
+):
     with part.open('ab') as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(DownloadError, match='another process downloads'):

@@ -1,4 +1,4 @@
-"""Rigid transforms."""
+"""Tests rigid transforms, their quaternions, and padded intrinsics."""
 
 import numpy as np
 import pytest

@@ -110,8 +110,9 @@ class Rig:
         cameras: tuple[str, ...] | None = None,
         distortion=(0.0,) * 5,
     ) -> None:
-        """Publish CameraInfo of ``cameras``, or of all cameras if this is None. ``distortion``
-        contains coefficients of the distortion model plumb_bob."""
+        """Publish CameraInfo of ``cameras``, or of all cameras if ``cameras`` is None.
+        ``distortion`` contains coefficients of the distortion model plumb_bob.
+        """
         height, width = size
         k = (0.8 * width, 0.0, width / 2, 0.0, 0.8 * width, height / 2, 0.0, 0.0, 1.0)
         for camera, stamp_ns in zip(self.cameras, self.stamps_ns(time_s), strict=True):
@@ -126,8 +127,9 @@ class Rig:
         data: dict[str, bytes] | None = None,
         stamp_ns: int | None = None,
     ) -> None:
-        """Publish one image of each of ``cameras``, or of all cameras if this is None. ``data``
-        replaces the JPEG files of the cameras that it contains. ``stamp_ns`` replaces all stamps.
+        """Publish one image of each of ``cameras``, or of all cameras if ``cameras`` is None.
+        ``data`` maps names of cameras to JPEG files that are published instead of the default
+        files. ``stamp_ns`` replaces all stamps.
         """
         for index, (camera, exposure_ns) in enumerate(
             zip(self.cameras, self.stamps_ns(time_s), strict=True)

@@ -55,7 +55,7 @@ class Stream:
         info: same as ``image``, for CameraInfo messages.
         pose: function of the ego pose that returns the transforms to publish; None: the ego pose
             is published unchanged.
-        shift_ns: number that is added to all stamps.
+        shift_ns: time that is added to all stamps, nanoseconds.
         period_s: length of the trigger cycle, seconds.
         raw: whether raw images are published instead of JPEG files.
         rounds: for each image set, the newest published stamp of each camera in nanoseconds.

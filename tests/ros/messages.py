@@ -28,7 +28,9 @@ def encoded(pixels: np.ndarray, kind: str = 'JPEG', **options) -> bytes:
 
 
 def with_claimed_size(image: bytes, width: int, height: int) -> bytes:
-    """Return the baseline JPEG ``image`` with another size in its header and unchanged data."""
+    """Return the baseline JPEG ``image`` with ``width`` and ``height`` in its header. The image
+    data do not change.
+    """
     place = image.index(b'\xff\xc0') + 5
     return (
         image[:place] + height.to_bytes(2, 'big') + width.to_bytes(2, 'big') + image[place + 4 :]

@@ -35,7 +35,8 @@ def test_a_replay_processes_the_last_image_set_and_ends_even_if_rviz_is_not_inst
     log = process.communicate(timeout=300)[0]
     assert process.returncode == 0, log
     # The node finds the offsets of the cameras only after the last image, and then forms both sets
-    # at once. The second set may replace the first set; the first set is then counted as dropped.
+    # at the same time. The second set may replace the first set; the first set is then counted as
+    # dropped.
     counts = re.search(r'image sets: (.*)', log)
     assert counts and counts[1] in (
         '2 received, 2 processed',
@@ -67,7 +68,7 @@ def test_invalid_arguments_end_the_launch_with_one_message_before_a_process_star
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_every_process_of_a_launch_without_a_bag_ends_if_only_the_launch_receives_a_signal(
+def test_every_process_of_a_launch_without_a_bag_ends_if_only_ros2_launch_receives_a_signal(
     domain_id: int, number: int
 ):
     """Without autostart, the node is not configured, and the launch runs until the signal."""

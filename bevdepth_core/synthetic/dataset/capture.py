@@ -129,8 +129,8 @@ class KeyFrame:
 def record(
     root: Path, drive: Drive, sensors: Sensors, key_frames: Sequence[int]
 ) -> list[KeyFrame]:
-    """Write the files of some key frames to existing folders in ``root``. If key frame 0 is one of
-    them, write the map, too.
+    """Write the files of the key frames with the numbers ``key_frames`` to existing folders in
+    ``root``. If ``key_frames`` contains 0, write the map, too.
 
     Raises:
         OSError: a file cannot be written.

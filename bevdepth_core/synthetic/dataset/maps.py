@@ -12,14 +12,14 @@ import numpy as np
 from bevdepth_core.synthetic.world.road import CROSS_SIDEWALK_END, Road
 
 PIXELS_PER_M = 10
-"""Resolution of the mask; the devkit assumes 0.1 m per pixel."""
+"""Resolution of the map; the devkit assumes 0.1 m per pixel."""
 MARGIN_M = 100.0
 """Smallest distance from the center line of the road to the edges of the map, meters. The devkit
 crops a square of about 60 m around the vehicle, and this square must lie inside the map."""
 _ON_ROAD = 255
 _CROSSING_REACH_M = 150.0
 """Distance from the center line of the road to either end of the crossing street, meters. The
-edges of the map may cut the street off."""
+edges of the map may cut off the ends of the street."""
 
 
 def map_origin(road: Road) -> np.ndarray:
@@ -30,7 +30,7 @@ def map_origin(road: Road) -> np.ndarray:
 
 
 def write_map(road: Road, path: Path) -> None:
-    """Write the mask: pixels of roads and sidewalks are 255, and all other pixels are 0.
+    """Write the map: pixels of roads and sidewalks are 255, and all other pixels are 0.
 
     The lower edge of the image is y = 0 of the dataset's world frame, and the left edge is x = 0.
 

@@ -203,9 +203,9 @@ def _record_drives(
 
 @contextmanager
 def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool of processes that end at once if the ``with`` block fails or this process is
-    killed. Both events close the write end of a pipe. In each process of the pool, a thread waits
-    until the pipe is closed, and then ends the process.
+    """Yield a pool of processes that end immediately if the ``with`` block fails or this process
+    is killed. Both events close the write end of a pipe. In each process of the pool, a thread
+    waits until the pipe is closed, and then ends the process.
     """
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload([__name__])
@@ -222,7 +222,7 @@ def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _start_worker(reader: Connection) -> None:
-    """Limit a worker to one CPU, and ignore Ctrl-C, which the parent process handles."""
+    """Limit OpenCV to one thread, and ignore Ctrl-C, which the parent process handles."""
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_when_closed, args=(reader,), daemon=True).start()

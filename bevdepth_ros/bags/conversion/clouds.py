@@ -18,13 +18,13 @@ drivers use different names."""
 def cloud_columns(message: PointCloud2) -> np.ndarray:
     """Return (n, 5) float64 x y z in meters, intensity and ring.
 
-    A column is 0 if the cloud has no such field. Points with an infinite or NaN coordinate are
-    left out. Points at the origin are left out, too, because drivers write them for rays without
-    a return.
+    Intensity or ring is 0 if the cloud has no such field. Points with an infinite or NaN
+    coordinate are left out. Points at the origin are left out, too, because drivers write them for
+    rays without a return.
 
     Raises:
-        ValueError: the cloud is damaged, or has no x, y and z. The message is a clause without
-            subject, such as "is damaged".
+        ValueError: the cloud is damaged, or has no x, y and z. The text of the error is a clause
+            without subject, such as "is damaged".
     """
     names = [field.name for field in message.fields]
     if not {'x', 'y', 'z'} <= set(names):

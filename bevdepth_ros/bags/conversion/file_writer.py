@@ -24,7 +24,7 @@ class FileWriter:
 
     Args:
         root: folder of the dataset.
-        name: name of the bag; the name of each file begins with it.
+        name: name of the bag; the name of each written file begins with the name of the bag.
         bag: the recording.
         scan: scan of this bag; a note is added for each message that is left out.
         sensors: sensors by topic.

@@ -28,7 +28,7 @@ def tracks(
 ) -> Tracks3D:
     """Return one track for each of ``rows``. A row is the index of the detection whose box, score
     and class the track has. The row -1 stands for a track without a detection in this image set;
-    this track has the values of the last detection.
+    this track has the box, score and class of the third detection.
     """
     found, count, index = detections(), len(ids), np.array(rows)
     return Tracks3D(

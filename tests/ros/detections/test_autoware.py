@@ -81,7 +81,7 @@ def test_a_detected_object_has_the_pose_and_the_covariance_of_its_box() -> None:
     assert kinematics.orientation_availability == MSG.DetectedObjectKinematics.AVAILABLE
 
 
-def test_the_twist_is_given_along_the_axes_of_the_box() -> None:
+def test_the_linear_velocity_of_a_twist_is_expressed_in_the_axes_of_the_box() -> None:
     kinematics = detected_objects(MSG, detections(), COVARIANCE, 'map').objects[2].kinematics
     assert kinematics.has_twist
     assert kinematics.has_twist_covariance
@@ -152,7 +152,7 @@ class Topic:
 
 
 @pytest.mark.parametrize('subscribers', [0, 1])
-def test_messages_are_built_only_if_they_have_subscribers(subscribers: int) -> None:
+def test_messages_are_built_only_if_their_topics_have_subscribers(subscribers: int) -> None:
     topics: dict[str, Topic] = {}
 
     def create(kind: type, name: str) -> Topic:

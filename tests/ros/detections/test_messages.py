@@ -29,7 +29,7 @@ def serialized_and_read(message):
     return deserialize_message(serialize_message(message), type(message))
 
 
-def test_every_header_has_the_mean_stamp_and_the_frame():
+def test_every_header_has_the_stamp_of_the_detections_and_the_given_frame():
     array = detection_array(detections(), 'base_link')
     for found in (array.header, *(detection.header for detection in array.detections)):
         assert found == header(STAMP_NS, 'base_link')
@@ -128,7 +128,7 @@ def test_markers_have_pose_color_lifetime_and_a_unique_pair_of_namespace_and_id(
         )
 
 
-def test_arrows_end_at_the_position_of_a_moving_box_after_one_second():
+def test_the_arrow_of_a_moving_box_ends_where_the_box_will_be_one_second_later():
     arrows = {
         marker.id: marker
         for marker in marker_array(detections(), 'base_link', 0.5).markers

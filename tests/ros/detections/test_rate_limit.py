@@ -41,6 +41,6 @@ def test_a_limit_that_is_set_later_applies_from_the_next_result_on() -> None:
     assert allowed(limit, 1.0, 0.3, 0.4, 1.3) == [True, False, True]
 
 
-def test_a_result_more_than_one_period_before_the_last_published_result_is_published():
+def test_a_result_whose_stamp_is_over_one_period_before_the_last_published_stamp_is_published():
     limit = RateLimit()
     assert allowed(limit, 1.0, 0.0, -1.0, -1.001, -1.0) == [True, False, True, False]

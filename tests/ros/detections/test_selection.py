@@ -88,7 +88,7 @@ def test_a_chosen_class_has_its_own_or_the_common_threshold_and_other_classes_ar
     ]
 
 
-def test_entries_are_parsed_and_a_list_with_one_empty_entry_is_an_empty_list() -> None:
+def test_entries_are_parsed_and_a_list_with_one_empty_entry_counts_as_an_empty_list() -> None:
     assert parse_thresholds(['car=0', ' pedestrian = 1.0 '], CLASSES) == {
         'car': 0.0,
         'pedestrian': 1.0,
