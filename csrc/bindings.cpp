@@ -1,6 +1,6 @@
 // Defines the Python module _kernels. This file contains the bindings of voxel_pooling.h; other
 // files contain the bindings of detection.h, layers.h and stereo.h. Device pointers and streams
-// are passed as integers, so that the module works with every version of torch.
+// are passed as integers, so the module works with every version of torch.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

@@ -1,5 +1,5 @@
 // Selects the number type of a channels_last map, and the number of channels that a thread reads
-// at once.
+// with one access.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -15,7 +15,7 @@
 namespace bevdepth {
 namespace {
 
-// Bytes that a thread reads at once, if the number of channels and the addresses allow it.
+// Bytes that a thread reads with one access, if the number of channels and the addresses allow it.
 constexpr int kBytes = 16;
 
 template <class T, int V>

@@ -121,7 +121,7 @@ class Demo:
 
     def _train(self) -> None:
         """Train, kill the training and resume it. If Ctrl-C interrupted the training of an earlier
-        demo, only resume it.
+        demo, only resume this earlier training.
         """
         has_checkpoint = (self._run / 'last.ckpt').exists()
         command = _training_command(self._data, self._run, self._epochs, self._steps)
@@ -238,8 +238,8 @@ class Demo:
 
 
 def _left(first: tuple[float, int] | None, now: float, done: int, total: int) -> str:
-    """Return the remaining time as text, or an empty text while it is unknown. ``first`` is an
-    earlier time, and the number of units that were done at that time.
+    """Return the remaining time as text, or an empty text while the remaining time is unknown.
+    ``first`` is an earlier time, and the number of units that were done at that time.
     """
     if first is None or done <= first[1]:
         return ''
@@ -325,8 +325,8 @@ def main(arguments: list[str] | None = None) -> None:
         '--out',
         type=Path,
         default=Path('out/train_demo'),
-        help='output folder; earlier data and an interrupted training in it are used again '
-        '(default out/train_demo)',
+        help='output folder; data and an interrupted training of an earlier demo in this folder '
+        'are used again (default out/train_demo)',
     )
     parser.add_argument('--epochs', type=int, default=4, help='epochs of training (default 4)')
     parser.add_argument('--scenes', type=int, default=2, help='training scenes (default 2)')

@@ -3,7 +3,7 @@
 import signal
 import sys
 
-# Until the imports are done, Ctrl-C ends the process at once, without a traceback.
+# Until the imports are done, Ctrl-C ends the process immediately, without a traceback.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 try:

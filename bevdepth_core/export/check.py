@@ -154,7 +154,7 @@ def _compare_frames(
     expected = _encoded(eager, frames, calibrations)
     bev = [model.splat(*inputs) for inputs in zip(expected, own, strict=True)]
     maps = stack_maps(model.head_maps(bev[:key_frames]))
-    is_class = maps > -1e4  # False where a task has no class, because the logit is NO_CLASS there
+    is_class = maps > -1e4  # False for the logit NO_CLASS, which stands for an absent class
     boxes = _boxes(eager, expected, own, moved, key_frames)
     for exported, report in zip(exports, reports, strict=True):
         found = _encoded(exported, frames, calibrations)

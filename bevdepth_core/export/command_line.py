@@ -74,7 +74,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog='python -m bevdepth_core.export', description='Export a network (docs/EXPORT.md).'
     )
-    parser.add_argument('checkpoint', help='path, or name of weights such as small')
+    parser.add_argument('checkpoint', help='path, or name of weights, such as small')
     parser.add_argument('--out', type=Path, required=True, help='folder to write')
     parser.add_argument('--format', choices=tuple(FORMATS), default='onnx')
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32')

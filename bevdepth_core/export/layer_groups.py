@@ -1,8 +1,12 @@
 """Defines groups of layers that may have reduced precision in an exported graph.
 
-The nodes of all other layers stay in float32: the MLP of the camera vector and the
-squeeze-and-excitation gates that use its output, GridSample of the deformable convolution (its
-offset convolution belongs to a group), the softmax over depth, and the decoding of boxes.
+The nodes of all other layers stay in float32:
+
+* the MLP of the camera vector, and the squeeze-and-excitation gates that use the output of the MLP
+* GridSample in the deformable convolution (the convolution that computes the offsets belongs to
+  the group ``depth_deform``)
+* the softmax over depth
+* the decoding of boxes
 """
 
 from __future__ import annotations

@@ -106,8 +106,8 @@ def preprocessing(spec: ImageSpec) -> dict[str, Any]:
             'the left, and the other half at the right'
         ),
         'image_aug': 'rows: scale 0 0 -crop_x; 0 scale 0 -crop_y; 0 0 1 0; 0 0 0 1',
-        # This is the inverse of image_aug for coordinates that are multiplied by the depth. The
-        # crop is in the third column, so that it is multiplied by the depth, too.
+        # This is the inverse of image_aug for the coordinates (u d, v d, d, 1). The crop is in the
+        # third column, because it must be multiplied by the depth d, too.
         'source_from_input': (
             'rows: 1/scale 0 crop_x/scale 0; 0 1/scale crop_y/scale 0; 0 0 1 0; 0 0 0 1'
         ),
@@ -123,7 +123,7 @@ def preprocessing(spec: ImageSpec) -> dict[str, Any]:
 
 def _graph(part: Part, folder: Path, file_format: str) -> dict[str, Any]:
     file = f'{part.name}.{file_format}'
-    # The part runs only because the manifest contains the shapes of its outputs.
+    # The part is run to determine the shapes of its outputs, which the manifest contains.
     outputs = part.module(*part.inputs.values())
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     named = dict(zip(part.outputs, outputs, strict=True))

@@ -95,7 +95,9 @@ class ImageBranch(nn.Module):
 
 
 class CustomPooling(nn.Module):
-    """Depth refinement, if the model has it, and pooling as nodes of the domain ``bevdepth``."""
+    """Depth refinement, if the model has it, and then pooling. The pooling is exported as nodes of
+    the ONNX domain ``bevdepth``.
+    """
 
     def __init__(self, view: LiftSplat) -> None:
         super().__init__()

@@ -3,10 +3,10 @@
 The op ``ops.voxel_pooling`` adds each frustum point to its cell. ONNX has operators for this
 scatter with addition (ScatterND, ScatterElements), but TensorRT ignores the addition. This module
 computes the same sums with matrix products. For each pixel, ``Y @ diag(depth) @ X`` is the (ny,
-nx) map of its depth probabilities. Each depth bin of the pixel has a row of X, with a 1 at the x
-index of its cell, and a column of Y, with a 1 at the y index of its cell. The BEV map is the sum
-of the maps of all pixels, each multiplied by the context of its pixel. Products with 0 and 1 are
-exact, so only the order of the sums differs.
+nx) map of its depth probabilities. Row i of X belongs to depth bin i of the pixel, and contains a
+1 at the x index of the cell of this bin. Column i of Y contains a 1 at the y index of the same
+cell. The BEV map is the sum of the maps of all pixels, each multiplied by the context of its
+pixel. Products with 0 and 1 are exact, so only the order of the sums differs.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class FrustumCells(nn.Module):
         m0, m1, m2, m3 = matrix_row.unbind(1)  # each (N, 1, 1)
         point = ((m0 * ud + m1 * vd) + m2 * self.frustum_d) + m3
         quotient = (point - self.lower[axis]) / self.cell[axis]
-        # The quotient is truncated towards zero. NaN gives -1, because comparisons with NaN are
-        # False.
+        # A quotient above -1 is truncated towards zero. All other quotients give -1, also NaN,
+        # because comparisons with NaN are False.
         return torch.where(quotient > -1, quotient.clamp(min=0).floor(), -1)
 
 

@@ -33,7 +33,7 @@ def write_package(part: Part, path: Path, numbers: dict[str, str]) -> None:
     """
     options = {
         'aot_inductor.metadata': numbers,
-        # Precompiling needs the program openssl. This program fails if the libraries of a
+        # Precompiling the headers needs the program openssl, which fails if the libraries of a
         # pip-only ROS 2 are on the library path.
         'aot_inductor.precompile_headers': False,
     }

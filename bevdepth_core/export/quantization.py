@@ -27,8 +27,8 @@ IN_FLOAT32 = ('bev_stem', 'bev_neck', 'head_shared', 'head_tasks')
 """Groups of layers that are not quantized by default. A table in docs/EXPORT.md lists the effect
 of quantizing each group."""
 QUANTIZED = 'Conv'
-"""Type of the quantized operators. Their inputs and weights are quantized, but not their outputs,
-because values would then be rounded both before and after the activation."""
+"""Type of the quantized operators. Their inputs and weights are quantized. Their outputs are not
+quantized, because values would otherwise be rounded both before and after the activation."""
 
 Inputs = dict[str, np.ndarray]
 

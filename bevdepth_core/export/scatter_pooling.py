@@ -47,7 +47,7 @@ class ScatterPooling(nn.Module):
 
 
 class WholePooling(ScatterPooling):
-    """``ScatterPooling`` that processes all rows at once, for AOTInductor. AOTInductor compiles
+    """``ScatterPooling`` that processes all rows together, for AOTInductor. AOTInductor compiles
     product and addition to one loop, which needs no memory for the product.
     """
 

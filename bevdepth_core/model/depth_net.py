@@ -126,7 +126,7 @@ class DeformableConv(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        # NaN is replaced, because torchvision's CPU kernel would read out of bounds.
+        # NaN is replaced, because torchvision's CPU kernel would read out of bounds for NaN.
         offsets = self.offset(features).nan_to_num()
         return deform_conv2d(features, offsets, self.weight, padding=1)
 

@@ -156,8 +156,8 @@ class LiftSplat(nn.Module):
         super().__init__()
         image, bins, stride = config.image, config.depth_bins, config.image_encoder.stride
         self.grid = config.grid
-        # As in the official code, the axes include the first and the last pixel of the image, so
-        # the step is (size - 1) / (cells - 1) pixels instead of the stride.
+        # As in the official code, the axes include the first and the last pixel of the image. For
+        # an axis of n points, the step is therefore (size - 1) / (n - 1) pixels, not the stride.
         self.register_buffer(
             'frustum_u', torch.linspace(0, image.width - 1, image.width // stride)
         )

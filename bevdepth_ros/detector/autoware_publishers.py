@@ -32,8 +32,8 @@ class AutowarePublishers:
             create: function that creates a publisher for a message type and a topic.
         """
         self._msg = msg
-        # Track ids begin with 1 in every run of the node. This UUID makes the UUIDs of the tracks
-        # of two runs different.
+        # Track ids begin with 1 in every run of the node. The UUID of a track is computed from its
+        # id and from this random namespace, so tracks of different runs have different UUIDs.
         self._track_id_namespace = uuid.uuid4()
         if msg is not None:
             self._detected = create(msg.DetectedObjects, '~/detected_objects')

@@ -160,8 +160,8 @@ class CameraReports:
         )
 
     def _reported_cycle_s(self, period_s: float) -> float:
-        """Return the trigger cycle, seconds. Small changes are left out, because they would change
-        the text of reports.
+        """Return the trigger cycle, seconds. Small changes of the cycle are ignored, because they
+        would change the text of reports.
         """
         if abs(period_s - self._cycle_s) > SAME_CYCLE * self._cycle_s:
             self._cycle_s = period_s
@@ -240,7 +240,7 @@ class CameraReports:
             return ': its publisher is best effort; set image_reliability to best_effort'
         return (
             ', although the topic has a publisher: check the publisher and the network, or '
-            f'raise camera_timeout_s if images are expected less often{self._profile_hint()}'
+            f'raise camera_timeout_s above the period of the camera{self._profile_hint()}'
         )
 
     def _profile_hint(self) -> str:
@@ -341,5 +341,6 @@ def _type_remedy(offered: set[str]) -> str:
         if message_type.__name__ in offered:
             return f'set image_transport to {transport}'
     return (
-        'decode it with `ros2 run image_transport republish`, or set image_topics to its raw topic'
+        'decode the images with `ros2 run image_transport republish`, or set image_topics to a '
+        'topic with raw images'
     )

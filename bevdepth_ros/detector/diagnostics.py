@@ -57,8 +57,9 @@ class Monitor:
         Args:
             logger: logger of the node.
             cameras: names of the cameras.
-            ros_now_s: returns the time of the node's clock in seconds. If a replay is slow or
-                paused, durations on this clock are shorter, and the shorter duration is used.
+            ros_now_s: returns the time of the node's clock in seconds. Durations are measured
+                with this clock and with the steady clock, and the shorter duration is used,
+                because a replay can be slow or paused.
         """
         self._ros_now_s = ros_now_s
         self._problems = Problems(logger)
@@ -229,7 +230,8 @@ class Monitor:
         """
         with self._lock:
             wall_s, _ = moment = self._last_image_of_any
-            # While images arrive, the steady clock is enough. The node's clock takes 10 us.
+            # While images arrive, the steady clock is enough. A call of the node's clock takes
+            # 10 us.
             return time.monotonic() - wall_s > limit_s and self._since(moment) > limit_s
 
     def is_silent(self, camera: str, timeout_s: float) -> bool:

@@ -107,10 +107,10 @@ class Intake:
             settings: settings of the node. Topics, ``sync_slop_s`` and queue sizes must not
                 change.
             monitor: receives counts and problems.
-            on_set: called with each image set; must return at once.
+            on_set: called with each image set; must not block.
             on_info: called with the camera's name and each CameraInfo.
             on_image: called with the camera's name and each image when the image arrives; must
-                return at once.
+                not block.
 
         Raises:
             rclpy.exceptions.InvalidTopicNameException: a topic name is invalid.
@@ -146,8 +146,8 @@ class Intake:
         self._subscribers.clear()
 
     def flush(self) -> None:
-        """Form the complete image sets that the synchronizer has delayed until further images
-        confirm the offsets of the cameras.
+        """Form the complete image sets that are still waiting. The synchronizer delays complete
+        sets until further images confirm the offsets or the rate of the cameras.
         """
         self._synchronizer.flush()
 
@@ -218,9 +218,9 @@ class Intake:
         subscriber.registerCallback(partial(self._on_info, source.name))
 
     def _subscribe_latched_infos(self) -> None:
-        """Subscribe to latched CameraInfo of the cameras that have a latched publisher. A latched
-        subscription to a publisher that is not latched would make both of them log a warning
-        about the QoS.
+        """Subscribe to latched CameraInfo of the cameras that have a latched publisher. If the
+        publisher is not latched, a latched subscription would cause a warning about the QoS in
+        the logs of the publisher and of this node.
         """
         for source in set(self._infos_to_receive) - self._latched:
             publishers = self._node.get_publishers_info_by_topic(source.info_topic)

@@ -51,13 +51,13 @@ of ticks."""
 CLOCK_LOG_PERIOD_S = 60.0
 """Shortest time between two log messages about a replay that started again, seconds."""
 CLOCK_STARTUP_S = 15.0
-"""With use_sim_time, the startup time is longer by this time, in seconds, until a message arrives
-on /clock. On a busy machine, the process of a player takes this time to start."""
+"""With use_sim_time, this number of seconds is added to the startup time until the first message
+arrives on /clock. On a busy machine, the process of a player takes this time to start."""
 GRAPH_CHECK_TICKS = 4
 """Number of ticks between two checks for other publishers of the outputs."""
 EXIT_TIMEOUT_S = 0.5
-"""Longest wait, in seconds, for the image set in progress when the process ends, and again for its
-publication."""
+"""When the process ends, it waits at most this number of seconds for the detection in progress,
+and then at most the same time for the publication in progress."""
 FAULT_HOLD_S = 2.0
 """A problem of tf or of a callback has ended if it did not occur again for this time, in
 seconds."""
@@ -298,8 +298,8 @@ class DetectorNode(LifecycleNode):
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         """Reject the changes, with the reason, if a value is invalid or a parameter cannot change
-        in the current state. Otherwise accept the changes. If the node is active, they apply at
-        once.
+        in the current state. Otherwise accept the changes. If the node is active, the changes
+        apply immediately.
         """
         values = {change.name: change.value for change in changes if change.name in FIELDS}
         try:
@@ -322,7 +322,7 @@ class DetectorNode(LifecycleNode):
         if self._pipeline is not None:
             self.get_logger().info(
                 'the clock went back, as when a replay starts again: waiting images, past frames '
-                'and newer transforms are dropped',
+                'and transforms with later stamps are dropped',
                 throttle_duration_sec=CLOCK_LOG_PERIOD_S,
             )
             self._pipeline.clock_went_back(self.get_clock().now().nanoseconds)

@@ -123,8 +123,8 @@ class Outputs:
     def publish_labels(
         self, class_names: tuple[str, ...], score_threshold: float, stamp_ns: int, frame_id: str
     ) -> None:
-        """Publish the table of labels. The topic is latched, so that later subscribers also
-        receive the table.
+        """Publish the table of labels. The topic is latched, so later subscribers also receive the
+        table.
         """
         self._label_info.publish(
             label_info(class_names, score_threshold, header(stamp_ns, frame_id))

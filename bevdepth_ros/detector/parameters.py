@@ -207,7 +207,8 @@ class Settings(RigSettings):
     )
     diagnostics_period_s: float = parameter(
         1.0,
-        'Period of /diagnostics, seconds. Changed problems are published at once.',
+        'Period of /diagnostics, seconds. Changed problems are published earlier, within about '
+        '0.25 s.',
         change=START,
         low=0.1,
         high=60.0,

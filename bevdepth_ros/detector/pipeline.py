@@ -64,7 +64,7 @@ class Pipeline:
         rig = settings()
         self._ego = rig.fixed_frame, rig.base_frame
         self._info_topics = {source.name: source.info_topic for source in rig.camera_sources}
-        with ExitStack() as started:  # stops the started parts if a later one cannot start
+        with ExitStack() as started:  # stops the started parts if a later part cannot start
             self._transforms = Transforms(
                 node, rig.tf_buffer_s, on_tf_fault, rig.odometry_topic, rig.base_frame
             )

@@ -13,12 +13,13 @@ FASTEST_M_S = 100.0
 """
 MAX_DURATION_S = 1.0
 """Two poses are not compared if the time between them is longer than this, in seconds. Past frames
-of a greater age are not used for fusion."""
+that are older than this are not used for fusion."""
 STEP_M, STEP_DEG = 1.0, 20.0
 """Corrections of the localization up to this shift, meters, and turn, degrees, are not jumps."""
 ACCELERATION_M_S2, ACCELERATION_DEG_S2 = 15.0, 300.0
-"""Largest change of the speed, m/s^2, and of the turn rate, degrees/s^2. Together with STEP_M and
-STEP_DEG, these limits give the largest deviation from the previous motion that is not a jump."""
+"""Largest acceleration, m/s^2, and largest change of the turn rate, degrees/s^2. Together with
+STEP_M and STEP_DEG, these limits give the largest deviation from the previous motion that is not a
+jump."""
 
 
 @dataclass(frozen=True)

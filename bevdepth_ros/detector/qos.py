@@ -28,12 +28,12 @@ def make_qos(
 
 
 def overrides(node: Node, topic: str, entity: str) -> QoSOverridingOptions | None:
-    """Return options with the QoS policies of a topic that the user overrides, or None if the user
-    overrides no policy of this topic.
+    """Return options with the QoS policies that the user overrides for a topic, or None if the
+    user overrides no policy of this topic.
 
     The options must not contain other policies, because rclpy would declare read-only parameters
-    for them. These parameters would keep the values of the first activation after a change of
-    ``image_reliability`` or ``image_queue_size``.
+    for them. If ``image_reliability`` or ``image_queue_size`` changed later, these parameters
+    would still have the values of the first activation.
 
     Args:
         node: node with ``automatically_declare_parameters_from_overrides``.

@@ -41,8 +41,8 @@ class ResultTracker:
         """Update the tracks with ``detections`` and return the tracks. Return None if the frame
         has no ego poses.
 
-        If the localization jumps, tracks and trails are moved by the same transform, so that
-        objects keep their ids.
+        If the localization jumps, the transform from the expected to the new ego pose moves all
+        tracks and trails, so that objects keep their ids.
         """
         pose = ego_pose(frame)
         jump = self._pose_check.jump(frame.stamp_ns, pose)

@@ -32,7 +32,8 @@ class TrainingRig:
 
 
 FOCAL_FACTOR = 1.3
-"""Focal lengths may be shorter or longer than in the training images by this factor."""
+"""A focal length is reported if it is longer than the longest training focal length times this
+factor, or shorter than the shortest training focal length divided by this factor."""
 HEIGHT_MARGIN_M = 0.3
 YAW_MARGIN_DEG = 30.0
 TILT_LIMIT_DEG = 15.0
@@ -111,7 +112,7 @@ class RigCheck:
     """
 
     def __init__(self, spec: ImageSpec):
-        """Store the input ``spec`` of the network."""
+        """Store ``spec``, the specification of the network's input image."""
         self._spec = spec
         self._last_rig: CameraRig | None = None
         self._seen: dict[str, bytes] = {}

@@ -1,5 +1,5 @@
-"""Passes the newest item from one thread to another. ``put`` returns at once, and ``take``
-waits.
+"""Passes the newest item from one thread to another. ``put`` does not wait; ``take`` waits for an
+item.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class SlotThread(Generic[Item]):
     def put(self, item: Item) -> bool:
         """Pass an item to the thread; return True if it replaced an item that was still waiting.
 
-        ``time.sleep(0)`` releases the interpreter, so that the thread begins within 0.05 ms.
-        Otherwise the thread would wait until the calling thread blocks or its switch interval
+        ``time.sleep(0)`` releases the GIL, so the thread begins within 0.05 ms. Otherwise the
+        thread would wait until the calling thread blocks or the switch interval of the interpreter
         ends, which took 0.25 ms.
         """
         replaced = self._slot.put(item)

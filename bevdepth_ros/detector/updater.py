@@ -21,7 +21,9 @@ Fill = Callable[[DiagnosticStatus], DiagnosticStatus]
 
 
 class MinimalUpdater:
-    """Publishes the same messages as ``diagnostic_updater.Updater``, only on ``force_update``."""
+    """Publishes the same messages as ``diagnostic_updater.Updater``, but only when
+    ``force_update`` is called.
+    """
 
     def __init__(self, node: Node) -> None:
         self._node, self.node_name, self._hardware_id = node, node.get_name(), ''
@@ -46,7 +48,7 @@ class MinimalUpdater:
 
 
 def make_updater(node: Node) -> Any:
-    """Return an updater of ``node`` that publishes on ``force_update`` only.
+    """Return an updater of ``node`` that publishes only when ``force_update`` is called.
 
     The node calls ``force_update`` itself. The timer of the updater would stop with the simulated
     clock, and a changed problem would be published only after the period of this timer. Status
@@ -57,7 +59,7 @@ def make_updater(node: Node) -> Any:
         updater: Any = MinimalUpdater(node)
     else:
         if node.has_parameter(PERIOD):
-            # The updater declares this parameter, which fails for a parameter that is declared.
+            # The updater declares this parameter, and a second declaration would fail.
             node.undeclare_parameter(PERIOD)
         updater = diagnostic_updater.Updater(node)
         updater.timer.cancel()

@@ -61,7 +61,7 @@ class Worker:
             detector: the detector, which only this thread uses.
             builder: builds frames from image sets.
             settings: returns the current settings.
-            publish: called with each result; must return at once.
+            publish: called with each result; must not block.
             monitor: receives the outcome of every image set.
             on_device_failure: called with a message when the thread ends because the device
                 failed.

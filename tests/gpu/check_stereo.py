@@ -29,8 +29,8 @@ TOLERANCE = {torch.float32: 5e-5, torch.float16: 5e-4, torch.bfloat16: 4e-3}
 """Largest accepted relative L2 error by type. For float16 and bfloat16, it is the rounding error
 of the result. In float32, positions in the feature map are up to 176 cells, so each operation
 rounds them by up to 8e-6 cells. Kernel and reference compute a position in about six operations,
-but in a different order. The features are random, so that neighboring cells have unrelated values
-and a small error of the position changes the result."""
+but in a different order. The features are random, so neighboring cells have unrelated values, and
+a small error of the position changes the result."""
 SIZES = {
     'official': {
         'images': 6, 'channels': 256, 'height': 64, 'width': 176, 'depths': 3, 'groups': 8,

@@ -152,7 +152,7 @@ def test_on_real_cameras_gpu_indices_equal_cpu_indices_to_the_bit_with_and_witho
         assert torch.equal(voxel_index(*on_gpu).cpu(), expected)
 
 
-def test_indices_equal_the_official_ones_except_for_at_most_16_points():
+def test_at_most_16_points_differ_from_the_official_indices():
     official = torch.from_numpy(np.load(DATA / 'geometry_synth.npz')['geom_int16'][0]).int()
     geometry = tuple(
         item.cuda() if isinstance(item, torch.Tensor) else item

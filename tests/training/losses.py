@@ -16,11 +16,14 @@ WEIGHTS = (1.0,) * 10
 
 
 def noise_batch(places: range) -> Batch:
+    """Return a batch of the samples with the indices ``places``."""
     return collate([noise_sample(place, np.random.default_rng(place)) for place in places], TINY)
 
 
 def noise_outputs(places: range) -> ModelOutputs:
-    """Return random network outputs for a batch. A sample has the same outputs in every batch."""
+    """Return random network outputs for the samples with the indices ``places``. A sample has the
+    same outputs in every batch.
+    """
     return _joined([_noise_output(torch.Generator().manual_seed(place)) for place in places])
 
 
@@ -60,7 +63,8 @@ def loss_of(places: range):
 def put_half_of_the_loss(process: int, meeting_point: str, results) -> None:
     """Compute the losses of three of six samples, as process 0 or 1 of two processes.
 
-    The losses are put into the queue ``results``.
+    The losses are put into the queue ``results``. The two processes connect through the file
+    ``meeting_point``.
     """
     torch.set_num_threads(1)
     distributed.init_process_group(

@@ -46,7 +46,7 @@ def test_the_network_inputs_are_normalized_images_and_the_matrices_of_the_batch(
     assert torch.equal(inputs.matrices.image_aug, batch.matrices.image_aug)
 
 
-def test_to_moves_every_tensor_of_a_batch_to_the_device() -> None:
+def test_the_method_to_moves_every_tensor_of_a_batch_to_the_device() -> None:
     moved: Batch = collate(samples(), TINY).to(torch.device('meta'))
     tensors = [moved.images, moved.matrices.bev_aug, moved.depth_bins]
     tensors += [tensor for task in moved.tasks for tensor in vars(task).values()]

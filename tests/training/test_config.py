@@ -222,7 +222,7 @@ def test_if_the_file_for_a_section_contains_no_mapping_the_message_names_the_fil
 
 
 @pytest.mark.parametrize('name', ADAPTATION)
-def test_the_checkpoint_of_model_init_defines_the_network_and_options_override_its_values(
+def test_the_checkpoint_of_model_init_defines_the_network_and_options_can_change_the_network(
     tmp_path: Path, name: str
 ) -> None:
     path = tmp_path / 'tiny.safetensors'

@@ -72,7 +72,7 @@ def test_the_stem_is_trained_if_freeze_stem_is_false() -> None:
     assert backbone.conv1.weight.requires_grad
 
 
-def test_heatmap_bias_is_the_initial_bias_of_the_heatmap_of_every_task() -> None:
+def test_the_setting_heatmap_bias_is_the_initial_bias_of_the_heatmap_of_every_task() -> None:
     for task in module(heatmap_bias=-2.19).model.head.tasks:
         assert torch.equal(
             task['heatmap'][-1].bias, torch.full_like(task['heatmap'][-1].bias, -2.19)
@@ -280,7 +280,7 @@ def test_the_losses_of_a_stereo_network_decrease_when_one_batch_is_repeated() ->
         assert last < 0.8 * first, name
 
 
-def test_the_depth_loss_of_a_stereo_network_does_not_depend_on_the_mask() -> None:
+def test_the_depth_loss_of_a_stereo_network_uses_the_unmasked_depth() -> None:
     module = BEVDepthModule(
         ModelSettings(network=STEREO, pretrained='none', objective='depth')
     ).eval()

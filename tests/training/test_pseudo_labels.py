@@ -23,7 +23,7 @@ BOX = {
 }  # fmt: skip
 
 
-def test_pseudo_labels_have_score_and_velocity_of_boxes_with_at_least_the_lowest_score(
+def test_boxes_with_at_least_the_minimum_score_become_pseudo_labels_with_score_and_velocity(
     tmp_path: Path,
 ) -> None:
     root = write_own_dataset(tmp_path / 'data', [])

@@ -151,7 +151,7 @@ def test_boxes_outside_the_bounds_of_an_axis_have_no_target(
     assert len(cars.box) == count
 
 
-def test_a_peak_is_a_gaussian_within_its_radius() -> None:
+def test_a_peak_is_a_gaussian_within_its_radius_and_zero_outside() -> None:
     heatmap = targets_of([box(0.4, 0.4, 0.5, 0.5)], [CAR])[0].heatmap[0, 0]
     sigma = 5 / 6
     for dx, dy in ((1, 0), (0, 1), (2, 0), (1, -2), (-2, 2)):

@@ -297,7 +297,7 @@ def test_weights_exported_from_a_checkpoint_equal_the_weights_of_the_epoch(
     assert exported.metadata == written.metadata
 
 
-def test_the_message_about_a_training_checkpoint_as_weights_contains_the_export_command(
+def test_if_a_training_checkpoint_is_loaded_as_weights_the_message_contains_the_export_command(
     tmp_path: Path,
 ) -> None:
     run(tiny_config(tmp_path, max_steps=1))

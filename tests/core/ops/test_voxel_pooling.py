@@ -269,7 +269,7 @@ def test_torch_compile_keeps_the_op_in_one_graph_and_gives_the_same_bits():
         assert torch.equal(value, expected)
 
 
-def test_the_environment_variable_accepts_only_the_value_reference(monkeypatch):
+def test_the_variable_bevdepth_voxel_pooling_accepts_only_the_value_reference(monkeypatch):
     monkeypatch.delenv('BEVDEPTH_VOXEL_POOLING', raising=False)
     assert not _reference_requested()
     monkeypatch.setenv('BEVDEPTH_VOXEL_POOLING', 'reference')

@@ -50,7 +50,7 @@ def detections(
 
 
 def pose(x: float = 0.0, y: float = 0.0, z: float = 0.0, yaw: float = 0.0) -> np.ndarray:
-    """Return the (4, 4) transform of a position in meters and a heading in radians."""
+    """Return the (4, 4) pose with this position, meters, and this heading, radians."""
     result = np.eye(4)
     result[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
     result[:3, 3] = x, y, z

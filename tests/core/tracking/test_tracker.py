@@ -101,7 +101,7 @@ def test_a_tentative_track_ends_after_tentative_s():
 
 
 @pytest.mark.parametrize('time_s', [-0.1, 3.1])
-def test_a_backward_stamp_or_a_gap_ends_all_tracks(time_s):
+def test_a_backward_stamp_or_a_long_gap_between_stamps_ends_all_tracks(time_s):
     tracker = Tracker()
     run(tracker, [detections([(10, 0)], 0)])
     assert tracker.update(detections([(10, 0)], time_s), HERE).ids.tolist() == [2]
