@@ -66,7 +66,7 @@ latency."""
 REPORT_S = 10.0
 """Interval of the messages about the progress of a replay, seconds."""
 LINGER_S = 0.5
-"""Time, in seconds, after the end of the launch in which messages are still received."""
+"""After the end of the launch, messages are still received for this time, in seconds."""
 BUNDLED_WEIGHTS = 'small'
 FIGURE_SCORE = 0.4
 """The figure shows detections with a higher score."""

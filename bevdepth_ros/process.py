@@ -82,7 +82,7 @@ def ros_process(arguments: Sequence[str] | None = None) -> Iterator[None]:
 
 
 def end_process() -> NoReturn:
-    """End the process at once. Before this call, nodes must be destroyed and files must be closed.
+    """End the process immediately. Before this call, nodes must be destroyed and files closed.
 
     A normal exit waits for the running threads and unloads torch. On a busy machine, this takes
     many seconds, so launch would kill the process.

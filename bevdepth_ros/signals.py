@@ -115,9 +115,9 @@ def exit_on_signal() -> Iterator[None]:
 def wait_for(work: Callable[[], Result]) -> Result:
     """Run ``work`` in a thread and return its result or raise its exception.
 
-    SIGINT and SIGTERM raise KeyboardInterrupt at once, also while ``work`` is in a C function that
-    a signal cannot interrupt, such as the initialization of CUDA. The thread then continues in the
-    background; the process is expected to exit soon.
+    SIGINT and SIGTERM raise KeyboardInterrupt immediately, also while ``work`` is in a C function
+    that a signal cannot interrupt, such as the initialization of CUDA. The thread then continues
+    in the background; the process is expected to exit soon.
     """
     outcome: list = []
 

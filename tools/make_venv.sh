@@ -53,7 +53,7 @@ make_empty_venv() {
 }
 
 # show_progress TOTAL: reads the output of pip, and prints a line per 20 packages and per download of 100 MB or more. If pip prints
-# nothing for QUIET_S seconds, it prints how many MB are downloaded or unpacked.
+# nothing for QUIET_S seconds, show_progress prints how many MB are downloaded or unpacked.
 show_progress() {
     local count=0 line action=downloaded
     while true; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains a small model in the same way as the bundled model: generates data, trains, exports and scores the model, and fits the
-# covariance of its detections on scenes that have no other use.
+# covariance of its detections on scenes that neither training nor scoring uses.
 #
 #     tools/train_small.sh [STEPS [OPTIONS OF train.py]]        # default of STEPS: 4000; the bundled model was trained for 2200
 #

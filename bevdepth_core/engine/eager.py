@@ -29,7 +29,8 @@ class EagerNetwork:
         dtype: data type of the image branch; the other steps are float32.
 
     Attributes:
-        stage_seconds: wall time per step of the current frame, in order.
+        stage_seconds: wall time of each step of the current frame, in the order of the steps,
+            seconds.
     """
 
     def __init__(self, model: BEVDepth, device: torch.device, dtype: torch.dtype) -> None:

@@ -72,7 +72,7 @@ class ExportedNetwork:
 
     @property
     def format(self) -> str:
-        """One of FORMATS: ``onnx`` or ``pt2``."""
+        """The key of ``FORMATS`` for the format in the manifest: ``onnx`` or ``pt2``."""
         return next(name for name, text in FORMATS.items() if text == self.manifest['format'])
 
     @property

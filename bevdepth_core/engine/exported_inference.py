@@ -33,7 +33,8 @@ class ExportedInference:
 
     Attributes:
         config: config of the model.
-        stage_seconds: wall time per step of the current frame, in order.
+        stage_seconds: wall time of each step of the current frame, in the order of the steps,
+            seconds.
 
     Raises:
         ExportError: the folder contains no exported network, the exported network has other

@@ -67,7 +67,8 @@ class GraphedNetwork:
         dtype: data type of network and features; geometry is always float32.
 
     Attributes:
-        stage_seconds: time per step of the last frame, in order, measured with CUDA events.
+        stage_seconds: time of each step of the last frame, in the order of the steps, seconds. The
+            times are measured with CUDA events.
         capacity: largest number of cameras so far.
     """
 
@@ -152,7 +153,7 @@ class GraphedNetwork:
         them: this selects kernels and captures graphs.
         """
         if self._steps is None or cameras > self.capacity:
-            self._steps = None  # frees the buffers before larger ones are allocated
+            self._steps = None  # frees the buffers before larger buffers are allocated
             self.capacity = 0
             with convolution_flags(self._dtype, search=True):
                 self._steps = _Steps(
@@ -228,8 +229,8 @@ class _Steps:
         self._runs[name]()
 
     def set_matrices(self, place: int, matrices: torch.Tensor) -> None:
-        """Set the (N, 3, 4) matrices of a frame. The matrices of unused cameras are set to
-        matrices that project outside the grid.
+        """Set the (N, 3, 4) matrices of frame number ``place``; frame 0 is the current frame. The
+        matrices of unused cameras are set to matrices that project outside the grid.
         """
         target = self.matrices_host[place]
         target[: len(matrices)] = matrices

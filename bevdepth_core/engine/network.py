@@ -17,7 +17,7 @@ class InferenceNetwork(Protocol):
     and ``detect``, in this order.
 
     Attributes:
-        stage_seconds: time per step of the last frame, in order, in seconds.
+        stage_seconds: time of each step of the last frame, in the order of the steps, seconds.
     """
 
     stage_seconds: dict[str, float]

@@ -34,8 +34,8 @@ class ImageUploader:
     def upload(
         self, images: Sequence[np.ndarray | torch.Tensor]
     ) -> tuple[list[torch.Tensor], list[ResizePlan]]:
-        """Return (H, W, 3) tensors on the device and their plans; numpy images are copied through
-        page-locked memory.
+        """Return (H, W, 3) tensors on the device and their resize plans. Numpy images are copied
+        through page-locked memory.
         """
         # Tensors do not use the threads, because passing them to the threads and back would take
         # 0.1 ms.

@@ -10,23 +10,23 @@ from sensor_msgs.msg import CameraInfo
 from bevdepth_ros.rig.undistortion import Distortion
 
 FOCAL_PX = (1.0, 1e6)
-"""Lowest and highest plausible focal length, pixels. A calibration with another focal length is
-rejected."""
+"""Lowest and highest plausible focal length, pixels. A calibration with a focal length outside of
+this range is rejected."""
 MAX_ASPECT = 2.0
 """Largest ratio of the two focal lengths. In interlaced video the ratio is two."""
 MAX_SKEW = 0.02
 """Largest skew, as a share of the focal length."""
 SCALE_RANGE = (0.6, 1.4)
-"""Allowed range of twice the principal point divided by the image size. If this value is outside
-of the range on both axes, the matrix belongs to another image size. A crop usually moves the
-principal point along only one axis."""
+"""Allowed range of 2 * principal point / image size, on each axis. If this value is outside of the
+range on both axes, the matrix belongs to another image size. On a single axis, the value may be
+outside, because a crop usually moves the principal point along only one axis."""
 OUTSIDE_SHARE = 0.25
 """The principal point may lie outside of the image by at most this share of the image size,
 because some drivers crop images and do not set a region of interest."""
 ROTATION_TOLERANCE = 0.01
 """Largest deviation of R R^T from the identity."""
 MAX_BASELINE_M = 10.0
-"""Largest shift of a camera by Tx and Ty of P."""
+"""Largest shift of a camera by Tx and Ty of P, meters."""
 LARGE_RECTIFICATION_DEG = 10.0
 """A rectification that rotates the image by more than this is reported, because stereo
 rectification rotates images less."""
@@ -43,7 +43,8 @@ class Intrinsics:
         distortion: lens distortion that the image still has; None if it has none.
         frame_from_camera: (4, 4) pose, in the optical frame, of the camera that ``matrix``
             describes. It is the identity, except for rectified images with R, Tx or Ty.
-        warnings: clauses that follow the camera's name.
+        warnings: texts about suspicious values of the calibration. In a message, each text follows
+            the camera's name.
     """
 
     matrix: np.ndarray
@@ -90,7 +91,7 @@ class Region:
     Attributes:
         offset: (x, y) of the region in the full image, pixels.
         size: (width, height) of the region in the full image, pixels; 0 if not known.
-        binning: (x, y) full pixels per published pixel.
+        binning: (x, y) number of pixels of the full image per published pixel.
     """
 
     offset: np.ndarray
@@ -144,8 +145,8 @@ def intrinsics_from_info(message: CameraInfo, rectified: bool) -> Intrinsics:
             if all values of P are zero. If False, K and D are used.
 
     Raises:
-        ValueError: the calibration is invalid; the message is a clause that follows the camera's
-            name.
+        ValueError: the calibration is invalid. In a report, the text of the exception follows the
+            camera's name.
     """
     k, p = np.asarray(message.k, np.float64), np.asarray(message.p, np.float64)
     k, p = k.reshape(3, 3), p.reshape(3, 4)

@@ -93,7 +93,8 @@ def image_from_raw(message: Image, max_pixels: int) -> np.ndarray:
     """Return (H, W, 3) uint8 RGB. The array may share the memory of ``message``.
 
     Raises:
-        ValueError: the image is invalid; the message is a clause that follows the camera's name.
+        ValueError: the image is invalid. In a report, the text of the exception follows the
+            camera's name.
     """
     require_at_most(max_pixels, message.width, message.height)
     layout = ENCODINGS.get(message.encoding)

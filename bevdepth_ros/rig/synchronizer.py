@@ -1,8 +1,8 @@
 """A message_filters filter that groups images of several cameras into image sets.
 
 An image set contains the images of one trigger cycle. Each camera exposes at its own offset within
-the cycle. The filter finds these offsets (``offsets``) and subtracts them from the stamps. A set
-then contains, for each camera, the image that is nearest to the median of the set.
+the cycle. The filter finds these offsets with the module ``offsets`` and subtracts them from the
+stamps. A set then contains, for each camera, the image that is nearest to the median of the set.
 
 ``message_filters.ApproximateTimeSynchronizer`` cannot keep cycles apart. The six cameras of
 nuScenes expose within 43 ms, and a cycle starts every 83 ms on average. If images are missing, the
@@ -43,9 +43,8 @@ camera can be decoded.
 
 *Arrival times.* Arrival times are compared only while the images of most other cameras arrive as
 usual. After the executor was busy, the executor processes the queued images of the cameras in any
-order.
-While the clock of a used camera may have jumped, no sets are formed, for at most ``LONGEST_PAUSE``
-images of this camera.
+order. While the clock of a used camera may have jumped, no sets are formed, for at most
+``LONGEST_PAUSE`` images of this camera.
 
 *Untriggered cameras.* If at least half of the cameras deviate, it is unknown which cameras are
 wrong. The cameras are then *untriggered*, and all cameras that send images are used. When the
@@ -124,8 +123,9 @@ JITTERS = 1.5
 """A deviation excludes a camera only if it is larger than this many times the jitter. While
 offsets are not learned, the factor is larger by one."""
 SETTLE_NS = 100_000_000
-"""While it is examined whether cameras still drift, a camera is compared about once in this time,
-in nanoseconds. At high rates, ``WINDOW`` images in a row would not show the drift."""
+"""While it is examined whether cameras still drift, a camera is compared with the other cameras
+only about once in this time, in nanoseconds. At high rates, ``WINDOW`` images in a row would not
+show the drift."""
 RATE_TOLERANCE = 0.07
 """Image rates count as multiples of each other if they differ from exact multiples by at most this
 share. If one of ``WINDOW`` intervals is mistaken for two cycles, the rate changes by less than
@@ -191,7 +191,7 @@ class ImageSetSynchronizer(SimpleFilter):
             together, or if this is unknown.
         formed: number of sets so far.
         too_wide: number of sets so far that were dropped because they exceed ``slop_s``.
-        is_learned: True if the offsets were corrected by the medians of ``WINDOW`` images.
+        is_learned: True if the median deviations of ``WINDOW`` images have corrected the offsets.
         cameras: one ``CameraTiming`` per input, with its ``state`` (see the module).
     """
 
@@ -342,8 +342,8 @@ class ImageSetSynchronizer(SimpleFilter):
     def _measure_period(self) -> int:
         """Return the shortest period of which the periods of most cameras are multiples.
 
-        If no period is measured at the moment, return the last period, because sets could mix
-        cycles without a period.
+        If no period is measured at the moment, return the last period. Without a period, sets
+        could mix images of different cycles.
         """
         periods = sorted([one.period_ns for one in self._used if one.period_ns])
         for period in periods:
@@ -379,8 +379,8 @@ class ImageSetSynchronizer(SimpleFilter):
         return len(self._used) > 1 and MISALIGNED * self._period_ns < self._jitter_ns < math.inf
 
     def _surely_own_ns(self, jitter_ns: float) -> float:
-        """Return how far the corrected stamp of an image may be from the median of a set so that
-        the image surely belongs to the cycle of the set; 0 if stamps jitter too much.
+        """Return the largest distance between a corrected stamp and the median of a set at which
+        the image surely belongs to the cycle of this set; 0 if stamps jitter too much.
         """
         count = max(2, len(self._used))
         # The median jitters, too. The median of many images jitters less. The median of two images
@@ -412,8 +412,8 @@ class ImageSetSynchronizer(SimpleFilter):
             self._emit([time + one.offset_ns for time, one in zip(corrected, used, strict=True)])
 
     def _emit(self, stamps: Sequence[int]) -> None:
-        """Call the callbacks with the images of these stamps, unless the images are too far apart
-        or are not newer than the last set.
+        """Call the callbacks with the images of these stamps, unless the stamps differ too much or
+        the images are not newer than the last set.
         """
         images = tuple([one.waiting[at] for one, at in zip(self._used, stamps, strict=True)])
         for camera, stamp in zip(self._used, stamps, strict=True):

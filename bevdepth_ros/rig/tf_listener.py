@@ -60,8 +60,8 @@ def matrix_from_transform(transform: TransformStamped) -> np.ndarray:
 
 
 def transform_from_odometry(message: Odometry) -> TransformStamped:
-    """Return the pose of an odometry message as a transform with the same parent and child
-    frame.
+    """Return the pose of an odometry message as a transform from the child frame of the message to
+    the frame of its header.
     """
     transform = TransformStamped(header=message.header, child_frame_id=message.child_frame_id)
     position, pose = message.pose.pose.position, transform.transform

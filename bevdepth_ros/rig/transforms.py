@@ -131,7 +131,9 @@ class Transforms:
             self._listener.drop_later_than(now_ns)
 
     def has_transform(self, target: str, source: str, stamp_ns: int = 0) -> bool:
-        """Return True if tf has target_from_source at ``stamp_ns``; if this is 0, at any time."""
+        """Return True if tf has target_from_source at ``stamp_ns``. If ``stamp_ns`` is 0, return
+        True if tf has this transform at any time.
+        """
         source = plain_name(source)
         if not stamp_ns and self._mount(target, source) is not None:
             return True

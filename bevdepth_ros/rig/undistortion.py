@@ -44,7 +44,8 @@ class Distortion:
 
     Raises:
         ValueError: the model is not in ``MODELS``, the number of coefficients is wrong, or a
-            coefficient is not finite. The message is a clause that follows the camera's name.
+            coefficient is not finite. In a report, the text of the exception follows the camera's
+            name.
     """
 
     model: str
@@ -117,8 +118,8 @@ class Undistorter:
         on the same device.
 
         Raises:
-            ValueError: less than ``MIN_SHARE`` of the result would be valid. The message is a
-                clause that follows the camera's name.
+            ValueError: less than ``MIN_SHARE`` of the result would be valid. In a report, the text
+                of the exception follows the camera's name.
         """
         height, width = image.shape[:2]
         device = None if isinstance(image, np.ndarray) else image.device

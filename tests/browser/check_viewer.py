@@ -26,7 +26,8 @@ DRAWN_SIZE = (800, 450)
 TIMEOUT_S = 180.0
 SCREENSHOT = ROOT / 'out' / 'viewer.png'
 WALL, SCENE = (slice(40, 380), slice(340, 1240)), (slice(420, 900), slice(200, 1240))
-"""Rows and columns of the window in which the initial view shows the cameras and the boxes."""
+"""Rows and columns of the screenshot: the area of the cameras, and the area of the boxes in the
+initial view."""
 COLORFUL = ('car', 'truck', 'bus', 'motorcycle', 'pedestrian')
 """Classes with colors that appear only in boxes, and nowhere else in the window."""
 

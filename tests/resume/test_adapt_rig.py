@@ -12,7 +12,7 @@ from tests.reference import ROOT
 
 
 @pytest.mark.timeout(0)  # no limit, because the test runs many programs
-def test_every_step_of_the_adaptation_to_another_rig_works(tmp_path: Path) -> None:
+def test_adapt_rig_runs_every_step_and_writes_a_table_of_scores(tmp_path: Path) -> None:
     environment = os.environ | {'OUT': str(tmp_path / 'out'), 'IMAGE_SIZE': '160x90'}
     command = ['tools/adapt_rig.sh', 'c', '--quick']
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -90,7 +90,7 @@ def test_after_an_interrupt_during_gradient_accumulation_the_step_is_finished(
     assert state(tmp_path)['global_step'] == 1
 
 
-def test_a_second_interrupt_stops_training_at_once_without_a_checkpoint(tmp_path: Path) -> None:
+def test_a_second_ctrl_c_stops_training_immediately_without_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(RunInterruptedError, match='stopped at once'):
         run(tiny_config(tmp_path), watchers=[Interrupt(1, signal.SIGINT, signal.SIGINT)])
     assert not (tmp_path / 'last.ckpt').exists()
@@ -107,7 +107,7 @@ def test_a_checkpoint_is_written_if_training_and_loader_processes_receive_sigter
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_before_the_first_step_stops_training_at_once(
+def test_an_interrupt_before_the_first_step_stops_training_immediately(
     tmp_path: Path, number: int
 ) -> None:
     stop = StopOnInterrupt(ResumeCheckpoint(tmp_path / 'last.ckpt', 3))

@@ -29,8 +29,8 @@ class Case:
             reported.
         parameters: parameters of the node that differ from the usual values.
         tolerated: regular expression for problems that may be reported if ``diagnosis`` is None.
-        overlapping: True if the trigger cycles overlap, so that the stamps of image sets cannot be
-            checked.
+        overlapping: True if the trigger cycles overlap. The stamps of image sets can then not
+            be checked.
     """
 
     name: str

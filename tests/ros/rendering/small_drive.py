@@ -1,5 +1,5 @@
-"""Writes a short synthetic drive as two bags: without detections, and with the ground-truth boxes
-as recorded detections.
+"""Writes a short synthetic drive as two bags. The first bag has no detections. The second bag has
+the ground-truth boxes as recorded detections.
 """
 
 from __future__ import annotations

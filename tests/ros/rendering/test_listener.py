@@ -109,7 +109,7 @@ def test_a_backward_jump_of_tf_is_logged_once_as_info_and_an_invalid_transform_a
     assert [line.split()[0] for line in lines] == ['[INFO]', '[WARN]']
 
 
-def test_a_scene_that_was_returned_without_detections_is_returned_again_with_them(
+def test_a_scene_that_was_returned_without_detections_is_returned_again_with_detections(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup.send(1000)

@@ -75,7 +75,7 @@ def make_setup(graph: Graph) -> Iterator:
         setup.transforms.close()
 
 
-def test_after_a_bag_restarts_poses_that_arrive_before_the_images_are_used(make_setup):
+def test_scenes_of_a_restarted_bag_have_the_poses_that_arrived_before_the_images(make_setup):
     setup = make_setup()
     for _ in range(3):
         for time_s in (0.0, 30.0):
@@ -297,7 +297,7 @@ def test_the_latency_is_the_time_from_the_arrival_of_the_last_image_to_the_detec
     assert len(scene.detections) == 1
 
 
-def test_detections_with_tf_are_preferred_if_they_are_at_most_400_ms_older_than_the_newest(
+def test_detections_with_tf_are_preferred_if_newer_detections_are_at_most_400_ms_newer(
     direct: DirectStore,
 ):
     assert direct.store.newest_detections_ns() is None
@@ -309,7 +309,7 @@ def test_detections_with_tf_are_preferred_if_they_are_at_most_400_ms_older_than_
     assert direct.store.newest_detections_ns() is None
 
 
-def test_newest_images_ns_is_the_earliest_of_the_last_stamps_of_the_publishing_cameras(
+def test_newest_images_ns_is_the_last_stamp_of_the_publishing_camera_that_is_farthest_behind(
     direct: DirectStore,
 ):
     assert direct.store.newest_images_ns() is None
