@@ -77,8 +77,8 @@ class ExponentialAverage(WeightAveraging):
             # Lightning calls setup before it moves the module to the GPU, and does not move the
             # average.
             self.averaged.to(trainer.strategy.root_device)
-            # PyTorch would replace the average by the weights in update 0; the official code
-            # averages the initial weights as well.
+            # In update 0, PyTorch would replace the average by the current weights. In the
+            # official code, the average also contains the initial weights.
             self._averaged_model().n_averaged.fill_(1)
 
     def _update(self, average: list[Tensor], current: list[Tensor], update: Tensor) -> None:

@@ -118,7 +118,8 @@ def with_cameras(sample: Sample, count: int) -> Sample:
 def seen_by_cameras(
     centers: Tensor, matrices: CameraMatrices, size: tuple[int, int] | torch.Size
 ) -> Tensor:
-    """Return a (n,) mask of the points that lie in the network image of a key-frame camera.
+    """Return a (n,) mask that is True for the points inside the network image of at least one
+    camera of the key frame.
 
     Args:
         centers: (n, 3) in the augmented ego frame, meters.

@@ -88,8 +88,8 @@ class ResumeCheckpoint(Checkpoint):
             self.write(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # If max_steps ends the run within an epoch, the end of the epoch is not saved, so that a
-        # run that is resumed with a higher max_steps continues this epoch.
+        # If max_steps ends the run within an epoch, on_train_batch_end has written the checkpoint
+        # of the last step. A run that is resumed with a higher max_steps continues this epoch.
         if trainer.is_last_batch:
             self.write(trainer)
 
@@ -139,8 +139,8 @@ def weights_metadata(description: dict, step: int, averaged: bool) -> dict[str, 
 
 
 def source_revision() -> str:
-    """Return the git revision of this source, with ``-dirty`` if files were changed; without
-    git, the version of the installed package, or ``unknown``.
+    """Return the git revision of this source, with ``-dirty`` if tracked files have uncommitted
+    changes. If git gives no revision, return the version of the installed package, or ``unknown``.
     """
     folder = str(Path(__file__).resolve().parent)
     command = ['git', '-C', folder, 'describe', '--always', '--dirty', '--abbrev=40']
@@ -153,8 +153,8 @@ def source_revision() -> str:
 
 
 def read_training_checkpoint(path: str | Path) -> tuple[BEVDepth, dict[str, str]]:
-    """Return the model of a ``.ckpt`` file of ``train.py`` in evaluation mode, on the CPU, and the
-    metadata of its weights.
+    """Return the model in a ``.ckpt`` file of ``train.py``, and the metadata of the weights. The
+    model is on the CPU and in evaluation mode.
 
     Raises:
         CheckpointError: the file is missing, damaged, or not written by ``train.py``.

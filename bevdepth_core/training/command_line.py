@@ -40,7 +40,7 @@ class ManualHelp(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
 
 
 def manual_parser(program: str, manual: str) -> ArgumentParser:
-    """Return a parser without options whose help shows ``manual``."""
+    """Return a parser whose help shows ``manual``. The parser has no options yet."""
     return ArgumentParser(
         prog=program,
         description=manual,
@@ -180,8 +180,8 @@ def _mapping(path: Path) -> dict:
         raise InvalidRunError(f'{path}: not YAML: {" ".join(str(error).split())}') from error
     if not isinstance(values, dict):
         raise InvalidRunError(
-            f'{path}: a configuration must be a YAML mapping of keys to values, as the presets in '
-            'config/training'
+            f'{path}: a configuration must be a YAML mapping of keys to values, such as a preset '
+            'in config/training'
         )
     return values
 

@@ -45,7 +45,8 @@ class TrainerSettings:
         log_every_n_steps: steps between two points of a curve.
         checkpoint_every_n_steps: steps between two checkpoints to resume from.
         validate_every_n_epochs: epochs between two validations; used only with ``data.val_split``.
-        logger: logs the curves in addition to ``csv/``: ``tensorboard``, ``wandb`` or ``mlflow``.
+        logger: ``tensorboard``, ``wandb`` or ``mlflow``. This logger writes the same curves as the
+            logger of ``csv/``, which is always active.
     """
 
     accelerator: Literal['auto', 'gpu', 'cpu'] = 'auto'
@@ -123,7 +124,9 @@ def read_arguments(
         if values.model.init is not None:
             network = model_config_to_dict(load_checkpoint(values.model.init).config)
             parser.set_defaults(_flat('model.network', network, option_keys(parser)))
-            # A preset may set a section, such as stereo, to null although the checkpoint has it.
+            # A preset may set a section, such as stereo, to null although the checkpoint contains
+            # this section. Therefore, null sections are checked with the defaults of a run without
+            # a checkpoint.
             values = parse(parser, arguments, required)
     except CheckpointError as error:
         raise InvalidRunError(str(error)) from error

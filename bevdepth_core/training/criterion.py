@@ -63,14 +63,15 @@ def criterion(
 
     Boxes are weighted by their score. The heatmap loss is divided by the number of cells with a
     box, the box loss by the number of boxes (both weighted by score), and the depth loss by the
-    number of pixels with depth. These counts are averaged over all GPUs, so that several GPUs
+    number of pixels with depth. These counts are averaged over all GPUs. Several GPUs therefore
     compute the same gradient as a single GPU with all samples. The official code does not
     average the number of pixels with depth.
 
     Args:
         outputs: outputs of the network.
         tasks: targets of each head task.
-        depth_bins: (B, N, h, w) int64 of the key frame, ``NO_DEPTH`` where unknown.
+        depth_bins: (B, N, h, w) int64, true depth bin of each feature pixel of the key frame;
+            ``NO_DEPTH`` where the depth is unknown.
         code_weights: weight of each of the ten numbers in ``TaskTargets.box``.
     """
     with torch.autocast(outputs.depth.device.type, enabled=False):
@@ -129,8 +130,9 @@ def heatmap_loss(logits: Tensor, target: Tensor, center_weights: Tensor) -> Tens
 
 
 def box_loss(maps: TaskMaps, targets: TaskTargets, code_weights: Sequence[float]) -> Tensor:
-    """Return the L1 distance summed over all boxes and the ten box numbers, weighted by the score
-    of the box and by ``code_weights``.
+    """Return the weighted sum of the absolute differences between predicted and true box numbers,
+    over all boxes and their ten numbers. The weight is the score of the box times the entry of
+    ``code_weights`` for the number.
     """
     values = maps.box_values().float()
     predicted = values[targets.sample, :, targets.cell[:, 1], targets.cell[:, 0]]  # (P, 10)
@@ -145,7 +147,7 @@ def depth_loss(depth: Tensor, bins: Tensor) -> Tensor:
 
     Args:
         depth: (B, N, D, h, w) in [0, 1].
-        bins: (B, N, h, w) int64, ``NO_DEPTH`` where unknown.
+        bins: (B, N, h, w) int64, true depth bins; ``NO_DEPTH`` where the depth is unknown.
     """
     has_depth = (bins != NO_DEPTH).unsqueeze(2)
     one_hot = torch.zeros_like(depth, dtype=torch.float32).scatter_(

@@ -147,8 +147,9 @@ def _balanced_positions(index: SampleIndex) -> np.ndarray:
 
 
 def _start_worker(worker: int) -> None:
-    """Limit a loader process to one core, and ignore Ctrl-C and SIGTERM, which the training
-    process handles. A terminal and a scheduler send these signals to all processes of a run.
+    """Limit OpenCV in a loader process to one thread, and ignore Ctrl-C and SIGTERM, which the
+    training process handles. A terminal and a scheduler send these signals to all processes of a
+    run.
     """
     cv2.setNumThreads(1)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -243,7 +244,9 @@ class TrainingData(LightningDataModule):
         return math.ceil(self.batches(running.world_size) / running.accumulate_grad_batches)
 
     def train_dataloader(self) -> ResumableLoader:
-        """Return the loader; in a resumed run, it skips samples that the run has already used."""
+        """Return the loader. In a resumed run, the loader skips the samples of the current epoch
+        that the run has already used.
+        """
         trainer = self._running
         epoch, step = divmod(trainer.global_step, self.steps_per_epoch)
         skip = step * trainer.accumulate_grad_batches * self.batch_size
@@ -260,8 +263,8 @@ class TrainingData(LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch] | list:
         """Return the loader of this process; an empty list without validation.
 
-        All processes have the same number of samples, because their losses are averaged batch
-        by batch; remaining samples are dropped.
+        All processes have the same number of samples, because the losses of the processes are
+        averaged batch by batch. Samples that cannot be divided equally are dropped.
         """
         if self._validation is None:
             return []

@@ -62,7 +62,7 @@ class DatasetSettings:
 def report_boxes(
     index: SampleIndex, settings: DatasetSettings, network: ModelConfig, needs_boxes: bool
 ) -> None:
-    """Log how many boxes of a dataset are used, and why other boxes are excluded.
+    """Log how many boxes of a dataset are used, and why the remaining boxes are excluded.
 
     Raises:
         ValueError: no box is used, and ``needs_boxes`` is True.

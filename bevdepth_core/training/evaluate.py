@@ -7,8 +7,9 @@ Run from the repository root after `. ./env.sh`:
 
 The checkpoint is a .safetensors file of this project, an official .pth or .ckpt file, or a name
 such as small. The detector processes the key frames of the split as on a vehicle, that is, scene
-by scene and in order of time. Each frame is encoded once, and is also the past frame of the next
-key frame. The program writes these files to the folder `output` (out/evaluation):
+by scene and in order of time. The features of a key frame are computed once. They are used again
+when this key frame is the past frame of the next key frame. The program writes these files to the
+folder `output` (out/evaluation):
 
     results.json                                 boxes of every sample, nuScenes result format
     metrics_summary.json, metrics_details.json   metrics of the devkit's DetectionEval
@@ -25,7 +26,7 @@ results.json, which the evaluation server of nuScenes accepts.
 By default, all GPUs are used. Each GPU has one process, which processes some of the scenes.
 `--device cuda:1` uses one GPU, `--device cuda:0,cuda:2` uses two GPUs, `--device cpu` uses the
 CPU, and `--device cpu,cpu` uses two processes on the CPU. `<version>/splits.json` may define more
-splits: it maps names of splits to lists of scene names.
+splits. This file maps names of splits to lists of scene names.
 """
 
 from __future__ import annotations
@@ -89,11 +90,11 @@ class EvaluationData(DatasetSettings):
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """A scoring run.
+    """Settings of an evaluation.
 
     Attributes:
-        checkpoint: weights: a ``.safetensors`` file, an official file, or a name such as
-            ``small``.
+        checkpoint: weights to evaluate, given as a ``.safetensors`` file, an official file, or a
+            name such as ``small``.
         data: dataset to score on.
         output: folder for results and scores.
         device: ``auto``: all GPUs, or the CPU if there is no GPU. Otherwise devices separated by

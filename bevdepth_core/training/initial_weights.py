@@ -94,8 +94,8 @@ def load_pretrained(backbone: nn.Module, source: str, depth: int) -> None:
         backbone.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(
-            f'model.pretrained: {source} does not fit a ResNet-{depth} ({error}); give weights '
-            'of the same depth, or none'
+            f'model.pretrained: {source} does not fit a ResNet-{depth} ({error}); set '
+            f'model.pretrained to weights of a ResNet-{depth}, or to none'
         ) from error
 
 
@@ -122,7 +122,7 @@ def _download_state(name: str, depth: int) -> dict[str, Tensor]:
     except KeyError as error:
         raise ValueError(
             f'model.pretrained: torchvision has no weights {name} for ResNet-{depth}; set '
-            'model.pretrained to a file or none'
+            'model.pretrained to the path of a file, or to none'
         ) from error
     try:
         return dict(weights.get_state_dict(progress=True, check_hash=True))

@@ -89,9 +89,9 @@ class StopOnInterrupt(Checkpoint):
         )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning's handler of SIGTERM would end the run at the end of the batch, without a
-        # checkpoint; with several processes, the handler would block until every process has
-        # reached it.
+        # This replaces Lightning's handler of SIGTERM, which would end the run at the end of the
+        # batch, without a checkpoint. With several processes, that handler would also block until
+        # every process has received SIGTERM.
         if _is_main_thread():
             signal.signal(signal.SIGTERM, self._on_signal)
         self._training = True

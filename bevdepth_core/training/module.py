@@ -46,18 +46,19 @@ class ModelSettings:
             If it is null, ``pretrained`` is used.
         objective: ``detection`` trains the whole network with all losses. ``depth`` trains the
             depth branch with lidar depth, which needs no annotations; all other weights and
-            their batch norm statistics stay fixed.
+            batch norm statistics stay fixed.
         pretrained: initial weights of the image backbone if ``init`` is null: a torchvision name
             such as ``IMAGENET1K_V1``, a file with a torchvision state dict, or ``none`` for random
             weights.
-        heatmap_bias: initial bias of the heatmaps that are not copied from ``init``, such as -2.19
-            for an initial score of 0.1; null: a random bias near 0 as in the official code.
+        heatmap_bias: initial bias of the heatmap layers that are not copied from ``init``. For
+            example, -2.19 gives an initial score of 0.1. null: a random bias near 0, as in the
+            official code.
         freeze_stem: keep the first convolution and the first batch norm of the backbone fixed;
             only suitable for pretrained weights.
         code_weights: weights of the ten box numbers in the loss: x, y, z, three sizes, sine,
             cosine, velocity x and y.
-        learning_rate: learning rate for ``learning_rate_batch`` samples per step. With another
-            number of samples, it is scaled in proportion.
+        learning_rate: learning rate for ``learning_rate_batch`` samples per step. For another
+            number of samples per step, the learning rate is scaled in proportion.
         learning_rate_batch: number of samples per step, over all GPUs, for which
             ``learning_rate`` is valid.
         weight_decay: weight decay of AdamW.
@@ -96,8 +97,8 @@ class NonFiniteLossError(FloatingPointError):
 class BEVDepthModule(LightningModule):
     """The network with its losses and its optimizer.
 
-    The random numbers of a step (dropout) depend only on seed, epoch, step and rank, so that a
-    resumed run uses the random numbers of an uninterrupted run.
+    The random numbers of a step (dropout) depend only on seed, epoch, batch and rank. A resumed
+    run therefore uses the same random numbers as an uninterrupted run.
 
     Args:
         settings: network and optimization.

@@ -38,8 +38,9 @@ def read_parts(run: str | Path) -> list[dict[str, np.ndarray]]:
     )
     if not paths:
         raise FileNotFoundError(
-            f'{run}: no csv/version_*/metrics.csv: give the output folder of a run of '
-            'training/train.py that has logged a loss (every trainer.log_every_n_steps steps)'
+            f'{run} contains no csv/version_*/metrics.csv: give the output folder of a run of '
+            'training/train.py, after the run has logged a loss (every '
+            'trainer.log_every_n_steps steps)'
         )
     parts = [part for part in map(_read, paths) if len(part['step'])]
     if not parts:

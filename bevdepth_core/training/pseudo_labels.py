@@ -42,7 +42,7 @@ class PseudoLabelConfig:
     """Settings of the program.
 
     Attributes:
-        checkpoint: the teacher: a file of weights, or a name such as ``2key_da_ema``.
+        checkpoint: weights of the teacher, given as a file or as a name such as ``2key_da_ema``.
         data: dataset to label.
         new_version: name of the new folder of tables.
         min_score: boxes with a lower score are excluded.
@@ -73,8 +73,8 @@ def write_pseudo_labels(config: PseudoLabelConfig) -> Path:
     """Detect objects, write the new tables, and return the folder of these tables.
 
     Raises:
-        ValueError: the dataset or the checkpoint is invalid, the new tables exist, or no box
-            reaches ``min_score``.
+        ValueError: the dataset or the checkpoint is invalid, the folder of the new tables already
+            exists, or no box reaches ``min_score``.
         OSError: a file cannot be read or written.
     """
     data = config.data

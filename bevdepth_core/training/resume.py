@@ -44,8 +44,9 @@ def require_resumable(path: Path, settings: Mapping[str, Any], order: Mapping[st
 
     Raises:
         CheckpointError: the file is truncated or damaged.
-        SettingsChangedError: a setting has changed since the start of the run. Settings that are
-            not in the checkpoint, because an earlier version wrote it, are not compared.
+        SettingsChangedError: a setting has changed since the start of the run. Settings that the
+            checkpoint does not contain, because an earlier version of this project wrote the
+            checkpoint, are not compared.
         OrderChangedError: the order of the samples would change.
     """
     content = _read(path)

@@ -1,4 +1,4 @@
-"""Prevents two trainings from writing to the same folder."""
+"""Prevents two training runs from writing to the same folder."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ LOCK = '.lock'
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock the folder of a run while the ``with`` block runs. Only the first process of a run
-    does this. The lock ends with the process, and loader processes do not inherit it.
+    """Lock the folder of a run while the ``with`` block runs. If a run has several processes, only
+    the first process locks the folder. The lock ends with this process, and loader processes do
+    not inherit the lock.
 
     Raises:
         InvalidRunError: another run has locked the folder.

@@ -19,11 +19,11 @@ class SampleSource(Protocol):
     def __len__(self) -> int: ...
 
     def sample(self, place: int, rng: np.random.Generator) -> Sample:
-        """Return a sample whose augmentation depends on ``rng`` only."""
+        """Return the sample with index ``place``; its augmentation depends only on ``rng``."""
 
 
 class SampleRequest(NamedTuple):
-    """A sample to load, and the seed of its augmentation."""
+    """The index ``place`` of a sample to load, and the seed of the augmentation."""
 
     place: int
     seed: tuple[int, int, int]

@@ -21,8 +21,8 @@ Every value of a preset can be changed on the command line, for example with `--
 
 After Ctrl-C or SIGTERM, the run finishes the step, writes last.ckpt and prints the command that
 resumes the run. A second Ctrl-C stops the run at once. `--resume true` resumes a run, also in the
-middle of an epoch. If there is no last.ckpt, `--resume true` starts a new run, so that a job
-scheduler can always use the same command. A run must be resumed with the settings of its start,
+middle of an epoch. If there is no last.ckpt, `--resume true` starts a new run. A job scheduler
+can therefore always use the same command. A run must be resumed with the settings of its start,
 except for the settings that docs/TRAINING.md lists.
 
 `--data.val_split val` validates after every `trainer.validate_every_n_epochs` epochs, and logs
@@ -225,7 +225,7 @@ def fit(
                 _require_resumable(checkpoint, config, data, trainer.world_size)
             write_config(config)
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-        except OrderChangedError as error:  # from processes after the first process
+        except OrderChangedError as error:  # raised in a process other than the first process
             raise InvalidRunError(str(error)) from error
         except OSError as error:
             if error.errno not in _NO_SPACE:

@@ -186,7 +186,8 @@ def errors_of(found: Detections3D, truth: Boxes3D) -> Errors:
 
 
 def fit(errors: Errors, class_names: tuple[str, ...]) -> UncertaintyModel:
-    """Return the model whose 95 % regions contain 95 % of new errors that are like ``errors``.
+    """Return the model whose 95 % regions contain 95 % of new errors, if the new errors have the
+    same distribution as ``errors``.
 
     Raises:
         ValueError: there are too few errors.

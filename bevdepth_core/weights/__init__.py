@@ -103,7 +103,8 @@ OFFICIAL = {
         ),
     )
 }
-"""Official weights by short name; all have a ResNet-50 and images of 256x704 pixels."""
+"""Official weights by short name. All their networks have a ResNet-50 and process images of
+256x704 pixels."""
 
 
 def cache_folder() -> Path:
@@ -122,8 +123,8 @@ def locate(path: str | Path) -> Path:
     """Return the path of a file of weights.
 
     Args:
-        path: path of the file, or name of bundled or official weights. Text without folder and
-            suffix is a name, unless there is a file at this path.
+        path: path of the file, or name of bundled or official weights. A ``path`` without folder
+            and suffix is a name, unless a file with this path exists.
 
     Raises:
         WeightsError: there is no such file or name, or the weights have not been downloaded.
@@ -137,7 +138,7 @@ def locate(path: str | Path) -> Path:
 
 
 def _similar_file(path: Path) -> str:
-    """Return a remedy, with which the message about a missing file ends."""
+    """Return the last part of the message about a missing file, which suggests a remedy."""
     if not path.parent.is_dir():
         return f'; the folder {path.parent} does not exist'
     files = [entry for entry in path.parent.iterdir() if entry.suffix in SUFFIXES]

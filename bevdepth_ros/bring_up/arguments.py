@@ -199,8 +199,9 @@ class _Reader:
         return self.values[name].lower() == 'true'
 
     def number(self, name: str, is_valid: Callable[[float], bool], wanted: str) -> float:
-        """Return the value of an argument as a number. If the value is not a number or is outside
-        of the range, add a problem and return 0.
+        """Return the value of an argument as a number. If the value is not a number, or if
+        ``is_valid`` returns False for the number, add a problem and return 0. The text of the
+        problem ends with ``wanted``, which describes the valid numbers.
         """
         text = self.values[name]
         try:
@@ -358,7 +359,7 @@ def _converted(reader: _Reader, is_direct: bool) -> Arguments:
 
 
 def is_launched_directly(launch_file: str, argv: Sequence[str]) -> bool:
-    """True if the command line ``argv`` launches ``launch_file`` itself.
+    """Return True if the command line ``argv`` launches ``launch_file`` itself.
 
     If another launch file includes ``launch_file``, the command line contains arguments of the
     enclosing file, which cannot be checked here.

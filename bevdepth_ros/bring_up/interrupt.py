@@ -1,4 +1,4 @@
-"""Prevents Ctrl-C from interrupting a launch while it handles an event."""
+"""Prevents Ctrl-C from interrupting a launch while the launch handles an event."""
 
 from __future__ import annotations
 

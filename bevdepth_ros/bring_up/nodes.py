@@ -31,7 +31,7 @@ def _program(package: str, executable: str) -> dict[str, Any]:
     return {
         'package': package,
         'executable': executable,
-        'exec_name': executable,  # without it, the log shows the first word of the prefix
+        'exec_name': executable,  # otherwise, the log shows the prefix
         'prefix': prefix,
         'output': 'screen',
     }

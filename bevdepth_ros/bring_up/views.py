@@ -24,7 +24,7 @@ INFO_NAME = 'camera_info'
 image topic."""
 DECODED_NAME = 'image_decoded'
 LIDAR_TOPIC = '/LIDAR_TOP'
-"""Topic of the lidar in nuScenes bags; the templates contain it."""
+"""Topic of the lidar in nuScenes bags. The templates contain this topic."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,9 @@ def _foxglove_panel(prototype: dict, source: CameraSource) -> dict:
 
 
 def _grid(panels: list[str]) -> Any:
-    """Return the panels in two rows, or in one row if there are fewer than four."""
+    """Return a layout with the panels in two rows, or in one row if there are fewer than four
+    panels.
+    """
     half = (len(panels) + 1) // 2 if len(panels) > 3 else len(panels)
     rows = [_split('row', part) for part in (panels[:half], panels[half:]) if part]
     return _split('column', rows)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 MAX_WAIT_PERIODS = 2
-"""If a stamp is more than this many periods before the next due time, time went back, for example
-because a replay started again."""
+"""If a stamp is more than this many periods before the next due time, ``RateLimit`` assumes that
+time went back, for example because a replay started again."""
 
 
 class RateLimit:
@@ -19,8 +19,8 @@ class RateLimit:
         """Return True if the result with this stamp is to be published. In this case, also set the
         time at which the next result is due.
 
-        A late result does not delay the following results, so that the mean rate reaches the limit
-        if enough results arrive.
+        A late result does not delay the following results. The mean rate therefore reaches the
+        limit if enough results arrive.
 
         Args:
             stamp_ns: stamp of the result, nanoseconds.

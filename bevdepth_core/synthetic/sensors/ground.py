@@ -103,9 +103,9 @@ def _gain(
 
     Args:
         view: the camera with an image of low resolution.
-        distance: distance along the ground per pixel of ``view``, meters.
-        x: world x relative to the camera, meters.
-        y: world y relative to the camera, meters.
+        distance: horizontal distance of the ground point of each pixel of ``view``, meters.
+        x: world x of these points relative to the camera, meters.
+        y: world y of these points relative to the camera, meters.
         light: light of the scene.
         shadows: outlines of the shadows on the ground, each (n, 2) world x and y.
     """
@@ -172,10 +172,10 @@ def _grain(
     Grain and stains fade out at distances at which they would flicker.
 
     Args:
-        distance: distance along the ground per pixel, meters.
-        x: world x relative to the camera, meters.
-        y: world y relative to the camera, meters.
-        size: width and height of the result, which may be larger than ``distance``.
+        distance: horizontal distance of the ground point of each pixel, meters.
+        x: world x of these points relative to the camera, meters.
+        y: world y of these points relative to the camera, meters.
+        size: width and height of the result. The result may be larger than ``distance``.
     """
     stains = _sampled(
         _texture(2, (8, 16, 32, 64, 128), 5.0), x * _STAINS_TEXELS_PER_M, y * _STAINS_TEXELS_PER_M

@@ -19,8 +19,8 @@ _FAR = 170.0
 _COVER_WIDTH = 200
 """Width in pixels of the mask with which hidden objects are found."""
 _MIN_COVER = 100
-"""In the test for hidden objects, only those objects can hide other objects whose bounding
-rectangle in the mask has more pixels than this."""
+"""The test for hidden objects draws an object into the mask only if the bounding rectangle of the
+object has more pixels than this. Smaller objects hide no other object in this test."""
 
 
 def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:

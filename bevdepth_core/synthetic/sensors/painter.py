@@ -287,8 +287,8 @@ def _round_outline(seed: int, ragged: bool) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def _leaves(seed: int, count: int) -> np.ndarray:
-    """Return (count, 4, 2) small tilted quadrilaterals spread over the unit disc, denser at its
-    edge.
+    """Return (count, 4, 2) small tilted quadrilaterals, spread evenly over the unit disc except
+    near its center.
     """
     rng = np.random.default_rng(seed)
     angles, radii = rng.uniform(0, 2 * np.pi, count), rng.uniform(0.1, 1.0, count) ** 0.5 * 1.02

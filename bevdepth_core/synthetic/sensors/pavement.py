@@ -69,7 +69,9 @@ def lit_flat(color: Sequence[float], light: Light) -> tuple[float, ...]:
 def layers_around(
     scene: SyntheticScene, place: np.ndarray
 ) -> tuple[Flat, list[tuple[float, ...]]]:
-    """Return the flat layers around a (2,) world position, lowest first, and their lit colors."""
+    """Return the flat layers around the (2,) world position ``place``, lowest first, and their lit
+    colors.
+    """
     nearest = scene.road.along[np.argmin(((scene.road.center - place) ** 2).sum(axis=1))]
     return _layers(scene, round(nearest / _CELL) * _CELL)
 

@@ -116,7 +116,9 @@ class SyntheticRig:
 
     @property
     def covers_full_circle(self) -> bool:
-        """Return True if the fields of view of the cameras add up to a full circle."""
+        """Return True if the horizontal fields of view of the cameras add up to at least 360
+        degrees.
+        """
         half_width = self.image_size[0] / 2
         halves = [np.arctan(half_width / camera.focal) for camera in self.cameras.values()]
         return bool(2 * sum(halves) >= 2 * np.pi)

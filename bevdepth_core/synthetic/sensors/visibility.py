@@ -1,9 +1,9 @@
 """Computes the visible fraction of each actor.
 
-Objects are drawn from far to near into a buffer of object numbers, so that near objects overwrite
-the objects that they hide. The visible fraction is the number of pixels that an actor has in this
-buffer, divided by the number of pixels of its complete silhouette. The complete silhouette is
-drawn on a larger canvas, because it may extend beyond the image.
+Objects are drawn from far to near into a buffer of object numbers. Near objects therefore
+overwrite the objects that they hide. The visible fraction is the number of pixels that an actor
+has in this buffer, divided by the number of pixels of the actor's complete silhouette. The
+complete silhouette is drawn on a larger canvas, because it may extend beyond the image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bevdepth_core.types import CameraRig
 _WIDTH = 400
 """Width of the buffers in which pixels are counted; narrow objects are still a few pixels wide."""
 _BORDER = 200
-"""Border around the image in which silhouettes are also drawn, pixels."""
+"""Width of a border around the image, pixels. Silhouettes are also drawn in this border."""
 _ONE_OUTLINE_PX = 25.0
 """Objects that are narrower than this in the buffer are drawn as one convex hull."""
 

@@ -92,7 +92,7 @@ def pseudo_random(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def filled(model: BEVDepth) -> BEVDepth:
-    """Set known weights and batch norm statistics in ``model``, and return it."""
+    """Set known weights and batch norm statistics in ``model``, and return ``model``."""
     with torch.no_grad():
         for name, values in named_values(model):
             pattern = pseudo_random(name, tuple(values.shape))
@@ -118,8 +118,8 @@ def named_values(model: BEVDepth) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def matrices(frames: int) -> CameraMatrices:
-    """Return the matrices of two cameras that look forward and to the left, with image and BEV
-    augmentation. Between two frames, the cameras move by half a meter.
+    """Return the matrices of a camera that looks forward and of a camera that looks to the left,
+    with image and BEV augmentation. Between two frames, the cameras move by half a meter.
     """
     poses, intrinsics, image_aug = (
         torch.eye(4).repeat(1, frames, CAMERAS, 1, 1) for _ in range(3)

@@ -104,7 +104,7 @@ def test_a_nearer_point_is_warped_over_a_longer_distance_in_the_image() -> None:
 
 
 @pytest.mark.parametrize('depth', [-5.0, 0.0, 0.9e-3])
-def test_the_warp_of_a_point_behind_the_camera_reads_a_small_part_of_the_last_pixel(
+def test_the_warp_of_a_point_at_a_depth_below_1_mm_reads_a_small_part_of_the_last_pixel(
     depth: float,
 ) -> None:
     maps = torch.zeros(1, 1, 8, 16)
@@ -145,7 +145,7 @@ def test_an_update_moves_the_mean_to_the_better_candidate_and_bounds_the_spread(
     assert updated(candidates, spread / 10, lost)[1].item() == pytest.approx(2.0)
 
 
-def test_the_bin_density_has_the_spread_as_deviation_in_the_factor_and_as_variance_in_exp() -> (
+def test_the_spread_is_sigma_in_the_factor_and_variance_in_the_exponent_of_the_bin_density() -> (
     None
 ):
     mean, spread = torch.full((1, 1, 1, 1), 3.0), torch.full((1, 1, 1, 1), 4.0)
@@ -317,7 +317,7 @@ def test_the_error_about_an_invalid_value_in_the_stereo_section_names_the_option
         StereoConfig(**changes)
 
 
-def test_factors_of_the_size_aware_nms_must_fit_the_tasks() -> None:
+def test_the_size_aware_nms_requires_a_positive_factor_for_each_task() -> None:
     with pytest.raises(ValueError, match='size_aware_nms'):
         SizeAwareNMSConfig((1.0, 0.0))
     with pytest.raises(ValueError, match='each of the 6 tasks'):

@@ -29,7 +29,7 @@ def at(moments: MomentHistory, seconds_back: float) -> str | None:
     return None if found is None else found.figures
 
 
-def test_only_the_moments_of_the_last_seconds_are_stored() -> None:
+def test_moments_older_than_the_length_of_the_history_are_removed() -> None:
     assert len(history(2.0, *range(0, 3100, 100))) == 21
     assert at(history(2.0, 999, 1000, 3000), 9.0) == '1000'
 
