@@ -72,8 +72,8 @@ class ImageAugmentation:
 
     Attributes:
         scale: lowest and highest resize factor.
-        relative: if True, ``scale`` is multiplied by the resize factor of inference, so that the
-            same range is valid for images of any size; if False, ``scale`` is the resize factor.
+        relative: if True, ``scale`` is multiplied by the resize factor of inference, so the same
+            range is valid for images of any size; if False, ``scale`` is the resize factor.
         bottom_cut: lowest and highest share of the resized height that is cut off at the bottom.
         rotation_deg: lowest and highest rotation, degrees.
         flip_probability: probability that an image is mirrored.
@@ -101,8 +101,8 @@ class ImageAugmentation:
     def draw(
         self, rng: np.random.Generator, source_size: tuple[int, int], spec: ImageSpec
     ) -> ImageTransform:
-        """Return a random transform for images of ``source_size`` (width, height). It uses five
-        random numbers in the official order.
+        """Return a random transform for images of ``source_size`` (width, height). Five random
+        numbers are drawn from ``rng`` in the order of the official code.
         """
         reference = (
             ImageTransform.for_inference(*source_size, spec).scale if self.relative else 1.0
@@ -149,7 +149,9 @@ class BevAugmentation:
         )
 
     def draw(self, rng: np.random.Generator) -> BevTransform:
-        """Return a random transform. It uses four random numbers in the official order."""
+        """Return a random transform. Four random numbers are drawn from ``rng`` in the order of
+        the official code.
+        """
         rotation_deg, scale = rng.uniform(*self.rotation_deg), rng.uniform(*self.scale)
         flip_x, flip_y = (
             rng.random() < self.flip_x_probability,

@@ -13,7 +13,7 @@ from bevdepth_core.nuscenes.index import SampleIndex
 from bevdepth_core.nuscenes.records import SampleRecord
 
 MAX_NAMED = 10
-"""Number of categories that a summary lists."""
+"""Largest number of categories that a summary lists."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def in_grid(center: np.ndarray, grid: BEVGrid) -> np.ndarray:
     """Return a (n,) mask of the boxes that training targets contain.
 
     Args:
-        center: (n, 3) in the ego frame, meters.
+        center: (n, 3) centers of the boxes in the ego frame, meters.
         grid: the BEV grid. Centers up to one cell below the lower edge of the grid are included,
             as in the targets.
     """

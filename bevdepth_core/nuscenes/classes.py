@@ -91,7 +91,7 @@ class ClassMap:
         return self.class_names.index(name) if name in self.class_names else None
 
     def is_official(self, category: str) -> bool:
-        """Return True if the nuScenes devkit gives ``category`` the same class."""
+        """Return True if ``label`` and the nuScenes devkit give ``category`` the same class."""
         label = self.label(category)
         name = None if label is None else self.class_names[label]
         return name == _CLASS_OF_CATEGORY.get(category)

@@ -26,7 +26,7 @@ VECTORS = {'center': ('translation', 3), 'size': ('size', 3), 'quaternion': ('ro
 and its number of values."""
 PER_ANNOTATION = ('category', 'attribute', *VECTORS, 'velocity', 'points', 'score')
 UNKNOWN_POINTS = -1
-"""Point count of an annotation whose number of points is unknown."""
+"""Value of the column ``points`` for annotations whose number of points is unknown."""
 
 
 class InvalidAnnotationError(ValueError):

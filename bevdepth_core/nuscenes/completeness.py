@@ -20,8 +20,8 @@ OPTIONAL_TABLES = ('attribute', 'log', 'map', 'visibility')
 """Tables that may be absent. The tables ``log`` and ``map`` are never read."""
 _SCENE_NAME = re.compile(r'\w[\w.-]{0,99}')
 MAX_NAMED_PER_FOLDER = 3
-"""Number of missing files that a message lists per folder; ``DatasetIncompleteError.missing``
-contains all of them."""
+"""Largest number of missing files that a message lists per folder.
+``DatasetIncompleteError.missing`` contains all missing files."""
 
 
 class DatasetIncompleteError(ValueError):
@@ -56,7 +56,7 @@ def _remedy(dataroot: Path) -> str:
         return f'this folder itself contains tables; set the dataset root to {parent}'
     versions = sorted(path.parent.name for path in dataroot.glob('*/sample_data.json'))
     if versions:
-        return f'it contains {", ".join(versions)}; set the version to one of these folders'
+        return f'the root contains {", ".join(versions)}; set the version to one of these folders'
     return 'check the dataset root and the version, or unpack the metadata of this version'
 
 

@@ -142,7 +142,7 @@ class NuScenesDataset(Dataset[Sample]):
             transforms: image transform of each camera, for all frames of the camera.
             bev: change of the bird's-eye view.
             read: reads an image file and applies a transform.
-            rig: change of the rig; None for no change. If it is given, images are read with
+            rig: change of the rig; None for no change. Images of a changed rig are read with
                 ``read_warped`` instead of ``read``.
 
         Raises:
@@ -245,8 +245,8 @@ def key_ego_from_camera(key: SampleRecord, frame: SampleRecord) -> Tensor:
     at the exposure of the same camera in ``key``.
 
     The transforms are multiplied in float32 as in the official training pipeline, so that training
-    inputs equal the official inputs. This rounds world coordinates of a kilometer to 0.1 mm. The
-    Detector uses float64.
+    inputs equal the official inputs. In float32, world coordinates of about one kilometer
+    are rounded to 0.1 mm. The Detector uses float64.
     """
     cameras = list(zip(key.cameras, frame.cameras, strict=True))
     world_from_key_ego = _matrices([key_camera.world_from_ego for key_camera, _ in cameras])

@@ -13,7 +13,7 @@ from bevdepth_core.preprocess import ImageTransform
 NUMBERS_PER_POINT = 5
 """A ``.pcd.bin`` file stores five float32 numbers per point: x, y, z, intensity and ring."""
 IMAGE_MARGIN_PX = 1
-"""A point is used only if its distance from every edge of the source image is larger than this, in
+"""A point is used only if its distance from every edge of the source image exceeds this number of
 pixels."""
 
 

@@ -145,8 +145,8 @@ def _scale_at_center(matrix: np.ndarray, size: tuple[int, int]) -> float:
 def _resized_crop(
     pixels: np.ndarray, resized: tuple[int, int], transform: ImageTransform
 ) -> np.ndarray:
-    """Return the crop of ``transform`` from an image that is ``pixels`` after resizing to
-    ``resized`` (width, height). Only the pixels of the crop are computed.
+    """Resize ``pixels`` to ``resized`` (width, height), and return the crop of ``transform`` from
+    the resized image. Only the pixels of the crop are computed.
     """
     x, y = pixels.shape[1] / resized[0], pixels.shape[0] / resized[1]
     # In OpenCV, (0, 0) is the center of the first pixel. For the crop, it is the upper left corner

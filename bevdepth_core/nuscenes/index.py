@@ -64,7 +64,7 @@ class Selection:
 
 
 class SampleIndex(Sequence[SampleRecord]):
-    """The samples of some scenes, scene by scene in order of time.
+    """The samples of some scenes. The samples of each scene are consecutive and in order of time.
 
     The samples are stored in a few large arrays, which data-loader workers share without copies.
 
@@ -170,7 +170,7 @@ class SampleIndex(Sequence[SampleRecord]):
         return position - steps if position - steps >= start else position
 
     def labels(self, position: int) -> np.ndarray:
-        """Return the (n,) labels of all annotations of a sample, also of annotations without
+        """Return the (n,) labels of all annotations of a sample, including annotations without
         points.
         """
         return self._columns['label'][slice(*self._first_annotation[position : position + 2])]

@@ -26,15 +26,15 @@ LENGTH_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class LabeledColumns:
-    """Columns that contain only annotations that belong to a class.
+    """Columns that contain only the annotations whose category has a class.
 
     Attributes:
         columns: the columns of ``scene_columns``, and two more columns per annotation: ``label``
             (int64) and ``seen`` (bool, True if the annotation is ground truth).
         excluded_categories: for each category without a class, the number of its annotations.
         out_of_view: number of annotations that are not ground truth because no camera sees them.
-        is_official: whether the nuScenes devkit gives each annotation the same class and point
-            count.
+        is_official: True if every annotation has the same class and point count in the nuScenes
+            devkit, and ``out_of_view`` is 0.
     """
 
     columns: Columns

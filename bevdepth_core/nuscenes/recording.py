@@ -84,7 +84,8 @@ class SceneRecording:
     Attributes:
         name: name of the scene.
         streams: cameras and lidars.
-        mounts: (4, 4) ``ego_from_sensor`` in meters of every sensor, including radars, by channel.
+        mounts: maps the channel of every sensor, including radars, to its (4, 4)
+            ``ego_from_sensor``, meters.
         pose_stamps_ns: (m,) int64, increasing.
         poses: m ego poses (world from ego) at these times.
         moments: the key frames in order of time.
@@ -113,7 +114,7 @@ def read_recording(
         classes: classes whose annotations are returned; None for the ten nuScenes classes.
 
     Raises:
-        ValueError: there is no such scene, it has no samples, or rows refer to each other in a
+        ValueError: the scene does not exist or has no samples, or rows refer to each other in a
             cycle.
     """
     scene = next((scene for scene in devkit.scene if scene['name'] == scene_name), None)
@@ -201,7 +202,7 @@ def _stream(channel: str, rows: Sequence[dict], calibration: dict) -> SensorStre
 
 
 def _poses(devkit: NuScenes, rows: Iterable[dict]) -> tuple[np.ndarray, tuple[Pose, ...]]:
-    """Return the ego poses of all files in order of time, one per stamp."""
+    """Return the stamps and ego poses of all files in order of time. Each stamp occurs once."""
     records = {
         record['timestamp']: record
         for record in (devkit.get('ego_pose', row['ego_pose_token']) for row in rows)

@@ -125,7 +125,7 @@ class SampleRecord:
     annotations: Annotations
 
     def world_from_ego(self) -> Pose:
-        """Return the ego pose that boxes refer to. It is the mean of the ego poses at the
-        exposures of the cameras.
+        """Return the pose of the ego frame in which boxes are given. This pose is the mean of the
+        ego poses at the exposures of the cameras.
         """
         return mean_pose([camera.world_from_ego for camera in self.cameras])

@@ -1,10 +1,10 @@
 """Changes the rig randomly for training: focal lengths, pitch, mounting height, set of cameras.
 
-The image of a changed camera is warped. If only focal length or pitch change, the warp is exact,
-because the camera does not move. If the height changes, the warp is exact for points on the ground
-and on the horizon. For points above the ground it is an approximation: an object is stretched or
-compressed vertically by the ratio of the heights, instead of being shifted. Lidar depth and
-boxes use the exact geometry of the changed camera.
+The image of a changed camera is warped. If only the focal length or the pitch changes, the warp is
+exact, because the camera does not move. If the height changes, the warp is exact for points on the
+ground and on the horizon. For points above the ground, the warp is an approximation: an object is
+stretched or compressed vertically by the ratio of the heights, instead of being shifted. Lidar
+depth and boxes use the exact geometry of the changed camera.
 """
 
 from __future__ import annotations

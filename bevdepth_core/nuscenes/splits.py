@@ -15,7 +15,7 @@ def split_scenes(dataroot: str | Path, version: str, split: str) -> list[str]:
 
     Raises:
         ValueError: the split is unknown or empty, or contains scenes that are not in the tables.
-            The message lists the usable splits: all their scenes are in the tables.
+            The message lists the splits whose scenes are all in the tables.
     """
     # The devkit takes seconds to import.
     from nuscenes.utils.splits import create_splits_scenes

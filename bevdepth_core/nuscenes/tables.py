@@ -55,5 +55,5 @@ def open_devkit(dataroot: str | Path, version: str) -> NuScenes:
     devkit_class = _devkit_class()
     try:
         return devkit_class(version, str(dataroot), verbose=False)
-    except Exception as error:  # the devkit raises many types, among them Exception itself
+    except Exception as error:  # the devkit raises many types, also plain Exception
         raise damaged_tables(Path(dataroot) / version, error) from error

@@ -30,15 +30,16 @@ SCORES = {
     'ids': 'IDS',
     'frag': 'FRAG',
 }
-"""Maps the devkit's keys of the scores in the table to their usual names."""
+"""Maps the devkit's key of each score in ``tracking_table`` to the usual name of the score."""
 KEY_FRAME_NS = 500_000_000
 
 UpdateTracks = Callable[[Detections3D, np.ndarray], Tracks3D]
-"""Updates a tracker with the detections of a frame and its (4, 4) ``world_from_ego``."""
+"""Updates a tracker with the detections of a frame and the (4, 4) ``world_from_ego`` of this
+frame."""
 
 
 def new_tracker(uncertainty: UncertaintyModel | None) -> UpdateTracks:
-    """Return the update function of a new tracker. It uses the same covariances as the node.
+    """Return the update function of a new tracker, which uses the same covariances as the node.
 
     Args:
         uncertainty: fitted uncertainty model of the checkpoint that computed the detections; None
@@ -109,7 +110,7 @@ def track_results(
     Args:
         results: maps the token of each sample to the entries that ``result_boxes`` returned.
         index: the samples, scene by scene.
-        make_tracker: returns the update function of a new tracker. It is called once per scene.
+        make_tracker: is called once per scene, and returns the update function of a new tracker.
     """
     found = {}
     for scene in index.scenes():

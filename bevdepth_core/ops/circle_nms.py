@@ -1,4 +1,4 @@
-"""NMS for all tasks at once. Circle NMS compares the distances of centers, and size-aware NMS
+"""NMS for all tasks in one call. Circle NMS compares the distances of centers, and size-aware NMS
 compares scaled rectangles.
 """
 

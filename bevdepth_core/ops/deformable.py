@@ -1,7 +1,8 @@
 """Deformable 3x3 convolution for inference: bilinear sampling, then one matrix product per group.
 
 torchvision's kernel is not used. It always runs on the default stream, and a CUDA graph can
-therefore not capture it. Under autocast, it computes in float32. It also takes twice as long.
+therefore not capture it. Under autocast, it computes in float32. It also takes twice as
+long as this implementation.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def deformable_conv(features: Tensor, offsets: Tensor, weight: Tensor) -> Tensor
     out_channels, group_channels = weight.shape[:2]
     groups = channels // group_channels
     columns = deformable_columns(features, offsets, groups)
-    # (groups, 9 C / groups, O / groups)
+    # filters: (groups, 9 C / groups, O / groups)
     filters = weight.view(groups, -1, group_channels, TAPS).permute(0, 3, 2, 1).flatten(1, 2)
     result = columns.new_empty(columns.shape[1], groups, out_channels // groups)
     torch.bmm(columns, filters, out=result.transpose(0, 1))

@@ -55,10 +55,10 @@ class ResizePlan:
         """Return the plan that resizes and then crops.
 
         Args:
-            source: width and height.
+            source: width and height of the source image.
             resized: width and height after resizing.
-            crop: left, top, width and height of the crop in the resized image. It may extend
-                beyond the image.
+            crop: left, top, width and height of the crop in the resized image. The crop may
+                extend beyond this image.
             device: device of ``columns`` and ``rows``.
         """
         left, top, width, height = crop

@@ -61,7 +61,8 @@ def voxel_pooling(
     cell: Sequence[float],
     shape: Sequence[int],
 ) -> Tensor:
-    """Return the bird's-eye-view map: each cell sums depth * context of the frustum points in it.
+    """Return the bird's-eye-view map: each cell is the sum of depth * context over the
+    frustum points in the cell.
 
     Args:
         depth: (B, N, D, H, W) probability of each depth bin; float16, bfloat16, float32 or
@@ -101,8 +102,9 @@ def voxel_pooling(
 
 
 def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the bird's-eye-view map: each cell sums the features of the points in it. Unlike in
-    ``voxel_pooling``, the features are given for every point, as depth refinement returns them.
+    """Return the bird's-eye-view map: each cell is the sum of the features of the points in
+    the cell. Unlike in ``voxel_pooling``, the features are given for every point, as depth
+    refinement returns them.
 
     Args:
         volume: (B, N, C, D, H, W) features of each point; float16, bfloat16, float32 or float64.

@@ -40,7 +40,7 @@ def voxel_index(
 
     The index is truncated towards zero. A point up to one cell below the lower bound therefore
     falls into cell 0. The official code does the same, and the official weights were trained with
-    it.
+    this rule.
 
     Args:
         ego_from_frustum: (B, N, 3, 4) float32, converts (u d, v d, d, 1) to meters in the ego
@@ -63,8 +63,8 @@ def voxel_index(
         row = ego_from_frustum[:, :, axis, :, None, None, None]
         m0, m1, m2, m3 = row.unbind(2)  # each (B, N, 1, 1, 1)
         point = ((m0 * ud + m1 * vd) + m2 * d) + m3  # (B, N, D, H, W)
-        # 0-dim tensors on the device, because torch replaces a division by a Python number by
-        # a product with its reciprocal.
+        # The bounds and sizes are 0-dim tensors on the device. If the divisor is a Python number,
+        # torch multiplies by its reciprocal instead, which gives a different rounding.
         quotient = (point - point.new_full((), lower[axis])) / point.new_full((), cell[axis])
         axes.append(torch.where(quotient.abs() < 2.0**31, quotient, OUTSIDE).to(torch.int32))
     return torch.stack(axes, dim=-1)

@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MAP_STRIDE = 4
-"""Stride that the official code assumes for every map. The mono logits that the mask compares have
-stride 16, so a pixel reads them at four times the correct column and row. Pixels beyond the first
-quarter of the columns or rows read zeros. The official weights were trained with this."""
+"""Stride that the official code assumes for every map. The depth logits of the single frame, from
+which stereo matching computes its mask, have stride 16. A pixel therefore reads these logits at
+four times the correct column and row, and pixels beyond the first quarter of the columns or rows
+read zeros. The official weights were trained with this error."""
 NEAREST_DEPTH_M = 1e-3
-"""Points that are nearer to the source camera than this, or behind the camera, are not projected.
-They read the lower right corner of the map."""
+"""Points with a smaller depth in the source camera, in meters, or behind this camera are not
+projected. They read the lower right corner of the map."""
 
 
 def source_from_reference(reference: Tensor, source: Tensor) -> Tensor:

@@ -5,14 +5,14 @@ with the offline evaluation.
         --split synthetic_val --checkpoint small
 
 For each scene the tool writes a bag and replays it to ``ros2 launch bevdepth_ros
-detect.launch.py``. It assigns the messages on ``~/detections`` and ``~/objects`` to the key frames
-by their stamps. It transforms the boxes to the world with the ego pose that tf has for the stamp,
-and scores them with the devkit's DetectionEval. The offline evaluation (training/evaluate.py) runs
-on the same checkpoint and split. Unless ``--real-time`` is given, the replay waits for the
-detector, so that the scores do not depend on the speed of the machine. The folder ``--out``
-contains results.json, report.md, report.json, the devkit's files and the launch logs. With
-``--tracking``, the devkit's TrackingEval scores ``~/tracks`` and writes its files to the folder
-``tracking``.
+detect.launch.py``. The tool assigns the messages on ``~/detections`` and ``~/objects`` to the key
+frames by their stamps. It transforms the boxes to the world with the ego pose that tf has for the
+stamp, and scores the boxes with the devkit's DetectionEval. The offline evaluation
+(training/evaluate.py) runs on the same checkpoint and split. Unless ``--real-time`` is given, the
+replay waits for the detector, so the scores do not depend on the speed of the machine. The folder
+``--out`` contains results.json, report.md, report.json, the devkit's files and the launch logs.
+With ``--tracking``, the devkit's TrackingEval scores ``~/tracks`` and writes its files to the
+folder ``tracking``.
 """
 
 from __future__ import annotations
@@ -338,17 +338,17 @@ def _add_dataset_options(parser: argparse.ArgumentParser) -> None:
     add('--dataroot', type=Path, required=True, help='root folder of the dataset')
     add('--version', required=True, help='folder of the tables, such as v1.0-mini')
     add('--split', required=True, help='split to evaluate, such as mini_val or synthetic_val')
-    add('--checkpoint', required=True, help='a checkpoint file, or a name of weights')
+    add('--checkpoint', required=True, help='path, or name of weights such as small')
 
 
 def _add_replay_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    text = 'replay the sweeps, too (12 Hz), not only the key frames (2 Hz)'
+    text = 'replay all camera images (12 Hz) instead of only the key frames (2 Hz)'
     add('--all-frames', action='store_true', help=text)
     text = 'do not let the replay wait for the node; image sets are lost if the node is too slow'
     add('--real-time', action='store_true', help=text)
     text = (
-        'speed of the replay, relative to real time, while it does not wait for the node '
+        'speed of the replay relative to real time, except while the replay waits for the node '
         '(default %(default)s)'
     )
     add('--rate', type=positive, default=1.0, metavar='R', help=text)
@@ -363,7 +363,7 @@ def _add_evaluation_options(group: argparse._ArgumentGroup) -> None:
     add('--tracking', action='store_true', help=text)
     text = 'evaluate only the node, without the offline evaluation'
     add('--no-offline', dest='offline', action='store_false', help=text)
-    text = 'folder for the cached index of the dataset, for node and offline evaluation'
+    text = 'folder of the cached index of the dataset, which both evaluations use'
     add('--cache-dir', type=Path, help=text)
 
 

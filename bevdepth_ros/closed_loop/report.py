@@ -117,7 +117,7 @@ def side_by_side(offline: Mapping | None, node: Mapping) -> str:
 def coverage_table(scenes: Mapping[str, SceneResults]) -> str:
     """Return a Markdown table of key frames, image sets and latency (ms) per scene."""
     lines = [
-        '| scene | key frames | with result | without | late | image sets | dropped '
+        '| scene | key frames | with result | without result | late | image sets | dropped '
         '| p50 ms | p95 ms |',
         '| --- |' + ' ---: |' * 8,
     ]

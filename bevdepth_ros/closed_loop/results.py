@@ -40,8 +40,8 @@ LATE_NS = 500_000_000
 replay's clock. After this time, the next key frame is due."""
 POSE_CLAMP_S = 0.06
 """If the stamp of a result is before the first ego pose or after the last ego pose by at most this
-time, in seconds, this ego pose is used. The value is the default of the node's parameter
-``pose_clamp_s``."""
+time, in seconds, the first or the last ego pose is used. The value is the default of the node's
+parameter ``pose_clamp_s``."""
 MAX_BOXES = 500
 """Largest number of boxes per sample that the devkit accepts."""
 FLOAT32_TOLERANCE = 1e-3

@@ -30,7 +30,7 @@ MAX_SILENCE_S = 300.0
 STEP_NS = 40_000_000
 """Nanoseconds of the bag that one call of the player's service ``~/step`` plays. Image sets are at
 least 50 ms apart, so a step publishes at most one image set. If a step published two image sets,
-an image that DDS sends again could complete both at once, and the node would drop the older set.
+one image that DDS sends again could complete both sets, and the node would drop the older set.
 """
 SAME_STAMP_NS = 20_000_000
 """Largest difference, in nanoseconds, between the stamp of a result and the mean exposure time of
@@ -39,7 +39,7 @@ IDLE_S = 10.0
 """If the detector has no image set in progress, the replay waits at most this time, in seconds,
 for a missing result. DDS sends a lost image again after 3 s, or later on a busy machine."""
 LINGER_S = 0.5
-"""Time, in seconds, after the end of the launch in which messages are still received."""
+"""After the end of the launch, messages are received for this time, in seconds."""
 
 
 class ClosedLoopError(Exception):
@@ -93,8 +93,8 @@ class PublishedResults:
 
 
 class ReplayStepper:
-    """Advances a paused replay in steps. Before each step, it waits until all complete image sets
-    have results.
+    """Advances a paused replay in steps. Before each step, the stepper waits until all complete
+    image sets have results.
 
     The player pauses again after each step. On a slow machine, image sets are therefore published
     later, but the number of image sets that wait in the detector stays the same.
@@ -155,7 +155,7 @@ class ResultCollector:
     """Stores results in ``published``; passes events to the ``ReplayStepper`` if there is one."""
 
     def __init__(self, node: Node, stepper: ReplayStepper | None):
-        """Subscribe on ``node``."""
+        """Create the subscriptions on ``node``."""
         self.published = PublishedResults()
         self.progress_at = time.monotonic()
         self._stepper, self._now_ns = stepper, 0

@@ -1,5 +1,5 @@
-"""Requires the reference folder, which contains results of the official code, and provides its
-real nuScenes sample."""
+"""Requires the reference folder, which contains results of the official code, and provides the
+real nuScenes sample in this folder."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ BOTH = pytest.mark.parametrize(
 
 @pytest.mark.parametrize('name', MATRICES)
 @BOTH
-def test_matrices_equal_the_official_ones(sample: Sample, case: str, name: str) -> None:
+def test_matrices_equal_the_official_matrices(sample: Sample, case: str, name: str) -> None:
     theirs, size = MATRICES[name]
     matrix = getattr(sample.matrices, name)
     assert matrix.dtype == torch.float32
@@ -93,7 +93,7 @@ def test_matrices_equal_the_official_ones(sample: Sample, case: str, name: str) 
 
 
 @BOTH
-def test_images_equal_the_official_ones(sample: Sample, case: str) -> None:
+def test_images_equal_the_official_images(sample: Sample, case: str) -> None:
     images = normalize(sample.images, ImageSpec()).numpy()
     expected = OFFICIAL['val_image' if case == 'val' else 'train_aug']
     expected = expected.get('image', expected)
@@ -116,7 +116,7 @@ def test_lidar_depth_equals_the_official_depth_in_every_pixel(
     assert np.allclose(depth, expected, atol=1e-4)
 
 
-def test_ground_truth_boxes_and_labels_equal_the_official_ones(
+def test_ground_truth_equals_the_official_boxes_and_labels(
     two_frames: NuScenesDataset, training: Sample
 ) -> None:
     for sample, name in ((two_frames[1], 'gt/'), (training, 'train/gt_')):
@@ -125,7 +125,7 @@ def test_ground_truth_boxes_and_labels_equal_the_official_ones(
         assert np.array_equal(sample.labels.numpy(), ARRAYS[f'{name}labels'])
 
 
-def test_the_mean_ego_pose_over_the_cameras_equals_the_official_one(
+def test_the_mean_ego_pose_over_the_cameras_equals_the_official_mean_pose(
     real_sample: Path, tmp_path: Path
 ) -> None:
     root = make_dataroot(tmp_path / 'dataset', sample=real_sample)
@@ -139,18 +139,20 @@ def read_front(sample: Path) -> np.ndarray:
     return np.asarray(Image.open(sample_paths(sample)[FRONT]))
 
 
-def test_validation_pixels_equal_the_official_ones(real_sample: Path) -> None:
+def test_pixels_of_the_validation_image_equal_the_official_pixels(real_sample: Path) -> None:
     crops, _ = preprocess([read_front(real_sample)], ImageSpec())
     # The official pixels are stored in the order blue, green, red.
     assert np.array_equal(crops[0][..., ::-1], ARRAYS['val/image_cam_front_uint8'])
 
 
-def test_training_pixels_equal_the_official_ones(real_sample: Path) -> None:
+def test_pixels_of_the_augmented_training_image_equal_the_official_pixels(
+    real_sample: Path,
+) -> None:
     crop = TRANSFORMS[FRONT].apply(read_front(real_sample))
     assert np.array_equal(crop[..., ::-1], ARRAYS['train/image_cam_front_uint8'])
 
 
-def test_network_input_equals_the_official_one() -> None:
+def test_mean_and_norm_of_the_network_input_equal_the_official_numbers() -> None:
     expected = OFFICIAL['val_image']
     images = real_images().double()
     assert images.mean().item() == pytest.approx(expected['mean'], rel=1e-6)

@@ -52,7 +52,7 @@ def training_results(case: Case) -> tuple[ModelOutputs, dict[str, torch.Tensor]]
     return forward_with_norms_in_training_mode(case)
 
 
-def test_depth_bins_equal_the_official_ones() -> None:
+def test_depth_bins_equal_the_official_depth_bins() -> None:
     _, arrays = golden('train_2key')
     ours = depth_targets(sparse_depth(), DepthBins())
     assert np.array_equal(ours.numpy().ravel(), arrays['downsampled_gt_depth/bin_or_minus1'])

@@ -21,7 +21,7 @@ from tests.reference import PRESETS, ROOT, fill, uniform
 CANCELLED = 1e-4
 """Smallest denominator of the relative difference between two gradients. It is needed for a bias
 whose gradient terms cancel. Such a gradient is exactly 0 in the official code and about 1e-8
-here."""
+in this project."""
 BOX_MAPS = ('reg', 'height', 'dim', 'rot', 'vel')
 
 
@@ -156,9 +156,9 @@ def total_gradient(case: Case) -> float:
 
 
 def statistics_distances(case: Case, state: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Return how much every batch norm statistic after the forward pass differs from the official
-    one: the relative difference of the norms of running means and variances, and the absolute
-    difference of ``num_batches_tracked``."""
+    """Return the difference between each batch norm statistic after the forward pass and the
+    official statistic: the relative difference of the norms of running means and variances, and
+    the absolute difference of ``num_batches_tracked``."""
     found = {case.official_name(name): tensor.double() for name, tensor in state.items()}
     distances = {}
     for name, expected in case.reference['bn_train']['running_stats_after_one_forward'].items():

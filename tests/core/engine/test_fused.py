@@ -57,7 +57,7 @@ def test_the_merged_head_agrees_with_the_separate_heads_of_the_tasks():
 
 
 @torch.inference_mode()
-def test_the_method_gated_with_the_result_of_gates_equals_the_forward_pass_of_the_depth_net():
+def test_the_depth_net_methods_gates_and_gated_together_equal_its_forward_pass():
     net = random_model().depth_net
     features, cameras = torch.randn(2, 4 * 32, 8, 20), torch.randn(2, 27)
     depth, context = net(features, cameras)

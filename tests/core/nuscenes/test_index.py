@@ -166,7 +166,7 @@ def test_missing_images_and_sweeps_are_listed_by_folder(root):
 def test_a_wrong_root_or_version_is_reported(root):
     with pytest.raises(
         DatasetIncompleteError,
-        match=r'no folder v1\.0-trainval: it contains v1\.0-mini; set the version',
+        match=r'no folder v1\.0-trainval: the root contains v1\.0-mini; set the version',
     ):
         load_index(root, 'v1.0-trainval', 'train')
     with pytest.raises(DatasetIncompleteError, match=f'set the dataset root to {root}'):

@@ -14,7 +14,7 @@ from bevdepth_core.synthetic.world.scene import Actor, Light
 SHADOWLESS = Light(
     (0.0, 0.0, 1.0), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (150, 170, 200), (200, 205, 210), 0.3, 1e6
 )
-"""Ambient light without shadows, so that an object changes no pixel outside of its own image."""
+"""Ambient light without shadows. An object therefore changes only the pixels that it covers."""
 
 
 def scene_with(*actors: Actor, light: Light = SHADOWLESS) -> SyntheticScene:

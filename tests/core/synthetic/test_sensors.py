@@ -70,7 +70,7 @@ def test_the_box_of_an_actor_contains_the_lidar_points_of_this_actor_and_no_othe
 
 
 @pytest.mark.parametrize('class_name', NUSCENES_CLASSES)
-def test_lidar_points_span_over_half_of_the_height_and_over_40_percent_of_the_length_of_an_object(
+def test_lidar_points_extend_over_half_of_the_height_and_40_percent_of_the_length_of_an_object(
     class_name: str,
 ) -> None:
     alone = scene_with(

@@ -105,7 +105,9 @@ def test_an_object_to_the_left_of_the_camera_is_rendered_only_in_the_left_half()
     assert not changed[:, int(intrinsics[0, 2]) :].any()
 
 
-def test_an_object_that_can_hide_another_object_is_rendered_later_even_if_it_is_farther() -> None:
+def test_a_farther_object_that_can_hide_a_nearer_object_is_rendered_after_the_nearer_object() -> (
+    None
+):
     distance = np.array([5.0, 9.0, 7.0])
     cannot_hide = np.ones((3, 3), bool)
     cannot_hide[1, 0] = False

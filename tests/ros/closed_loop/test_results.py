@@ -34,7 +34,7 @@ from tests.ros.detections.message_objects import built_array, detection_array
 __all__ = ['gap_bag', 'index', 'key_frames_root']
 
 
-def test_image_sets_in_a_bag_are_found_even_if_they_are_less_than_50_ms_apart(
+def test_image_sets_in_a_bag_are_found_if_they_are_50_or_100_ms_apart(
     tmp_path: Path,
 ) -> None:
     turns_s = [round_s + TURN_S * turn for round_s in (0.0, 0.5) for turn in CAMERA_TURNS]
@@ -113,7 +113,7 @@ def test_tracks_of_a_key_frame_become_entries_with_their_ids(
     np.testing.assert_allclose(entry['translation'], expected[:3], atol=1e-4)
 
 
-def test_different_boxes_on_the_topics_detections_and_objects_are_an_error(
+def test_an_error_is_raised_if_the_topics_detections_and_objects_have_different_boxes(
     gap_bag: Path, index: SampleIndex
 ) -> None:
     stamp = mean_exposure_ns(index[KEY_FRAMES])

@@ -33,8 +33,8 @@ def detector(graph: Graph, tiny_checkpoint: Path) -> Iterator[Callable[..., Dete
 
 @pytest.fixture
 def tracking(graph: Graph, detector: Callable[..., Detector]) -> Detector:
-    """Return an active detector that starts a track for every detection and publishes the track at
-    once."""
+    """Return an active detector that starts a track for every detection and publishes this track
+    in the result of the same image set."""
     node = detector(track_birth_score=0.0, track_min_hits=1)
     node.tracks = graph.collect(Detection3DArray, TRACKS)
     node.start()

@@ -52,7 +52,7 @@ def test_a_problem_that_lasts_is_logged_again_after_the_log_period(
     assert len(log.lines) == 2
 
 
-def test_a_problem_that_begins_and_ends_often_in_a_minute_is_logged_once_with_its_end():
+def test_if_a_problem_repeats_within_a_minute_only_its_first_start_and_end_are_logged():
     log = Log()
     monitor = Monitor(log)
     for _ in range(50):
@@ -61,7 +61,7 @@ def test_a_problem_that_begins_and_ends_often_in_a_minute_is_logged_once_with_it
     assert len(log.lines) == 2
 
 
-def test_a_problem_that_gets_worse_is_logged_at_once():
+def test_a_problem_is_logged_again_when_its_level_rises():
     log = Log()
     monitor = Monitor(log)
     monitor.report('key', 'tf', WARN, 'late')
@@ -254,7 +254,7 @@ def test_in_a_slow_replay_silence_is_measured_in_replayed_time(
     assert monitor.silence_s('a') == 10.0
 
 
-def test_a_changed_message_is_logged_at_once_unless_only_its_numbers_changed():
+def test_a_changed_message_is_logged_unless_only_its_numbers_changed():
     log = Log()
     monitor = Monitor(log)
     monitor.report('key', 'tf', ERROR, 'no tf for 1.1 s')
@@ -342,8 +342,9 @@ def test_the_status_of_sets_reports_how_long_no_set_was_complete(
 
 @pytest.fixture
 def now_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return a list with one element, the time of a fake clock in seconds. The modules
-    ``problems`` and ``diagnostics`` use this clock, and a test can change its time.
+    """Return a list whose only element is the time of a fake clock in seconds. The modules
+    ``problems`` and ``diagnostics`` use this clock. A test changes the time by changing the
+    element.
     """
     now = [100.0]
     monkeypatch.setattr(problems.time, 'monotonic', lambda: now[0])
@@ -368,7 +369,7 @@ def test_a_problem_that_ends_and_begins_again_is_published_with_its_newest_messa
     assert statuses(monitor)['/node: tf'].message == 'later'
 
 
-def test_the_quiet_end_of_a_problem_is_not_logged_and_the_problem_is_not_published():
+def test_a_problem_that_is_solved_quietly_is_not_published_and_its_end_is_not_logged():
     log = Log()
     monitor = Monitor(log)
     monitor.report('key', 'tf', WARN, 'late')

@@ -1,4 +1,4 @@
-"""Sends signals to the process of the node while it loads a network and while it detects."""
+"""Sends signals to the process of the node while the node loads a network or detects."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def test_a_rig_with_one_camera_or_three_cameras_has_results(detector, cameras: t
     node.wait_for_detections(1)
 
 
-def test_raw_images_give_the_same_boxes_as_the_compressed_images_they_were_decoded_from(
+def test_compressed_images_and_the_raw_images_decoded_from_them_give_the_same_boxes(
     graph: Graph, detector
 ):
     node = detector()

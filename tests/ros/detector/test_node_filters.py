@@ -55,7 +55,7 @@ def test_all_topics_have_the_same_filters_and_invalid_values_are_rejected(tracki
     assert {*points(tracking)['track_id'].tolist()} - {0} <= ids
 
 
-def test_classes_are_chosen_and_renamed_while_active(graph, tracking):
+def test_classes_can_be_selected_and_renamed_while_the_node_is_active(graph, tracking):
     labels = graph.collect(LabelInfo, LABELS, LATCHED)
     send(tracking, 0.0)
     names = [
@@ -102,7 +102,7 @@ def test_results_are_published_in_the_output_frame_or_dropped_if_its_transform_i
     assert len(tracking.detections) == 3
 
 
-def test_the_rate_is_limited_by_stamps_while_all_results_are_tracked(tracking):
+def test_max_rate_hz_limits_the_published_results_by_stamp_but_all_results_are_tracked(tracking):
     send(tracking, 0.0)
     assert tracking.set('max_rate_hz', 1.0) == ''
     send(tracking, 0.1)

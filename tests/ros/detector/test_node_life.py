@@ -98,7 +98,7 @@ def test_configure_fails_with_a_message_for_an_invalid_checkpoint_and_succeeds_w
     node.wait_for_detections(1)
 
 
-def test_configure_fails_with_the_remedy_for_an_empty_checkpoint_and_an_absent_device(
+def test_configure_fails_with_a_message_for_an_empty_checkpoint_and_for_an_absent_device(
     detector, tiny_checkpoint: Path
 ):
     node = detector(checkpoint='')
@@ -153,7 +153,7 @@ def test_the_node_runs_an_exported_network(detector, tiny_checkpoint: Path, tmp_
     assert node.diagnostics.values('node')['runtime'] == 'onnx'
 
 
-def test_the_score_threshold_can_change_while_active(detector):
+def test_the_score_threshold_can_change_while_the_node_is_active(detector):
     node = detector()
     node.start()
     node.rig.send_all(0.0)

@@ -267,7 +267,7 @@ def test_the_log_contains_the_reason_if_a_short_replay_gave_no_image_set(
     assert 'did you mean /left/image?' in reason[0]
 
 
-def test_the_report_of_a_silent_camera_names_the_different_message_type_of_its_topic(
+def test_the_report_of_a_silent_camera_names_the_unexpected_message_type_of_its_topic(
     graph: Graph, detector
 ):
     other_context = rclpy.Context()

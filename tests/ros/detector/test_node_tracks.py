@@ -118,6 +118,6 @@ def test_the_lifetime_of_markers_is_two_frame_intervals_but_at_least_0_2_and_at_
     wait_until(lambda: len(tracking.markers) == 4, 'markers')
     lifetimes = [message.markers[1].lifetime for message in tracking.markers]
     seconds = [one.sec + 1e-9 * one.nanosec for one in lifetimes]
-    # The stamp of a set is the mean stamp of its images. It changes by a few milliseconds if an
-    # image is not decoded in time and therefore is not used.
+    # The stamp of a set is the mean stamp of its images. This mean changes by a few milliseconds
+    # if an image is not decoded in time and therefore is not used.
     np.testing.assert_allclose(seconds, [5.0, 0.8, 0.2, 5.0], atol=0.02)

@@ -16,8 +16,9 @@ class Windows:
     def check_after_pause(
         self, a: int, b: int, sets: int, after_s: float = 5.0, cycle_s: float = 0.1
     ) -> Loss | None:
-        """Let ``after_s`` seconds pass. Then check the total image counts ``a`` and ``b`` and the
-        total number of sets, ``sets``.
+        """Call ``SetLoss.check`` after ``after_s`` seconds. ``a`` and ``b`` are the numbers of
+        images that the two cameras have sent since the start, and ``sets`` is the number of sets
+        since the start.
         """
         self.now_s += after_s
         return self.loss.check({'a': a, 'b': b}, sets, 0, cycle_s)

@@ -280,7 +280,9 @@ def test_a_result_that_cannot_be_published_does_not_affect_later_results():
         (ValueError('CUDA'), False),
     ],
 )
-def test_is_device_failure_recognizes_only_cuda_errors_and_lack_of_memory(error, expected: bool):
+def test_is_device_failure_is_true_only_for_cuda_errors_and_out_of_memory_errors(
+    error, expected: bool
+):
     assert worker.is_device_failure(error) == expected
 
 
