@@ -16,8 +16,8 @@ SCENES = ('val-0001', 'val-0002')
 
 @pytest.fixture(scope='session')
 def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a dataset with two scenes. Each scene has two key frames, and
-    sweeps."""
+    """Return the folder of a dataset with two scenes. Each scene consists of two key frames
+    and of sweeps."""
     root = tmp_path_factory.mktemp('nuscenes') / 'drawn'
     plan = DatasetPlan(
         train_scenes=0,

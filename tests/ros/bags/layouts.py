@@ -42,7 +42,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Drive:
-    """A scene of three key frames.
+    """A scene with three key frames.
 
     Attributes:
         recording: the scene.
@@ -114,8 +114,8 @@ class Layout:
         write: writes a bag with at least the image sets ``SETS`` of a drive.
         mount_frame: pattern of the names of the camera frames if the bag has no extrinsics;
             otherwise empty.
-        exact: whether the bag has the exposure time of every image and the ego pose at this time.
-            If not, results with a past frame may differ from the results for the dataset.
+        exact: True if the bag has the exposure time of every image and the ego pose at this time.
+            If False, results with a past frame may differ from the results for the dataset.
     """
 
     preset: str

@@ -29,18 +29,18 @@ def write_small_bag(
     scores: Sequence[float] = (),
     storage: str = 'mcap',
 ) -> np.ndarray:
-    """Write a bag with two equal raw images, half a second apart, and without lidar. Return the
-    pixels of the images.
+    """Write a bag with two equal raw images, half a second apart, and without point clouds.
+    Return the pixels of one image.
 
     Args:
         path: path of the bag.
         camera: name of the camera and of its tf frame.
-        info: write CameraInfo.
-        mount: write the extrinsics to /tf_static.
-        pose: write the ego poses to /tf.
-        odometry: write ego poses to /odom, between which the vehicle moves 3 m.
+        info: True to write CameraInfo.
+        mount: True to write the extrinsics to /tf_static.
+        pose: True to write the ego poses to /tf.
+        odometry: True to write two ego poses, 3 m apart, to /odom.
         coefficients: distortion coefficients.
-        scores: for each image, write one detection per score.
+        scores: scores of the detections that are written for each image.
         storage: ``mcap`` or ``sqlite3``.
     """
     stripes = 127 + 120 * np.sin(np.arange(80) / 2)

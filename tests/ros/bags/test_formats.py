@@ -173,7 +173,7 @@ def test_several_bags_are_read_as_one_bag_in_order_of_time(tmp_path: Path, stora
     assert stamps == [('/a', 0), ('/a', 1), ('/b', 2), ('/a', 2), ('/b', 3), ('/b', 4)]
 
 
-def test_a_message_without_cdr_header_or_content_is_invalid() -> None:
+def test_a_message_without_a_cdr_header_or_without_content_is_invalid() -> None:
     assert serialized_message(CDR) == CDR
     assert serialized_message(b'\x00\x0b\x00\x00a') == b'\x00\x0b\x00\x00a'
     for data in (b'', CDR[:4], b'\x01' + CDR[1:], b'\x00\x0c\x00\x00a', b'{"json": 1}'):
@@ -232,7 +232,7 @@ def mcap_text(text: str) -> bytes:
 def test_an_mcap_file_without_chunks_and_summary_is_valid_and_read_in_order_of_time(
     tmp_path: Path,
 ) -> None:
-    """The storage preset ``fastwrite`` of rosbag2 and other recorders write such files."""
+    """rosbag2 with the storage preset ``fastwrite`` and other recorders write such files."""
     types = message_types()
     channel = mcap_text('/a') + mcap_text('cdr') + struct.pack('<I', 0)
     records = [

@@ -52,7 +52,7 @@ SAME_SET_NS = 50_000_000
 
 @pytest.fixture(scope='module')
 def drive(tmp_path_factory: pytest.TempPathFactory) -> Drive:
-    """Return a dataset with one scene. The scene has three key frames, and sweeps."""
+    """Return a scene that consists of three key frames and of sweeps."""
     root = tmp_path_factory.mktemp('nuscenes') / 'synthetic'
     plan = DatasetPlan(0, 1, 1.5, Sensors(160, 90, 4, True))
     write_dataset(root, plan, jobs=2, progress=False)
@@ -149,8 +149,8 @@ def preset_parameters(preset: str, checkpoint: Path, calibration_folder: Path) -
         'ros__parameters'
     ]
     values |= {'checkpoint': str(checkpoint), 'device': 'cpu', 'score_threshold': 0.0}
-    # Incomplete image sets must have no result, because the offline detector receives complete
-    # image sets.
+    # The node must reject incomplete image sets, because the offline detector receives only
+    # complete image sets.
     values['min_cameras'] = len(CAMERAS)
     if values['camera_info_files'] != ['']:
         values['camera_info_files'] = [str(calibration_folder / '{camera}.yaml')]
@@ -194,11 +194,11 @@ def frame_of(result: PointCloud2, frames: list[Frame]) -> Frame:
     return frame
 
 
-def test_the_node_publishes_the_boxes_of_the_dataset_in_the_base_frame_and_fuses_past_frames(
+def test_the_node_publishes_the_boxes_of_the_offline_detector_and_fuses_past_frames(
     layout: Layout, results: list[PointCloud2], frames: list[Frame], checkpoint: Path
 ) -> None:
-    """The offline detector processes only the image sets that have a result, in the same
-    order."""
+    """The offline detector processes only the image sets for which the node published a result,
+    in the same order."""
     assert has_velocities(results), (
         'no result has velocities: they need ego poses and a past frame'
     )

@@ -1,4 +1,5 @@
-"""Compares messages of converted bags, read with ROS, with tables and files of the dataset."""
+"""Reads the messages of converted bags with ROS, and compares the messages with the tables and
+files of the dataset."""
 
 from __future__ import annotations
 
@@ -135,7 +136,7 @@ def test_tf_has_every_ego_pose(messages, tables: Tables) -> None:
         np.testing.assert_allclose(matrix_from_transform(transform), expected[log_time], atol=1e-6)
 
 
-def test_tf_static_is_the_first_message_and_has_every_sensor(
+def test_tf_static_is_the_first_message_and_has_the_pose_of_every_sensor(
     bag: Path, messages, tables: Tables
 ) -> None:
     with Reader(bag) as reader:
@@ -370,7 +371,8 @@ def test_scenes_are_written_in_parallel_and_an_interrupted_run_keeps_the_earlier
     ends = [os.open(pipe, os.O_WRONLY) for pipe in pipes]
     run.send_signal(signal.SIGTERM)
     log = ''
-    # The pipes are closed only after this message, because reading a closed pipe would fail.
+    # The pipes are closed only after the log contains "stopping", because reading a closed pipe
+    # would fail.
     while 'stopping' not in log:
         line = run.stderr.readline()
         assert line, log
@@ -384,7 +386,7 @@ def test_scenes_are_written_in_parallel_and_an_interrupted_run_keeps_the_earlier
 def test_the_conversion_ends_when_sigterm_ends_ros2_run(
     dataroot: Path, domain_id: int, tmp_path: Path
 ) -> None:
-    """The conversion waits for an image that is a pipe, to which nothing is written."""
+    """One image file is a named pipe to which nothing is written, so the conversion waits."""
     root, out = linked_copy(dataroot, tmp_path / 'copy'), tmp_path / 'bags'
     replace_with_pipe(next((root / 'sweeps' / 'CAM_BACK').glob(f'{SCENES[0]}*')))
     words = (*arguments(root, out), '--jobs', '1')
@@ -418,7 +420,7 @@ def start(root: Path, out: Path) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def test_without_sweeps_the_bag_has_key_frames_all_poses_and_all_annotations(
+def test_with_the_option_key_frames_the_bag_has_no_sweeps_but_all_poses_and_annotations(
     dataroot: Path, tables: Tables, tmp_path: Path
 ) -> None:
     arguments = ['--dataroot', dataroot, '--version', VERSION, '--scene', SCENES[0], '--jobs', 1]

@@ -119,7 +119,7 @@ def followed(now: Now, rate: float = 1.0) -> tuple[Follower, list[int]]:
     return follower, ticks
 
 
-def test_during_the_wait_for_a_message_there_is_a_tick_every_ten_milliseconds(now: Now) -> None:
+def test_during_the_wait_for_a_message_there_is_a_tick_every_10_ms_of_wall_time(now: Now) -> None:
     follower, ticks = followed(now, rate=2.0)
     assert follower.wait_for(FIRST_NS + 90_000_000) == pytest.approx(100.045)
     assert now.s == pytest.approx(100.045)

@@ -140,7 +140,7 @@ def test_the_clock_runs_from_the_start_to_the_end_of_the_bag_at_the_rate(
     assert all(abs(step - 40_000_000 * round(step / 40_000_000)) <= 1 for step in steps)
 
 
-def test_before_a_part_of_a_bag_is_played_earlier_latched_messages_are_published(
+def test_if_only_a_part_of_a_bag_is_played_earlier_latched_messages_are_published_first(
     graph: Graph, tmp_path: Path
 ):
     bag = write_bag(
@@ -297,7 +297,7 @@ def test_a_looping_player_ends_without_an_error_when_it_is_interrupted_several_t
     messages = graph.collect(String, '/a', 100)
     process = run_player(bag, '--loop', '--linger', '0')
     wait_until(lambda: len(messages) >= 7, 'a third round')
-    # Ctrl-C in a terminal sends one signal to the player, and the launch sends a second one.
+    # Ctrl-C in a terminal sends one signal to the player, and ros2 launch sends a second signal.
     while process.poll() is None:
         process.send_signal(number)
         time.sleep(0.05)

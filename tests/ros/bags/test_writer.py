@@ -49,8 +49,8 @@ def write_small_bag(path: Path, storage: str = 'sqlite3') -> None:
 
 
 def fake_jpeg(number: int, camera: int) -> bytes:
-    """Return the start marker of a JPEG file, bytes that differ for each image, and the end
-    marker."""
+    """Return bytes that differ for each image, between the start marker and the end marker of a
+    JPEG file."""
     return b'\xff\xd8' + bytes([number, camera]) * (100 + camera) + b'\xff\xd9'
 
 
@@ -177,8 +177,8 @@ def test_only_static_transforms_are_latched(tmp_path: Path, storage: str) -> Non
 
 @pytest.mark.parametrize('storage', STORAGES)
 def test_humble_can_read_the_metadata(tmp_path: Path, storage: str) -> None:
-    """In the metadata, Humble expects the quality of service as a string. It rejects version 9 of
-    the metadata, which contains a sequence instead."""
+    """In the metadata, Humble expects the quality of service as a string. Humble rejects version
+    9 of the metadata, in which the quality of service is a sequence."""
     write_small_bag(tmp_path / 'bag', storage)
     metadata = yaml.safe_load((tmp_path / 'bag' / 'metadata.yaml').read_text())[
         'rosbag2_bagfile_information'
@@ -190,7 +190,7 @@ def test_humble_can_read_the_metadata(tmp_path: Path, storage: str) -> None:
         assert isinstance(topic['topic_metadata']['offered_qos_profiles'], str)
 
 
-def test_type_hashes_equal_the_hashes_of_the_installed_ros_except_on_humble_without_hashes(
+def test_type_hashes_equal_the_hashes_of_the_installed_ros_but_humble_has_no_hashes(
     tmp_path: Path,
 ) -> None:
     write_small_bag(tmp_path / 'bag')
@@ -249,7 +249,7 @@ def test_after_an_exception_no_new_file_remains_and_the_existing_bag_is_unchange
     assert {path.name: path.read_bytes() for path in target.iterdir()} == before
 
 
-def test_a_bag_folder_is_created_when_the_bag_is_complete_and_replaces_an_older_bag(
+def test_a_bag_folder_is_created_only_when_the_bag_is_complete_and_replaces_an_older_bag(
     tmp_path: Path,
 ) -> None:
     target = tmp_path / 'somewhere' / 'bag'

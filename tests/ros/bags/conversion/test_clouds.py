@@ -50,9 +50,7 @@ def test_intensity_is_read_from_each_field_name_that_drivers_use(name: str) -> N
     assert cloud_columns(cloud(points)).tolist() == [[1, 2, 3, 200, 5]]
 
 
-def test_points_at_infinity_or_the_origin_are_left_out_and_an_invalid_intensity_becomes_0() -> (
-    None
-):
+def test_points_at_the_origin_or_not_finite_are_left_out_and_nan_intensity_becomes_0() -> None:
     nan, inf = np.nan, np.inf
     layout = np.dtype([(name, '<f4') for name in ('x', 'y', 'z', 'intensity')])
     rows = [(nan, 1, 1, 1), (1, inf, 1, 1), (1, 1, -inf, 1), (0, 0, 0, 1), (0, 0, 2, nan)]

@@ -44,7 +44,7 @@ def test_no_time_is_complete_if_a_sensor_has_no_measurements() -> None:
     assert (len(times), chosen.shape) == (0, (0, 2))
 
 
-def test_the_stamp_nearest_to_half_a_second_later_is_the_next_key_frame() -> None:
+def test_the_next_key_frame_is_the_stamp_nearest_to_half_a_second_after_the_last_one() -> None:
     assert select(np.array([0, 410, 480, 530, 600]) * MS) == [[0, 2]]
     assert select(np.array([0, 600, 1200]) * MS) == [[0, 1, 2]]
     assert select(np.array([0, 600, 1201]) * MS) == [[0, 1], [2]]
