@@ -10,8 +10,8 @@ Environment:
         without the module. ``1``: fail if the module cannot be built. ``0``: do not build it.
     BEVDEPTH_CUDA_ARCHS
         GPU generations to build for, such as ``80 90``. Newer GPUs run the PTX code of the last
-        generation. Default: the generations of this machine's GPUs, or ``75 80 90`` if nvidia-smi
-        finds no GPU. Code for 80 also runs on 86, 87 and 89.
+        generation in this list. Default: the generations of this machine's GPUs, or
+        ``75 80 90`` if nvidia-smi finds no GPU. Code for 80 also runs on 86, 87 and 89.
     CUDA_HOME
         folder of the CUDA toolkit; it is used only if nvcc is not on PATH.
 """

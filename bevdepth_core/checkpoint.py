@@ -83,8 +83,8 @@ def load_checkpoint(path: str | Path) -> BEVDepth:
     path = _located(path)
     if path.suffix in ('.yaml', '.yml'):
         raise CheckpointError(
-            f'{path}: a YAML file is a configuration; give a file of weights (.safetensors or '
-            '.pth), or the name of weights'
+            f'{path}: a YAML file is a configuration; give a file with weights (.safetensors or '
+            '.pth), or the name of bundled or downloaded weights, such as small'
         )
     load = _load_own if path.suffix == '.safetensors' else _load_official
     return load(path).eval()
@@ -114,7 +114,7 @@ def save_checkpoint(
             such as the statistics of batch norms, stay float32.
 
     Raises:
-        CheckpointError: ``path`` has another suffix.
+        CheckpointError: the suffix of ``path`` is not ``.safetensors``.
         OSError: the file cannot be written.
     """
     path = Path(path)

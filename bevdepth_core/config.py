@@ -228,7 +228,7 @@ class DepthNetConfig:
     """Camera-aware depth and context network.
 
     Attributes:
-        mid_channels: width of the network.
+        mid_channels: number of channels of the features inside this network.
         context_channels: number of channels of the context vector; the BEV map of one frame has
             the same number.
         refinement: refine the lifted volume with convolutions over its (width, depth) planes
@@ -236,8 +236,8 @@ class DepthNetConfig:
         camera_pixels: the pixels that the intrinsics in the camera vector refer to. ``source``:
             pixels of the source image; the camera vector contains the image augmentation as
             separate numbers, as in the official code. ``network``: pixels of the network input;
-            the intrinsics include the image augmentation, so that the size of source images does
-            not matter.
+            the intrinsics include the image augmentation, so the size of the source images has
+            no effect.
     """
 
     mid_channels: int = 512
@@ -295,7 +295,8 @@ class BEVEncoderConfig:
     """Residual trunk and neck on the BEV grid.
 
     Attributes:
-        base_channels: channels of the first of three stages; each stage doubles them.
+        base_channels: channels of the first of three stages; each later stage has twice as many
+            as the stage before.
         neck_channels: channels per neck branch; the neck returns four times as many.
     """
 
@@ -416,8 +417,9 @@ class DecodeConfig:
 
     Attributes:
         score_threshold: boxes must score more than this.
-        candidates: for each task, this number of heatmap values with the best scores are decoded
-            to boxes. The compiled kernels accept at most 5,461, or 2,891 with size-aware NMS.
+        candidates: largest number of boxes of a task before NMS. They are decoded at the highest
+            values of the heatmap. The compiled kernels accept at most 5,461, or 2,891 with
+            size-aware NMS.
         boxes_per_task: largest number of boxes of a task after NMS.
         center_range: lower bounds x, y, z, then upper bounds of box centers, meters, inclusive;
             null for the default of ``ModelConfig.center_range``.

@@ -83,7 +83,7 @@ def download(
     except ValueError as error:
         if file is not None:
             raise
-        # The next download must not continue this file.
+        # The next download must not resume this file.
         rejected = part.replace(folder / weights.file)
         raise DownloadError(
             f'the server sent a file that cannot be converted: {error}; the file was kept as '
@@ -117,7 +117,8 @@ def _recorded(name: str, folder: Path, source: Path, part: Path | None) -> dict[
 
     Raises:
         DownloadError: an earlier download of the file had another size or hash. ``part``, the file
-            that was downloaded now, is then deleted, so that the next download starts again.
+            that was downloaded now, is then deleted, so that the next download starts from the
+            beginning.
     """
     digest = {'bytes': source.stat().st_size, 'sha256': _sha256(source)}
     recorded = _records(folder).get(name, digest)

@@ -67,8 +67,8 @@ class Detector:
     computes the depth of the past frame again, because this depth depends on the current frame.
 
     The depth network reads a camera vector, which contains intrinsics and mounting pose. The
-    Detector computes the features of a past frame with the camera vector that was valid at that
-    frame. The official forward encodes both frames with the camera vector of the key frame. The
+    Detector computes the features of a past frame with the camera vector of this past frame. The
+    official forward encodes both frames with the camera vector of the key frame. The
     results differ only in the first half second after a change of the calibration.
 
     Args:
@@ -291,8 +291,8 @@ class Detector:
         memory = [past for past in self._memory if self._is_usable(past, frame)]
         if frame.world_from_ego is None or not memory:
             return None
-        # The network was trained with past frames of this age. With another age, the network
-        # would estimate wrong velocities.
+        # The network was trained with past frames of about this age. With a much younger or much
+        # older past frame, the network would estimate wrong velocities.
         wanted_ns = frame.stamp_ns - PAST_FRAME_AGE_NS
         nearest = min(memory, key=lambda past: abs(past.stamp_ns - wanted_ns))
         return nearest if abs(nearest.stamp_ns - wanted_ns) <= PAST_FRAME_TOLERANCE_NS else None

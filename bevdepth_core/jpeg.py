@@ -71,7 +71,7 @@ class JpegDecoder:
     def _warn_once(self, error: RuntimeError) -> None:
         if not self._warned:
             logger.warning(
-                'The GPU cannot decode an image; such images are decoded on the CPU: %s',
+                'The GPU cannot decode an image; the CPU decodes image sets with such images: %s',
                 str(error).splitlines()[0],
             )
         self._warned = True

@@ -28,7 +28,7 @@ GEOMETRY = (
     'backbone.frustum',
 )
 """Official buffers that describe grid and frustum. ``official_config`` reads the config from these
-buffers, and ``own_state_dict`` reads the frustum axes."""
+buffers, and ``own_state_dict`` reads the frustum axes from the last of them."""
 
 FRUSTUM_TOLERANCE_PX = 0.05
 """Largest accepted deviation of the official frustum from a regular grid, in pixels or meters. In
@@ -200,8 +200,9 @@ def _frustum(u: torch.Tensor, v: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
 
 
 def official_config(state: dict[str, torch.Tensor]) -> ModelConfig:
-    """Read the config from the ``GEOMETRY`` buffers, and from the names and shapes in which the
-    official experiments differ: key frames, depth refinement, stereo.
+    """Read grid, depth bins and image size from the ``GEOMETRY`` buffers. The names and shapes of
+    the weights show the number of key frames, and whether the network has depth refinement and
+    stereo. All other values are the values of the official experiments.
 
     Raises:
         ValueError: a buffer or shape does not belong to an official experiment.

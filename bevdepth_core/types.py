@@ -1,4 +1,5 @@
-"""Data types that the parts of the library exchange; they validate their content when created.
+"""Data types that the parts of the library exchange. Each type validates the content of a new
+object.
 
 A transform is always named ``target_from_source``: it transforms homogeneous points from the
 source frame to the target frame.

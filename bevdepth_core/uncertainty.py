@@ -17,7 +17,8 @@ from bevdepth_core.types import Detections3D
 ALONG_M, ALONG_PER_M = 0.3, 0.035
 """Default standard deviation of the position along the line of sight: a constant in meters, and an
 increase per meter of range. The constants below have the same meaning for the position across the
-line of sight and for the height. Yaw and velocity do not depend on the range."""
+line of sight and for the height. The standard deviations of yaw and velocity do not depend
+on the range."""
 ACROSS_M, ACROSS_PER_M = 0.2, 0.010
 HEIGHT_M, HEIGHT_PER_M = 0.15, 0.006
 YAW_RAD = 0.3
@@ -84,8 +85,8 @@ def oriented_covariance(angle: np.ndarray, along: np.ndarray, across: np.ndarray
 class UncertaintyModel:
     """Standard deviations fitted to the errors of one checkpoint.
 
-    Arrays without a shape below are (classes, ranges); a box uses the values of its class and of
-    the nearest range.
+    Each array for which no shape is given below has the shape (classes, ranges). A box uses the
+    values of its class at the range that is nearest to its distance.
 
     Attributes:
         class_names: class of each row of the arrays.
@@ -96,7 +97,7 @@ class UncertaintyModel:
         yaw: standard deviation of the heading, radians.
         velocity: standard deviation of each component of the velocity, m/s.
         score: (classes,) reference score. For a box with this score, the values apply unchanged.
-        score_slope: (classes,) the values of other boxes are multiplied by
+        score_slope: (classes,) for a box with another score, the values are multiplied by
             exp(score_slope * (score - score of the box)).
     """
 
@@ -129,7 +130,8 @@ class UncertaintyModel:
         """Return the model in the metadata of a checkpoint; None if there is no model.
 
         Raises:
-            ValueError: the model is damaged, or was fitted for other classes.
+            ValueError: the model is damaged, or was fitted for classes other than
+                ``class_names``.
         """
         if METADATA_KEY not in metadata:
             return None
@@ -143,7 +145,9 @@ class UncertaintyModel:
             ) from error
         if names != tuple(class_names):
             raise ValueError(
-                'the uncertainty model of the checkpoint is for other classes: fit it again'
+                f'the classes of the network are {", ".join(class_names)}, but the uncertainty '
+                'model of the checkpoint was fitted for other classes: fit the uncertainty '
+                'model again (docs/TRACKING.md)'
             )
         return model
 

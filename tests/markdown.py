@@ -30,7 +30,7 @@ def code_spans(text: str) -> set[str]:
 
 
 def commands(text: str, start: str) -> set[str]:
-    """Return each word that follows ``start`` directly in code spans and code blocks of
+    """Return each word that directly follows ``start`` in the code spans and code blocks of
     ``text``."""
     code = [*_FENCE.findall(text), *code_spans(text)]
     # The command begins a line or follows a space, ``&`` or ``;``.

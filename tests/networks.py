@@ -50,7 +50,7 @@ def random_model(
     preset: str = 'small', refinement: bool = False, key_frames: int = 2, stereo: bool = False
 ) -> BEVDepth:
     """Return the model of a preset with a small input size, random weights and random batch norm
-    statistics. Its score threshold is 0, so that it gives many boxes."""
+    statistics. Its score threshold is 0, so it gives many boxes."""
     torch.manual_seed(0)
     config = load_model_config(ROOT / 'config' / 'models' / f'{preset}.yaml')
     if stereo:
@@ -71,7 +71,7 @@ def random_model(
 
 
 def _with_random_statistics(model: BEVDepth) -> BEVDepth:
-    """Set the batch norm statistics at random, so that boxes and scores differ."""
+    """Set the batch norm statistics to random values, so that boxes and scores differ."""
     for name, buffer in model.named_buffers():
         if name.endswith('running_var'):
             buffer.uniform_(0.5, 1.5)

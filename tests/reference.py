@@ -134,7 +134,7 @@ def uniform(name: str, shape: tuple[int, ...], offset: int = 0) -> np.ndarray:
 
 def fill_value(name: str, shape: tuple[int, ...], stereo: bool = False) -> np.ndarray:
     """Return the deterministic float64 values of the official tensor ``name`` (without the prefix
-    ``model.``). Some tensors have other values in a stereo model."""
+    ``model.``). The values of some tensors differ between models with and without stereo."""
     u = uniform(name, shape)
     value = _base_value(name, u)
     for pattern, exception in _STEREO_EXCEPTIONS if stereo else _EXCEPTIONS:

@@ -60,7 +60,7 @@ _SIZES = {
     'vehicle.car': (1.9, 4.6, 1.7),
     'human.pedestrian.construction_worker': (0.7, 0.7, 1.8),
 }
-"""Width, length and height of each category in meters, in the order of nuScenes."""
+"""Size of each category in meters, in the order of nuScenes: width, length, height."""
 
 
 @cache

@@ -206,7 +206,7 @@ def test_no_module_in_tests_imports_a_test_module() -> None:
     assert broken == {}
 
 
-def test_each_row_names_only_parts_of_rows_above_so_that_no_import_cycle_is_possible() -> None:
+def test_each_part_may_import_only_parts_of_earlier_rows_so_import_cycles_are_impossible() -> None:
     for parts in (CORE_PARTS, ROS_PARTS):
         rows = list(parts)
         for part_name, others in parts.items():

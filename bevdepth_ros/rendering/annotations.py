@@ -42,7 +42,7 @@ class Annotation:
 
 def transformed(boxes: Boxes3D, target_from_source: np.ndarray) -> Boxes3D:
     """Transform boxes to another frame. Only the yaw angle of the rotation changes their
-    orientation, so that the boxes stay upright. ``target_from_source`` is (4, 4), rigid.
+    orientation, so the boxes stay upright. ``target_from_source`` is (4, 4), rigid.
     """
     rotation, shift = target_from_source[:3, :3], target_from_source[:3, 3]
     turn = np.arctan2(rotation[1, 0], rotation[0, 0])
@@ -58,7 +58,9 @@ class AnnotationHistory:
     """Annotations in order of time."""
 
     def __init__(self, longest: int):
-        """Start without annotations; later, only the newest ``longest`` annotations are stored."""
+        """Start without annotations. ``longest`` is the largest number of stored annotations; if
+        there are more, the oldest annotations are dropped.
+        """
         self._longest = longest
         self._history: list[Annotation] = []
 
@@ -73,7 +75,8 @@ class AnnotationHistory:
 
     def at(self, stamp_ns: int, world_from_ego: np.ndarray) -> GroundTruth | None:
         """Return the annotated boxes at a time, in the ego frame. Return None if no annotation is
-        within ``MAX_GAP_NS / 2`` of this time, or if none of its objects can be shown.
+        within ``MAX_GAP_NS / 2`` of this time, or if no object of the nearest annotation is valid
+        at this time.
 
         Objects with an id are interpolated linearly between the annotation before and the
         annotation after this time. If all annotations are earlier, or all are later, the objects

@@ -110,8 +110,8 @@ class SceneListener:
         return scene
 
     def call_at(self, rate_hz: float, work: Callable[[], None], purpose: str) -> None:
-        """Call ``work`` at this rate. If ``work`` raises an exception, log it with ``purpose``,
-        which names the work that failed.
+        """Call ``work`` ``rate_hz`` times per second. If ``work`` raises an exception, log the
+        exception with ``purpose``, which names the work that failed.
         """
 
         def tick() -> None:
@@ -140,7 +140,7 @@ class SceneListener:
 
     def _report_tf(self, kind: str, sentence: str) -> None:
         """Log a problem of tf as a warning. Time that goes back is logged once as information,
-        because it is normal when a bag is played again.
+        because the time goes back whenever a bag is played again.
         """
         if kind == 'tf_jump':
             self._node.get_logger().info(sentence, once=True)

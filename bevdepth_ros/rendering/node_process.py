@@ -32,7 +32,7 @@ def declare(
         high: largest allowed value of a number.
 
     Raises:
-        InvalidParameterTypeException: the given value has another type.
+        InvalidParameterTypeException: the type of the given value is not the type of the default.
         InvalidParameterValueException: the given value is out of range.
     """
     described = ParameterDescriptor(description=description, read_only=True)

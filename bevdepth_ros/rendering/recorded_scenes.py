@@ -33,7 +33,8 @@ from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 ANNOTATIONS_TOPIC = '/annotations'
 SECOND_BEFORE_NS = 1_000_000_000
 SILENT_NS = 3_000_000_000
-"""Image sets are formed without a camera that has had no image for this time, in nanoseconds."""
+"""If a camera has no image for this time, in nanoseconds, image sets are formed without
+this camera."""
 DECODE_TIMEOUT_S = 60.0
 """Longest time to decode the images of a set, in seconds. It is long, because no image of a
 recording may be lost."""
@@ -43,7 +44,7 @@ MAX_DURATION_S = 1e9
 @dataclass(frozen=True)
 class _Moment:
     """Time of a scene. If a detector runs, ``frame`` is the frame that the detector used. The
-    scene uses the same frame, so that images are decoded only once.
+    scene uses the same frame, so the images are decoded only once.
     """
 
     stamp_ns: int

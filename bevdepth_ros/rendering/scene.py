@@ -276,7 +276,7 @@ class SceneStore:
         return replace(detections, boxes=transformed(detections.boxes, pose))
 
     def _frame(self, arrivals: dict[int, _Arrival]) -> Frame | None:
-        """Return the frame of these images, which are given by the index of their camera. Return
+        """Return the frame of the images in ``arrivals``, whose keys are camera indices. Return
         None if no image can be used.
         """
         if not arrivals:

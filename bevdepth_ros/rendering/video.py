@@ -84,7 +84,7 @@ class ImageWriter:
 
     def add(self, image: np.ndarray, moment_s: float) -> None:
         """Write an image. ``moment_s`` is the time of the image in seconds. It must be later than
-        the time of the last image.
+        the time of the previous image.
         """
         self._write(image, moment_s)
         self.count += 1

@@ -73,7 +73,8 @@ __global__ void __launch_bounds__(kThreads)
                 features[((image * map.height + v) * map.width + u) * vectors + vector];
             for (int k = 0; k < V; ++k) {
                 const float value = static_cast<float>(read.value[k]);
-                if (!(value <= largest[k])) largest[k] = value;  // NaN is kept, as in PyTorch
+                // NaN replaces the largest value, but any later value of the window replaces NaN.
+                if (!(value <= largest[k])) largest[k] = value;
             }
         }
     }

@@ -1,5 +1,5 @@
-"""Streaming inference: the choice of the past frame, and head maps that equal the maps of a
-two-frame forward."""
+"""Tests of streaming inference: the detector chooses the right past frame, and the head maps equal
+the head maps of a two-frame forward."""
 
 import dataclasses
 
@@ -23,8 +23,8 @@ from tests.reference import ROOT
 
 
 def small_model(**changes) -> BEVDepth:
-    """Return a network with the small preset, in which ``changes`` replace values. The weights and
-    the batch norm variances are random.
+    """Return a network of the small preset with random weights and batch norm variances.
+    ``changes`` are fields of the config that replace the fields of the preset.
     """
     torch.manual_seed(0)
     config = load_model_config(ROOT / 'config' / 'models' / 'small.yaml')
@@ -124,14 +124,14 @@ def test_frames_without_pose_are_not_fused_and_not_kept_as_past_frames(tiny_mode
 
 
 def moved_past_camera(frame, past, partner):
-    """Return the pose that camera 0 had in the frame ``past``, relative to the ego pose of
-    ``frame`` at the stamp of camera number ``partner``.
+    """Return the pose of camera 0 of the frame ``past`` relative to an ego pose of ``frame``. This
+    ego pose is the pose at the stamp of the camera that has the index ``partner`` in ``frame``.
     """
     key_ego_from_world = np.linalg.inv(frame.world_from_ego[partner])
     return key_ego_from_world @ past.world_from_ego[0] @ past.rig.ego_from_camera[0]
 
 
-def test_a_camera_that_only_the_past_frame_has_uses_the_ego_pose_nearest_to_the_mean_stamp():
+def test_a_camera_that_only_the_past_frame_has_uses_the_key_ego_pose_nearest_to_the_mean_stamp():
     rig = make_rig(4)
     past = make_frame(0.0, rig)
     remaining = CameraRig(rig.names[1:], rig.intrinsics[1:], rig.ego_from_camera[1:])
@@ -147,7 +147,7 @@ def test_a_camera_that_only_the_past_frame_has_uses_the_ego_pose_nearest_to_the_
     found = _key_ego_from_past_camera(frame, past_frame)
     assert found.shape == (4, 4, 4)
     assert np.allclose(found[0], moved_past_camera(frame, past, 2))
-    for camera in (1, 2, 3):  # a camera of both frames uses the ego pose at its own stamp
+    for camera in (1, 2, 3):  # cameras of both frames use the ego pose at their stamp
         key_ego_from_world = np.linalg.inv(frame.world_from_ego[camera - 1])
         pose = key_ego_from_world @ past.world_from_ego[camera] @ rig.ego_from_camera[camera]
         assert np.allclose(found[camera], pose)
@@ -337,7 +337,7 @@ def test_a_changed_score_threshold_is_used_for_the_next_frame(tiny_model):
     assert count > 0 and len(detector(make_frame(0.0))) == 0
 
 
-def test_unknown_precision_and_device_are_rejected(tiny_model):
+def test_an_unknown_or_unavailable_precision_or_device_is_rejected(tiny_model):
     with pytest.raises(ValueError, match='precision'):
         Detector(tiny_model, precision='fp8')
     with pytest.raises(ValueError, match='needs a GPU'):

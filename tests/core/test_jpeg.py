@@ -26,7 +26,7 @@ def test_images_keep_their_order_and_have_the_pixels_that_pillow_decodes():
     )
 
 
-def test_a_damaged_file_is_reported_by_its_position():
+def test_the_error_about_a_damaged_file_contains_the_index_of_the_file():
     files = [encoded('JPEG'), encoded('JPEG')[:200], b'']
     with pytest.raises(ValueError, match='image 1 is not a complete JPEG or PNG'):
         JpegDecoder('cpu')(files)

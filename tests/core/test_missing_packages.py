@@ -1,4 +1,4 @@
-"""A program that is started without the packages of the project prints the set-up commands."""
+"""A program prints the set-up commands if the Python packages of the project are not installed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_program_without_its_packages_prints_one_line_that_names_make_setup(
     assert outcome.stdout == ''
 
 
-def test_an_import_without_the_packages_raises_an_error_that_can_be_handled():
+def test_an_import_without_the_packages_raises_module_not_found_error_and_does_not_exit():
     code = 'try: import bevdepth_ros\nexcept ModuleNotFoundError as error: print(error.name)'
     outcome = subprocess.run(
         [sys.executable, '-S', '-E', '-c', code], cwd=ROOT, capture_output=True, text=True

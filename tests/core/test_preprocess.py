@@ -1,5 +1,5 @@
-"""Preprocessing equals the official pipeline. The matrix that it returns describes how the pixels
-are moved."""
+"""Preprocessing equals the official pipeline. The matrix of a transform maps a pixel of the source
+image to its position in the network input."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -72,7 +72,7 @@ def test_the_matrix_maps_a_marked_pixel_to_its_position_in_the_transformed_image
     assert np.allclose((transform.matrix() @ (320.5, 200.5, 7, 1))[:3], (*shown, 7), atol=0.6)
 
 
-def test_the_network_input_is_bgr_and_normalized_with_mean_and_std_of_r_g_b_in_this_order():
+def test_the_channels_of_the_network_input_are_b_g_r_but_mean_and_std_have_the_order_r_g_b():
     spec = ImageSpec()
     pixel = torch.tensor([10, 20, 30], dtype=torch.uint8).expand(2, 16, 16, 3)
     expected = [

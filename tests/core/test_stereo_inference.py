@@ -1,5 +1,5 @@
-"""Streaming of stereo models. The images of each frame are encoded once. When a frame becomes the
-past frame, stereo matching computes its depth again.
+"""Tests of streaming with stereo models. The images of each frame are encoded once. When a frame
+becomes the past frame, stereo matching computes the depth of this frame again.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def test_after_a_camera_returns_only_a_past_frame_with_this_camera_is_used(
     assert_same_maps(streamed, expected.tasks)
 
 
-def test_stereo_matches_the_first_frame_after_a_reset_with_itself(
+def test_after_a_reset_stereo_matches_the_first_frame_with_itself(
     model: BEVDepth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector, frame = Detector(model), make_frame(0.5, seed=1)

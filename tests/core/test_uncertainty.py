@@ -127,9 +127,9 @@ def test_a_damaged_uncertainty_model_in_a_checkpoint_is_rejected(text: str) -> N
         UncertaintyModel.from_metadata({METADATA_KEY: text}, CLASSES)
 
 
-def test_a_model_with_other_classes_or_with_unknown_fields_is_rejected() -> None:
+def test_a_model_that_was_fitted_for_other_classes_or_has_unknown_fields_is_rejected() -> None:
     metadata = model().to_metadata()
-    with pytest.raises(ValueError, match='is for other classes: fit it again'):
+    with pytest.raises(ValueError, match='was fitted for other classes: fit the'):
         UncertaintyModel.from_metadata(metadata, CLASSES[::-1])
     more = json.dumps({**json.loads(metadata[METADATA_KEY]), 'more': [1]})
     with pytest.raises(ValueError, match='is damaged'):

@@ -52,7 +52,7 @@ def frame(rig: CameraRig, size: tuple[int, int] = (160, 90), poses: bool = True)
 
 
 def drawn_at(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Return (n, 2) columns and rows of the pixels that differ by more than 40."""
+    """Return (n, 2) columns and rows of the pixels in which a channel differs by more than 40."""
     return np.argwhere(np.abs(after.astype(int) - before).max(axis=-1) > 40)[:, ::-1]
 
 
@@ -81,7 +81,7 @@ def test_a_box_is_drawn_at_its_projected_corners_in_the_color_of_its_class() -> 
     np.testing.assert_allclose(image[100, 150], CLASS_COLORS['car'], atol=30)
 
 
-def test_the_front_face_is_tinted_and_the_rear_is_not() -> None:
+def test_the_front_face_is_tinted_and_the_rear_face_is_not() -> None:
     away, towards = (draw(boxes((10, 0, 0, 6, 3, 2, yaw, 0, 0))) for yaw in (0.0, np.pi))
     inside_nearest_face_only = (101, 158)
     assert not np.array_equal(towards[inside_nearest_face_only], GRAY[inside_nearest_face_only])
@@ -234,13 +234,13 @@ def test_boxes_are_projected_with_the_ego_pose_of_each_camera() -> None:
     )
 
 
-def test_a_figure_shows_one_camera_with_an_unknown_name_without_poses_and_detections() -> None:
+def test_compose_accepts_a_frame_without_poses_whose_only_camera_has_an_unknown_name() -> None:
     rig = nuscenes_like_rig(160, 90)
     single = CameraRig(('webcam',), rig.intrinsics[:1], rig.ego_from_camera[:1])
     assert compose(frame(single, poses=False), detections(boxes()), width=800).shape[1] == 800
 
 
-def test_the_caption_and_title_are_written() -> None:
+def test_the_title_is_written_at_the_top_and_the_caption_at_the_bottom() -> None:
     scene = frame(nuscenes_like_rig(160, 90))
     plain, titled, captioned = (compose(scene, detections(boxes()), width=1200,
     **words) for words in (

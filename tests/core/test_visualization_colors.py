@@ -24,8 +24,8 @@ DEUTERANOPIA = (
 """``PROTANOPIA`` and ``DEUTERANOPIA`` simulate the two color vision deficiencies in linear RGB,
 with severity 1 (Machado, Oliveira, Fernandes, 2009)."""
 MIN_DIFFERENCE = 25.0
-"""Smallest distance of two colors in CIE Lab. A distance of 2.3 is just noticeable; the thin lines
-in the images need a larger distance."""
+"""Smallest allowed distance of two colors in CIE Lab. A distance of 2.3 is just noticeable; the
+thin lines in the images need a larger distance."""
 
 
 def lab(color: tuple[int, int, int], vision: np.ndarray) -> np.ndarray:
@@ -37,7 +37,7 @@ def lab(color: tuple[int, int, int], vision: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize('vision', [NORMAL, PROTANOPIA, DEUTERANOPIA])
-def test_each_pair_of_classes_differs_also_with_color_vision_deficiency(vision) -> None:
+def test_the_colors_of_two_classes_differ_with_and_without_color_vision_deficiency(vision) -> None:
     colors = {name: lab(class_color(name), vision) for name in NUSCENES_CLASSES}
     colors |= {'truth': lab(TRUTH, vision), 'background': lab(BACKGROUND, vision)}
     for color, other in itertools.combinations(colors, 2):

@@ -17,7 +17,10 @@ __all__ = ['bench', 'domain_id', 'graph', 'module_graph', 'tiny_checkpoint']
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        '--runtime', choices=('torch', 'onnx'), default='torch', help='runtime of the node (torch)'
+        '--runtime',
+        choices=('torch', 'onnx'),
+        default='torch',
+        help='runtime of the node (default: torch)',
     )
 
 

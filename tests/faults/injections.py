@@ -1,5 +1,5 @@
-"""Injections of faults. An injection is a function of the bench that returns a context manager.
-Inside the context, messages are changed before the node receives them.
+"""Injections of faults. An injection is a function that accepts a bench and returns a context
+manager. Inside the context, messages are changed before the node receives them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def info_fault(change: Callable, *cameras: str) -> Callable[[Bench], AbstractCon
 
 
 def pose_fault(change: Callable) -> Callable[[Bench], AbstractContextManager]:
-    """Return an injection that replaces each ego pose by the list that ``change`` returns."""
+    """Return an injection that replaces each ego pose by the list of transforms that ``change``
+    returns for this pose.
+    """
     return lambda bench: bench.stream.fault(pose=change)
 
 

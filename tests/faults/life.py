@@ -127,8 +127,8 @@ def pause_of_activity(bench: Bench) -> Iterator[None]:
 @contextmanager
 def stopped_process(bench: Bench) -> Iterator[None]:
     """Several times, stop the node for longer than ``camera_timeout_s`` and let it continue, as
-    on a machine that is suspended or swaps memory. It is random whether the node then first
-    checks for silent cameras or first receives the images that waited.
+    on a machine that is suspended or swaps memory. After each stop, the order of two events
+    is random: the node checks for silent cameras, and the node receives the images that waited.
     """
     ending = threading.Event()
 

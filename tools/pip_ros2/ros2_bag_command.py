@@ -56,7 +56,7 @@ class BagCommand(CommandExtension):
 def _add_with_words(verbs: argparse._SubParsersAction, name: str, **options: str) -> None:
     """Add a verb that accepts any words after its name.
 
-    The prefix of options is set to the NUL character. No word begins with this character, so that
+    The prefix of options is set to the NUL character. No word begins with this character, so
     argparse treats no word as an option.
     """
     parser = verbs.add_parser(name, add_help=False, prefix_chars='\0', **options)

@@ -1,5 +1,6 @@
-"""Writes a dataset in the nuScenes format from the key frames of a sample folder, which
-``tests.sample`` describes: the synthetic sample, or the real sample of the reference folder.
+"""Writes a dataset in the nuScenes format from the key frames of a sample folder. The folder
+contains either the synthetic sample or the real sample of the reference folder; ``tests.sample``
+describes both.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ PREVIOUS, TOKEN = TOKENS
 """The two key frames of the synthetic sample, in order of time."""
 IGNORED = ('animal', 7)
 UNSEEN = ('vehicle.car', 0)
-"""Category and number of lidar points of two annotations that are added to every frame. Both
-annotations must not become ground-truth boxes, because ``animal`` is not a class, and a box
-without points is ignored."""
+"""``IGNORED`` and ``UNSEEN`` each contain the category and the number of lidar points of an
+annotation that is added to every frame. Neither annotation is a ground-truth box: ``animal`` is
+not a class, and a box without points is ignored."""
 
 ATTRIBUTES = {'vehicle': 'vehicle.moving', 'human': 'pedestrian.moving'}
 """Maps the first word of a category to an attribute, because the annotations of a sample folder
@@ -164,8 +165,8 @@ def _extra(info: dict, category: str, points: int) -> dict:
 def _add_track(
     tables: dict, annotation: dict, name: str, sample_tokens: list[str], stamps_us: list[int]
 ) -> None:
-    """Add an object to all frames. It moves in such a way that the velocity that the devkit
-    computes from its positions is the velocity in ``annotation``.
+    """Add an object to all frames. From the positions of the object, the devkit computes the
+    velocity in ``annotation``.
     """
     tokens = [f'annotation-{name}-{frame}' for frame in range(len(sample_tokens))]
     instance = {

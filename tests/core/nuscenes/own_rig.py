@@ -18,7 +18,7 @@ SPLIT = 'own_train'
 SCENE = 'drive-1'
 IMAGE_SIZE = (96, 64)
 FORWARD = (0.5, -0.5, 0.5, -0.5)
-"""Rotation of a camera that looks along the x axis of the vehicle."""
+"""Quaternion (w, x, y, z) of a camera that looks along the x axis of the vehicle."""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def test_a_category_is_official_only_if_the_devkit_gives_it_the_same_class():
     assert not ClassMap(('car',)).is_official('vehicle.truck')
 
 
-def test_a_mapping_file_gives_its_mapping_and_no_file_gives_an_empty_mapping(tmp_path):
+def test_the_mapping_is_read_from_a_file_and_is_empty_without_a_file(tmp_path):
     path = tmp_path / 'categories.yaml'
     path.write_text('van: car\ntram: null\n')
     assert read_categories(path) == {'van': 'car', 'tram': None}

@@ -103,7 +103,7 @@ def test_results_without_an_entry_for_a_sample_are_rejected(root, tmp_path):
         run(root, tmp_path, {TOKEN: []})
 
 
-def test_results_of_another_split_are_rejected(root, tmp_path):
+def test_results_with_a_sample_outside_the_split_are_rejected(root, tmp_path):
     with pytest.raises(ValueError, match=r'1 samples of the file are not in the.*elsewhere'):
         run(root, tmp_path, {TOKEN: [], PREVIOUS: [], 'elsewhere': []})
 

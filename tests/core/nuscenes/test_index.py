@@ -215,7 +215,7 @@ def test_the_message_about_a_split_that_does_not_exist_suggests_a_similar_name(
         split_scenes(root, VERSION, split)
 
 
-def test_the_message_about_an_official_split_of_another_version_lists_the_existing_splits(root):
+def test_the_message_about_an_official_split_without_its_scenes_lists_the_existing_splits(root):
     with pytest.raises(ValueError, match=f'needs 150 scenes that .* has the splits {SPLIT};'):
         split_scenes(root, VERSION, 'val')
 

@@ -137,7 +137,9 @@ def test_a_dataset_with_one_usable_box_is_accepted(tmp_path):
 @pytest.mark.parametrize(
     ('x', 'y', 'is_seen'), [(8, 0, True), (-8, 0, False), (4, 6, False), (5, 4.5, True)]
 )
-def test_a_box_outside_every_image_is_counted_and_is_not_ground_truth(tmp_path, x, y, is_seen):
+def test_a_box_outside_every_image_is_not_ground_truth_and_is_counted_as_out_of_view(
+    tmp_path, x, y, is_seen
+):
     """The cameras at x = 1 m, y = 0 look along x and cover 38.7 degrees to each side. The center
     of the last box is outside this angle, but its corner at (7, 3.5) m is inside.
     """
@@ -353,7 +355,7 @@ def test_a_recording_contains_key_frames_without_boxes(tmp_path, boxes):
         assert moment.size.shape == (0, 3) and moment.class_names == ()
 
 
-def test_a_recording_keeps_the_boxes_of_its_class_list(tmp_path):
+def test_a_recording_contains_only_boxes_of_the_classes_in_the_class_list(tmp_path):
     root = write_own_dataset(tmp_path / 'data', [OwnBox('tram', 9, 2), OwnBox('truck', 7, 1)])
     devkit = open_devkit(root, VERSION)
     assert read_recording(devkit, SCENE).moments[0].class_names == ('truck',)
