@@ -176,7 +176,7 @@ def test_options_on_the_command_line_override_the_values_of_a_preset() -> None:
         (('--model', '{network: '), 'model.*while parsing a flow node'),
         (
             ('--model.init', str(TRAINING / 'small.yaml')),
-            r'small\.yaml: a YAML file is a configuration; give a file of weights',
+            r'small\.yaml: a YAML file is a configuration; give a file with weights',
         ),
         (('--model.init', 'smal'), r'smal: neither a checkpoint file .*did you mean small\?'),
     ],
