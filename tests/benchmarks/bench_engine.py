@@ -3,9 +3,9 @@
     python -m tests.benchmarks.bench_engine [--device cuda] [--preset NAME] [--precision fp16]
         [--steps N] [--out FOLDER]
 
-The official pipeline runs the whole network on both frames, in eager mode, and starts from
-resized images on the device. The detector starts from source images. Both end with boxes on the
-host. Writes engine_<preset>_<precision>.json and .png.
+The official pipeline runs the whole network on the key frame and the past frame, in eager mode,
+and starts from resized images on the device. The detector starts from source images. Each
+measurement ends when the boxes are on the host. Writes engine_<preset>_<precision>.json and .png.
 """
 
 from __future__ import annotations
@@ -164,8 +164,9 @@ def settled(device: str, work: Callable, *arguments) -> None:
 
 
 def measure_official(model: BEVDepth, options: argparse.Namespace) -> dict[str, float]:
-    """Return the median ms of the eager two-frame forward and decoding: in float32 with the
-    default settings of PyTorch, and on a GPU also with autocast to float16.
+    """Return the median time of the eager two-frame forward pass with decoding, ms, by precision.
+    The key ``fp32`` is float32 with the default settings of PyTorch. On a GPU, there is also the
+    key ``amp``, which is autocast to float16.
     """
     rig = make_rig(6, *SIZE[::-1])
     key, past = (make_frame(stamp, rig, size=SIZE) for stamp in (0.5, 0.0))
@@ -187,8 +188,9 @@ def measure_official(model: BEVDepth, options: argparse.Namespace) -> dict[str, 
 
 
 def memory(device: str) -> dict[str, float]:
-    """Return the memory in MiB. On a GPU, this is the peak that PyTorch allocated, the peak that
-    it reserved, and the memory in use by all processes. On a CPU, it is the peak of this process.
+    """Return the memory in MiB. On a GPU, the result contains the peak that PyTorch allocated, the
+    peak that PyTorch reserved, and the memory in use by all processes. On a CPU, the result
+    contains the peak of this process.
     """
     if device == 'cpu':
         return {'process': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}
@@ -224,8 +226,8 @@ def write(results: dict, path: Path) -> None:
         )
     for name, value in results['official_ms'].items():
         print(
-            f'official {name}: {value:.1f} ms, {results["official_over_step"][name]:.1f} times a '
-            'step'
+            f'official {name}: {value:.1f} ms, {results["official_over_step"][name]:.1f} times as '
+            'long as a step'
         )
     print('memory MiB:', {name: round(value) for name, value in results['memory_mib'].items()})
     plot(results, path.with_suffix('.png'))

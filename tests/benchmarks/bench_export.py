@@ -4,9 +4,9 @@
         [--steps 10] [--precisions fp32 int8] [--poolings scatter plain] [--exported FOLDER ...]
 
 The runtimes alternate after each step, so that other processes slow down all runtimes equally. The
-detector starts from six source images; a past frame is available. INT8 is calibrated on noise, so
-that only its speed is meaningful. With --preset, the weights are random. Writes
-export_<name>.json.
+detector starts from six source images; a past frame is available. INT8 is calibrated on noise.
+Therefore, only the speed of INT8 is meaningful, not its boxes. With --preset, the weights are
+random. Writes export_<name>.json.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def change_state(graph: Graph, transition: int) -> None:
     future = client.call_async(request)
     wait_until(future.done, 'the transition')
     if not future.result().success:
-        raise SystemExit('the node rejected a transition')
+        raise SystemExit(f'{NODE} rejected the transition {transition}; see the log of the node')
 
 
 class Traffic:

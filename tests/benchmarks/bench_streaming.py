@@ -63,7 +63,9 @@ def main() -> None:
 
 @torch.inference_mode()
 def two_frame_forward(model: BEVDepth, past, key) -> None:
-    """Do what the official evaluation does per frame: preprocess both frames, forward, decode."""
+    """Do what the official evaluation does per frame: preprocess both frames, run the network on
+    both frames, and decode.
+    """
     decode(model(two_frame_inputs(key, past, model.config)).tasks, model.config)
 
 

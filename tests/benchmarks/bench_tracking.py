@@ -48,7 +48,7 @@ TRACKERS: dict[str, Callable[[float, UncertaintyModel | None], UpdateTracks]] = 
 }
 """Maps the name of a tracker to a function that creates the tracker for one scene and returns the
 ``update`` method of the tracker. The arguments of the function are the time between two frames in
-seconds, and the model of the covariance that was fitted to the detections, or None."""
+seconds, and the fitted covariance model or None."""
 KEY_FRAME_S, SWEEP_S = 1 / 2, 1 / 12
 COUNTS = (50, 200, 500)
 FRAMES = 200

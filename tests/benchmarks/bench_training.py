@@ -155,8 +155,8 @@ def configure(options: argparse.Namespace, output: str) -> TrainingConfig:
         data = replace(data, augmentation=_for_width(data.augmentation, options))
     model = config.model
     if model.pretrained != 'none':
-        # The weights are random. They are read from a file, because a run with pretrained: none
-        # must not freeze the stem, and the preset freezes it.
+        # The weights are random, but they are read from a file, because the preset freezes the
+        # stem. A run with ``pretrained: none`` must not freeze the stem.
         weights = Path(output) / 'random.pth'
         torch.save(BEVDepth(model.network).image_encoder.backbone.state_dict(), weights)
         model = replace(model, pretrained=str(weights))

@@ -40,8 +40,8 @@ COLORS = {'default': 'tab:orange', 'fitted': 'tab:blue'}
 
 
 def measure(options: argparse.Namespace) -> dict[str, list[Coverage]]:
-    """Return the coverage of each bin, for the default covariance and for the fitted
-    covariance.
+    """Return the coverage for each class and range of distances, with the default covariance and
+    with the fitted covariance.
     """
     index = load_index(options.root, options.version, options.split, options.cache_dir)
     if options.sweeps:
@@ -92,7 +92,7 @@ def table(rows: dict[str, list[Coverage]]) -> str:
 
 
 def draw(rows: dict[str, list[Coverage]], path: Path) -> None:
-    """Draw the NEES and the coverage of each bin."""
+    """Draw the NEES and the coverage for each class and range of distances."""
     labels = [f'{one.name}, {one.distance}' for one in rows['default'][:-1]] + ['all']
     figure, (left, right) = pyplot.subplots(
         1, 2, sharey=True, figsize=(10, 1.2 + 0.25 * len(labels)), layout='constrained'

@@ -7,11 +7,12 @@ once (fixed cameras).
 
     python -m tests.benchmarks.bench_voxel_pooling [--out FOLDER]
 
-On a GPU, every call is replayed as a CUDA graph, so that the measured time does not include
-Python. Only the cumsum trick cannot be captured in a CUDA graph, so its time includes Python.
-Before each call, the benchmark flushes the L2 cache. All times are medians. The memory floor is
-the time to read every input and write every output once, at the speed of a large copy in the same
-run. Without a GPU, the kernels are not measured. Writes voxel_pooling_<device>.json and .png.
+On a GPU, every call except the cumsum trick is replayed as a CUDA graph, so that the measured time
+does not include Python. The cumsum trick cannot be captured in a CUDA graph; its time includes
+Python. Before each call, the benchmark flushes the L2 cache. All times are medians. The memory
+floor is the time to read every input and write every output once, at the speed of a large copy in
+the same run. Without a GPU, the kernels are not measured. Writes voxel_pooling_<device>.json and
+.png.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ CUMSUM_ERROR = {
     torch.bfloat16: 1e-2,
 }
 """Largest accepted relative L2 distance between the results of the cumsum trick and of our op. The
-cumsum trick rounds the products to the type of the features, and the running sums to float32."""
-
+cumsum trick rounds the products to the type of the features. It rounds the running sums to float64
+if the features are float64, otherwise to float32."""
 
 INTERVALS_ERROR = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 """Largest accepted relative L2 distance between the results of sorted intervals and of our op.
@@ -171,7 +172,7 @@ def calls(case: Case) -> dict[str, partial]:
 
 def deterministically(*arguments) -> Tensor:
     """Run voxel pooling in the deterministic mode of PyTorch. By default, this mode also fills new
-    tensors, which is switched off.
+    tensors with a fixed value. This function switches the filling off.
     """
     fill = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)

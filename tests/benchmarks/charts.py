@@ -62,8 +62,9 @@ def grouped_bars(axes: Axes, groups: dict[str, dict[str, float]], colors: dict[s
 
     Args:
         axes: axes to draw on.
-        groups: values of each group by their keys; the first group is on top.
-        colors: color of a bar by the key of its value.
+        groups: per group, a dictionary of values; each value is one bar. The first group is on
+            top.
+        colors: color of a bar, by the key of its value in the dictionary of the group.
     """
     ticks, top = [], 0.0
     for bars in groups.values():

@@ -1,5 +1,5 @@
-"""Voxel pooling by the cumsum trick. The benchmark compares its time and its rounding errors with
-the kernels.
+"""Voxel pooling by the cumsum trick. The benchmark compares the cumsum trick with the kernels by
+time and by rounding errors.
 
 Points are sorted by cell. One cumulative sum runs over all points. The sum of a cell is the
 difference between the cumulative sums at its last point and at the last point of the previous

@@ -3,9 +3,9 @@ exports.
 
     python -m tests.benchmarks.export_table NETWORK [--exports plain scatter ...] [--cameras 1 6]
 
-It does what ``python -m bevdepth_core.export --check`` does, but PyTorch runs once for all exports
-of a network. NETWORK is ``small``, or 1key, 2key or 2key_da with the weights of tests/reference.py
-in the official layout. INT8 is calibrated on noise.
+This program does what ``python -m bevdepth_core.export --check`` does, but PyTorch runs once for
+all exports of a network. NETWORK is ``small``, or 1key, 2key or 2key_da with the weights of
+tests/reference.py in the official layout. INT8 is calibrated on noise.
 """
 
 from __future__ import annotations

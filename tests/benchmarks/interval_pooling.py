@@ -1,16 +1,16 @@
 """Voxel pooling by sorted intervals, to compare its time with the time of the kernels.
 
-In a sorted list, the points of a cell form an interval. One block of threads processes the
-interval of a cell: it reads the points, sums them in float32 and writes the cell once, without
-atomic additions. Five int32 arrays describe the list: the place of each point in the depth and in
-the context, and the cell, start and length of each interval. If cameras move relative to the
-vehicle, these arrays have to be computed again.
+In a list of points that is sorted by cell, the points of a cell form an interval. One block of
+threads processes the interval of a cell: it reads the points, sums them in float32 and writes the
+cell once, without atomic additions. Five int32 arrays describe the list: the place of each point
+in the depth and in the context, and the cell, start and length of each interval. If cameras move
+relative to the vehicle, these arrays have to be computed again.
 
 Source: NVIDIA's description of BEVPoolV3 (June 2026). NVIDIA has not published code for it, so
-this code was written from the description. One difference: empty cells have an interval of length
-0, whose block writes zeros. The map is therefore not cleared before the sum, and all arrays have
-fixed sizes, so that CUDA graphs can contain the computation of the arrays. Only the benchmark uses
-this module.
+this code was written from the description. The code differs from the description in one point:
+empty cells have an interval of length 0, whose block writes zeros. The map is therefore not
+cleared before the sum, and all arrays have fixed sizes, so that CUDA graphs can contain the
+computation of the arrays. Only the benchmark uses this module.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""The publisher and the subscriber of bench_node. Each runs in a separate process, with little
-work per message.
+"""The publisher and the subscriber of bench_node. Each of the two runs in a separate process, with
+little work per message.
 
     python -m tests.benchmarks.node_traffic publish --rate 12 --seconds 60 --begin 0 --out FILE
     python -m tests.benchmarks.node_traffic receive --out FILE
 
-``publish`` serializes the image of each camera once, and then changes only its stamp. ``receive``
-subscribes to serialized messages and records when they arrive; it ends on SIGINT. Times are
-time.monotonic(), which is the same clock for all processes of a machine. Each program writes a
-JSON file. The file of ``publish`` contains the publication time of the last image of each set. The
-file of ``receive`` contains the arrival time of the detections of each set, and the times of the
-stages of the node.
+``publish`` serializes the image of each camera once, and then changes only the stamp in the
+serialized message. ``receive`` subscribes to serialized messages, records when they arrive, and
+ends on SIGINT. Times are time.monotonic(), which is the same clock for all processes of a machine.
+Each program writes a JSON file. The file of ``publish`` contains the publication time of the last
+image of each set. The file of ``receive`` contains the arrival time of the detections of each set,
+and the times of the stages of the node.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ WARM_UP_S = 3.0
 SETTLE_PERIODS = 5
 """Time to wait for the last detections, in periods of the images."""
 SPIN_LEAD_S = 0.002
-"""The publisher sleeps until this time before a publication is due, seconds. Then it polls the
-clock until the publication is due."""
+"""The publisher sleeps until a publication is due in this time, seconds. Then the publisher polls
+the clock until the publication is due."""
 
 
 class FastRig(Rig):

@@ -1,5 +1,5 @@
-"""Two published trackers, implemented from their papers, for comparison. Both
-ignore the heights, sizes and headings of the detections.
+"""Two published trackers, implemented from their papers, for comparison. Both trackers ignore the
+heights, sizes and headings of the detections.
 
 The arguments of ``update`` are the first two arguments of ``Tracker.update``. The result contains
 only boxes of the current frame. ``frame_s`` is the time between two frames, seconds.

@@ -146,12 +146,12 @@ def track_sweeps(
 
 
 def key_frames(index: SampleIndex) -> dict[str, str]:
-    """Map each image file of a key frame to the token of the sample that it belongs to."""
+    """Return, for each image file of a key frame, the token of the sample of this key frame."""
     return {camera.filename: record.token for record in index for camera in record.cameras}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Detect on every image set of a dataset.')
+    parser = argparse.ArgumentParser(description='Detect objects in every image set of a dataset.')
     parser.add_argument('--checkpoint', required=True)
     parser.add_argument('--root', type=Path, required=True)
     parser.add_argument('--version', required=True)

@@ -28,7 +28,7 @@ SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 def fresh_environment(distribution: str) -> dict[str, str]:
     """Return the environment of a new terminal in the ROS domain of this process. If `make setup`
     used a sourced ROS 2, the returned environment contains the variables of this process, so that
-    this ROS 2 is also sourced there."""
+    this ROS 2 is also sourced in the new terminal."""
     variables = {name: os.environ[name] for name in KEPT if name in os.environ}
     variables.setdefault('PATH', SYSTEM_PATH)
     return {

@@ -33,7 +33,7 @@ def test_sourcing_env_sh_again_changes_no_path(distribution):
     )
 
 
-def test_switching_the_ros_distribution_removes_all_paths_of_the_previous_one():
+def test_switching_the_ros_distribution_removes_all_paths_of_the_previous_distribution():
     first, last = fresh_environment(DISTRIBUTIONS[0]), fresh_environment(DISTRIBUTIONS[-1])
     script = f'{SOURCE}; BEVDEPTH_ROS_PREFIX={DISTRIBUTIONS[-1]}; {SOURCE}; {PATHS}'
     assert output(script, first) == output(f'{SOURCE}; {PATHS}', last)

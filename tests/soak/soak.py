@@ -200,14 +200,15 @@ class Soak:
             time.sleep(0.005)
         first_ns, _ = exposures_ns[first]
         while time.monotonic() < ended + RECOVERY_S:
-            # Results with newer stamps come from images that were sent while the clock was ahead.
+            # A result with a stamp after the newest exposure comes from images that were sent
+            # while the clock was ahead.
             _, newest_ns = exposures_ns[-1]
             for at, stamp_ns in self._detector.results[-1:]:
                 if at >= ended and first_ns <= stamp_ns <= newest_ns:
                     return at - ended
-            assert self._detector.alive(), f'the node ended after: {name}'
+            assert self._detector.alive(), f'the node ended after the event {name!r}'
             time.sleep(0.01)
-        self._result.failures.append(f'after {name} there was no result for {RECOVERY_S} s')
+        self._result.failures.append(f'no result for {RECOVERY_S} s after the event {name!r}')
         return RECOVERY_S
 
     def _require_true_stamps(self, name: str, first_result: int) -> None:
@@ -223,7 +224,7 @@ class Soak:
                 first <= stamp_ns <= last for first, last in recent
             ):
                 self._result.failures.append(
-                    f'{name}: a result at {stamp_ns} ns does not belong to any image set'
+                    f'{name}: a result with the stamp {stamp_ns} ns belongs to no image set'
                 )
 
     def _report_progress(self) -> None:

@@ -92,7 +92,9 @@ def plan_traffic(
 def _phases(
     rng: np.random.Generator, duration_s: float
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the red phases of the road and the crossing street, each (start, end) in seconds."""
+    """Return the red phase of the road and the red phase of the crossing street, each as (start,
+    end) in seconds.
+    """
     kind, change = rng.random(), rng.uniform(0.2, 0.75) * duration_s
     if kind < 0.4:
         return (_LATE_S, _LATE_S), (-_LATE_S, _LATE_S)
@@ -276,8 +278,8 @@ class _Planner:
     def _parts(
         self, class_name: str
     ) -> tuple[list[tuple[str, tuple[float, float, float], float]], float]:
-        """Return the parts of a vehicle and its length. For a trailer, the parts are
-        a truck and the trailer.
+        """Return the parts and the length of a vehicle. For a trailer, the parts are a truck and
+        the trailer.
         """
         size = random_size(self.rng, class_name)
         if class_name != 'trailer':

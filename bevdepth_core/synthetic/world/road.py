@@ -94,7 +94,9 @@ class Road:
 
 
 def make_road(rng: np.random.Generator, start: float, stop: float, crossing: float | None) -> Road:
-    """Return a winding road from ``start`` to ``stop`` meters, straight around ``crossing``."""
+    """Return a winding road from position ``start`` to position ``stop``, meters. The road is
+    straight near the position ``crossing``.
+    """
     along = np.arange(start, stop, ROAD_STEP)
     curvature = np.zeros_like(along)
     winding = rng.uniform(0.2, 1.25) * 0.0069

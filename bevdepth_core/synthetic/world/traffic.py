@@ -208,7 +208,9 @@ class _Traffic:
                 )
 
     def _allowed(self) -> np.ndarray:
-        """Return the highest speed at which a vehicle can still brake for the turn ahead."""
+        """Return, for each vehicle, the highest speed at which the vehicle can still brake for its
+        turn, m/s. The speed is infinite for a vehicle that has no turn ahead.
+        """
         ahead = np.maximum(self._turn_start - self.traveled, 0)
         limit = np.sqrt(self._turn_speed**2 + 2 * 1.4 * np.where(np.isfinite(ahead), ahead, 1e6))
         return np.where(self.traveled > self._turn_end, np.inf, limit)

@@ -74,7 +74,7 @@ def test_the_views_also_use_cameras_from_the_parameter_block_of_the_detector(tmp
     assert (viewer[0], viewer[-1]) == ({'cameras': ('a', 'b')}, {'host': '0', 'port': 99})
 
 
-def test_the_views_and_the_recorder_receive_remapped_outputs(tmp_path: Path):
+def test_the_views_and_the_recorder_use_the_remapped_topics_of_the_detector(tmp_path: Path):
     context = launch_context(visualizer='true', record=tmp_path / 'bag')
     PushRosNamespace('robot').execute(context)
     SetRemap('~/objects', '/boxes').execute(context)

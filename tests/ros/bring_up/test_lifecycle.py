@@ -213,7 +213,7 @@ def test_the_launch_ends_even_if_a_second_sigint_arrives_during_the_shutdown(
     domain_id: int, started: list[subprocess.Popen], tmp_path: Path
 ):
     """A handler of the shutdown event sends the second signal. Launch calls the newest handler
-    first, so that the signal arrives before launch ends its processes and its ROS node."""
+    first. The signal therefore arrives before launch ends its processes and its ROS node."""
     path = tmp_path / 'interrupted.launch.py'
     path.write_text(INTERRUPTED_SHUTDOWN)
     started.append(run(DISTRIBUTIONS[0], 'ros2', 'launch', path))

@@ -68,7 +68,7 @@ def test_a_jpeg_is_decoded_to_the_same_pixels_with_and_without_simplejpeg(
     assert np.array_equal(image_from_message(message, LIMIT), expected)
 
 
-def test_a_cmyk_jpeg_is_converted_to_the_same_pixels_as_by_pillow():
+def test_a_cmyk_jpeg_is_decoded_to_the_rgb_pixels_that_pillow_computes():
     buffer = io.BytesIO()
     PillowImage.fromarray(smooth()).convert('CMYK').save(buffer, 'JPEG')
     expected = np.asarray(PillowImage.open(buffer).convert('RGB'))
@@ -297,7 +297,7 @@ def test_a_bayer_mosaic_is_never_decoded_at_a_reduced_size():
     assert_halves(image.pixels)
 
 
-def test_is_color_jpeg_is_false_for_gray_swapped_too_large_and_other_files():
+def test_is_color_jpeg_is_false_if_a_file_is_gray_too_large_color_swapped_or_not_a_jpeg():
     color, gray = encoded(smooth(), 'JPEG'), encoded(smooth()[..., 0], 'JPEG')
     assert is_color_jpeg(compressed(color), 160 * 120)
     assert not is_color_jpeg(compressed(color), 160 * 120 - 1)

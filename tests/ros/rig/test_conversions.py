@@ -107,7 +107,7 @@ def test_the_principal_point_of_camera_info_without_a_size_is_compared_with_the_
         full.require_size(image(800, 600))
 
 
-def test_without_a_full_size_the_region_of_interest_defines_the_expected_size():
+def test_if_camera_info_has_no_size_the_region_of_interest_defines_the_expected_image_size():
     region = RegionOfInterest(x_offset=400, y_offset=300, width=800, height=600)
     found = intrinsics_from_info(
         camera_info(FULL, np.zeros(12), (), (0, 0), roi=region), rectified=True
@@ -182,7 +182,7 @@ def test_tx_and_ty_of_p_move_the_camera_in_its_tf_frame():
     assert np.allclose(pose, [[1, 0, 0, 0.3], [0, 1, 0, -0.1], [0, 0, 1, 0], [0, 0, 0, 1]])
 
 
-def test_r_rotates_the_camera_so_that_points_project_as_camera_info_defines():
+def test_with_r_a_point_is_projected_to_the_pixel_that_camera_info_defines():
     r = Rotation.from_euler('y', 4, degrees=True).as_matrix()
     info = stereo(-1200 * 0.3, 0.0, r)
     found = intrinsics_from_info(info, rectified=True)
@@ -229,7 +229,9 @@ def test_a_rectification_with_a_large_angle_is_used_and_reported():
 
 
 @pytest.mark.parametrize('p', [np.column_stack((K, np.zeros(3))), np.zeros((3, 4))])
-def test_distortion_is_reported_if_images_rectified_is_true(p: np.ndarray):
+def test_distortion_of_rectified_images_is_reported_if_p_equals_k_or_is_not_filled_in(
+    p: np.ndarray,
+):
     found = intrinsics_from_info(camera_info(p=p, d=LENS), rectified=True)
     assert 'images_rectified' in found.warnings[0]
     assert intrinsics_from_info(camera_info(p=p, d=LENS), rectified=False).warnings == ()

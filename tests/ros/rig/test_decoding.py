@@ -159,7 +159,9 @@ def test_on_a_cpu_images_are_decoded_only_when_their_set_is_processed(
     assert counting.count == 1
 
 
-def test_the_number_of_stored_images_per_camera_is_limited_to_waiting_sets(decoder: ImageDecoder):
+def test_the_constant_waiting_sets_limits_the_number_of_stored_images_per_camera(
+    decoder: ImageDecoder,
+):
     decoder.on_arrival = True
     for _ in range(2 * decoding.WAITING_SETS):
         decoder.begin('left', raw('rgb8', noise(), 40), LIMIT)
@@ -235,7 +237,7 @@ def test_a_failing_device_is_not_reported_as_an_invalid_image(batching: ImageDec
         image()
 
 
-def test_during_slow_decoding_later_images_wait_and_images_above_the_limit_are_dropped(
+def test_during_slow_decoding_later_images_wait_and_are_dropped_if_the_queue_is_full(
     batching: ImageDecoder, monkeypatch: pytest.MonkeyPatch
 ):
     messages = [raw('rgb8', noise(), 40) for _ in range(decoding.WAITING_SETS + 1)]

@@ -1,4 +1,6 @@
-"""Tests the conversion of an image set to a frame. Transforms are stored without topics."""
+"""Tests the conversion of an image set to a frame. The tests store transforms directly, without
+tf topics.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ def transform(parent: str, child: str, stamp_ns: int, x: float) -> TransformStam
 
 
 def filled_transforms() -> RecordedTransforms:
-    """Return tf of a vehicle that moves at 1 m/s along the x axis of the tf frame map.
+    """Return the transforms of a vehicle that moves at 1 m/s along the x axis of the tf frame map.
 
     The left camera is 1 m ahead of base_link, and the right camera 2 m.
     """
@@ -66,7 +68,7 @@ CALIBRATION = info()
 
 
 def topic_name(topic: str) -> str:
-    """Return ``topic``; fail if it is empty, as the function of rclpy does."""
+    """Return ``topic``; fail if ``topic`` is empty, as ``resolve_topic_name`` of rclpy does."""
     assert topic
     return topic
 
@@ -168,7 +170,7 @@ def test_a_set_with_fewer_than_min_cameras_is_rejected_with_the_reason_of_the_fi
     assert setup.build().rejection is None
 
 
-def test_during_startup_a_set_needs_the_calibration_of_every_camera_but_not_every_image():
+def test_during_startup_every_camera_of_a_set_needs_calibration_but_an_image_may_be_invalid():
     rejection = Setup((info(), None), is_over=False).build().rejection
     assert rejection[0] == 'no_camera_info'
     assert 'waiting for all cameras to start: camera right has no CameraInfo' in rejection[1]
@@ -185,7 +187,7 @@ def test_without_ego_motion_a_frame_is_built_and_the_reason_is_reported():
     )
 
 
-def test_without_odometry_the_reason_names_the_odometry_topic():
+def test_without_odometry_the_message_about_missing_ego_motion_names_the_odometry_topic():
     built = Setup(fixed_frame='odom', odometry_topic='/odom').build()
     assert 'check the publisher of /odom or set fixed_frame; without ego motion' in built.no_poses
 
@@ -310,7 +312,7 @@ def test_the_wait_for_camera_info_ends_when_the_node_stops():
     assert setup.builder.build(image_set(), stopping).frame.rig.names == ('left',)
 
 
-def test_after_a_timeout_sets_no_longer_wait_for_the_camera_info_of_that_camera():
+def test_after_a_timeout_later_sets_do_not_wait_for_the_camera_info_that_did_not_arrive():
     setup = Setup((info(), None), geometry_timeout_s=0.01)
     setup.build()
     setup.settings = replace(setup.settings, geometry_timeout_s=3600.0)

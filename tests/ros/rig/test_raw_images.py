@@ -52,7 +52,7 @@ def yuv(rgb: np.ndarray) -> np.ndarray:
 
 
 def yuv_rows(encoding: str, rgb: np.ndarray, padding: int) -> np.ndarray:
-    """Return the rows of the message data.
+    """Return the rows of the data of an Image message that contains ``rgb`` in ``encoding``.
 
     All pixels of ``rgb`` that share a U and a V value in ``encoding`` must have the same color.
     """
@@ -256,7 +256,7 @@ def test_a_published_image_is_read_back_unchanged(with_bridge: bool):
     assert np.array_equal(image_from_message(message, LIMIT), noise())
 
 
-def test_a_published_jpeg_has_nearly_the_same_colors_and_is_smaller_at_a_lower_quality():
+def test_a_published_jpeg_has_nearly_the_original_colors_and_is_smaller_at_a_lower_quality():
     message = jpeg_message(smooth(), Header(frame_id='front'), 95)
     found = decode_compressed(message, LIMIT).pixels
     assert np.abs(found.astype(int) - smooth()).mean() < 3

@@ -242,7 +242,7 @@ def test_no_camera_is_left_out_if_all_clocks_jump_at_the_same_time():
 
 @pytest.mark.parametrize('jitter_s', [0.0, 1e-4])
 @pytest.mark.parametrize('cycles', [-5, -12])
-def test_images_that_wait_when_all_clocks_go_back_are_never_in_a_later_set(
+def test_images_that_wait_when_all_clocks_go_back_are_never_mixed_with_newer_images(
     cycles: int, jitter_s: float
 ):
     """After the jump, new images can have the same stamps as the waiting images, and new images of
@@ -275,9 +275,10 @@ def test_no_set_is_lost_if_copies_of_images_arrive_late():
     assert len(one.sets) == 59
 
 
-def test_no_set_is_lost_if_half_the_usual_interval_is_followed_by_a_late_image():
-    """nuScenes leaves out some cycles. If all of the first images are two cycles apart, the usual
-    interval is two cycles, and a later interval of one cycle is half of it."""
+def test_no_set_is_lost_if_an_interval_is_half_as_long_as_usual_and_an_image_arrives_late():
+    """nuScenes leaves out some trigger cycles. If the first images are all two cycles apart, two
+    cycles are the usual interval. A later interval of one cycle is then half of the usual
+    interval."""
     one = Sets(cameras=2)
     for time_s, late_s in ((0.0, 0.0), (0.1, 0.0), (0.2, 0.0), (0.249, 0.04), (0.349, 0.0)):
         one.now_s = time_s
@@ -338,8 +339,9 @@ def test_no_camera_at_60_hz_is_left_out_if_the_executor_stalls(loss: float, stal
 
 
 def test_no_camera_is_left_out_if_a_busy_executor_serves_the_cameras_in_turn():
-    """DDS drops waiting images of some cameras. Until no image waits, the images of the other
-    cameras that the executor processes are therefore one cycle older."""
+    """DDS drops the oldest waiting images of some cameras. Until no image waits, the executor
+    therefore processes newer images of these cameras than of the other cameras; the difference is
+    one cycle."""
     one = SimulatedRig((0.0, 0.0057, 0.0116, 0.0245), 0.05, arrival_s=0.02, service_s=0.0112)
     one.run(3.0)
     one.stall_s = 0.25
@@ -650,7 +652,7 @@ def library_sets(within: float) -> tuple[float, int]:
     return sum(len(one) == 1 for one in sets) / complete, sum(len(one) > 1 for one in sets)
 
 
-def test_message_filters_loses_sets_or_mixes_cycles_where_our_synchronizer_does_neither():
+def test_message_filters_loses_sets_or_mixes_cycles_but_our_synchronizer_does_neither():
     share, _ = library_sets(within=0.35)
     _, mixed = library_sets(within=0.8)
     assert share < 0.9

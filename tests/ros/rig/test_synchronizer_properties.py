@@ -16,8 +16,8 @@ from tests.ros.rig.timing import SimulatedRig
 COMPLETE = 0.98
 """Share of the possible sets that must be formed."""
 MOST = 0.95
-"""Required share in a test of only three seconds, in which a single interruption of matching can
-cost more than 2 % of the sets."""
+"""Share of the possible sets that must be formed in a test of only three seconds. In such a short
+time, a single interruption can cost more than 2 % of the sets."""
 RECOVERY_S = 3.0
 SLOP_S = 0.06
 EXAMPLES = int(sys.argv[1]) if __name__ == '__main__' else 8

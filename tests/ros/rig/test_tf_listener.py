@@ -97,7 +97,7 @@ def test_odometry_is_stored_like_a_transform(tf: Tf):
 
 
 @pytest.mark.parametrize(('late_s', 'kinds'), [(0.25, []), (0.251, ['tf_jump'])])
-def test_a_late_transform_is_stored_and_is_a_time_jump_if_it_is_more_than_250_ms_late(
+def test_a_late_transform_is_stored_and_is_a_time_jump_if_over_250_ms_older_than_the_newest(
     tf: Tf, late_s, kinds
 ):
     tf.send('map', 'base_link', START_S, START_S - 0.2, START_S - late_s)
@@ -119,7 +119,7 @@ def test_a_frame_whose_stamps_jump_back_and_forward_has_a_conflict_for_one_secon
     assert tf.listener.conflict('base_link') is None
 
 
-def test_a_restarted_replay_is_no_conflict_when_it_passes_the_last_stamp_of_the_first_replay(
+def test_a_restarted_replay_that_passes_the_last_stamp_of_the_first_replay_is_no_conflict(
     tf: Tf,
 ):
     tf.send('map', 'base_link', START_S, START_S - 50)
@@ -203,9 +203,9 @@ def test_a_needed_frame_is_reported_as_stale_if_no_transform_arrives_for_two_sec
     tf.send('base_link', 'camera', START_S)
     tf.send('base_link', 'wheel', START_S)
     tf.listener.conflict_between('base_link', 'camera', is_ego=False)
-    later = SimpleNamespace(
-        now=lambda: Time(seconds=4_000_000_000)
-    )  # must have no effect: the shorter of the monotonic time and the ROS time counts
+    # The ROS clock jumps far ahead. The jump must have no effect, because the listener measures
+    # the silence on the monotonic clock and on the ROS clock, and uses the shorter time.
+    later = SimpleNamespace(now=lambda: Time(seconds=4_000_000_000))
     monkeypatch.setattr(tf.listener, '_clock', later)
     tf.now_s += silence_s
     stale = tf.listener.stale(2.0)
@@ -214,7 +214,7 @@ def test_a_needed_frame_is_reported_as_stale_if_no_transform_arrives_for_two_sec
 
 
 @pytest.mark.parametrize(('ahead_ns', 'is_kept'), [(0, True), (1, False)])
-def test_moving_transforms_are_dropped_if_one_is_more_than_250_ms_later_than_the_clock(
+def test_moving_transforms_are_dropped_if_a_stamp_is_more_than_250_ms_later_than_the_clock(
     tf: Tf, ahead_ns: int, is_kept: bool
 ):
     tf.send_static('base_link', 'camera')

@@ -32,7 +32,7 @@ def transform(
 
 
 class Tf:
-    """Publishes transforms, and waits until an object of the class ``Transforms`` has them."""
+    """Publishes transforms, and waits until ``transforms`` has received them."""
 
     def __init__(self, graph: Graph):
         self.faults: list[tuple[str, str]] = []
@@ -61,7 +61,7 @@ class Tf:
         )
 
     def drive(self) -> None:
-        """Publish six poses from START_NS on, each 100 ms later and 1 m farther than the last."""
+        """Publish six poses from START_NS on; the step is 100 ms in time and 1 m in x."""
         for step in range(6):
             self.send('map', 'base_link', START_NS + 100 * step * MILLISECOND_NS, float(step))
 
@@ -175,7 +175,7 @@ def test_the_message_about_a_missing_transform_names_the_missing_frames(tf: Tf):
         tf.transforms.latest('base_link', 'trailer')
 
 
-def test_a_missing_frame_is_reported_with_frame_names_that_differ_in_prefix_or_case(tf: Tf):
+def test_a_missing_frame_is_reported_with_known_names_that_differ_only_in_prefix_or_case(tf: Tf):
     tf.send('robot1/base_link', 'CAM_FRONT', START_NS, 1.0, static=True)
     with pytest.raises(
         TransformMissingError,
@@ -204,7 +204,7 @@ def test_after_the_clock_goes_back_earlier_poses_are_accepted_and_static_transfo
     assert not tf.faults
 
 
-def test_poses_of_a_restarted_bag_that_arrive_before_its_clock_are_kept(tf: Tf):
+def test_poses_of_a_restarted_bag_are_kept_if_they_arrive_before_the_clock_goes_back(tf: Tf):
     tf.send('map', 'base_link', START_NS + 60 * 10**9, 99.0)
     tf.send('map', 'base_link', START_NS, 7.0)
     tf.transforms.clock_went_back(START_NS)

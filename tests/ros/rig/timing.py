@@ -1,4 +1,6 @@
-"""Simulates a camera rig in simulated time; every image contains its trigger cycle."""
+"""Simulates a camera rig with a simulated clock. Every image message contains the number of its
+trigger cycle.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ class SimulatedRig:
         service_s: time that the executor needs per image; the executor serves the cameras in turn.
         sets: image sets so far.
         times_s: simulated time at which each set was formed.
-        possible: trigger cycles without a lost image so far.
+        possible: numbers of the trigger cycles so far in which no image was lost.
     """
 
     offsets_s: Sequence[float]
@@ -90,9 +92,9 @@ class SimulatedRig:
 
         Args:
             seconds: duration of the simulation.
-            shift_s: returns the clock error, seconds, of a camera (index) at a time, seconds
-                since the beginning of this call.
-            missing: cameras that send nothing.
+            shift_s: function of the index of a camera and the time in seconds since the beginning
+                of this call; returns the error of the clock of this camera, seconds.
+            missing: indices of the cameras that send nothing.
         """
         begin_s = self.trigger_s
         while self.trigger_s < begin_s + seconds:
