@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads)
     if (column >= width || row >= source.row_count) return;
     const int* weights =
         source.horizontal.table +
-        column * (1 + source.horizontal.taps);  // weights[0] is the first source column
+        column * (1 + source.horizontal.taps);  // weights[0]: index of the first source column
     const std::uint8_t* pixel = source.pixels + (source.first_row + row) * source.row_stride +
                                 weights[0] * source.column_stride;
     int sum[3];
@@ -105,7 +105,7 @@ __device__ bool suppresses(const float4& best, const float4& box, float) {
 
 // One block per task processes the boxes in order of descending score. For each box that is not
 // suppressed, all threads together mark the boxes that this box suppresses. The threads change
-// only entries of `alive` after `best`, so that all threads read the same value of alive[best].
+// only entries of `alive` after `best`, so all threads read the same value of alive[best].
 template <class Box>
 __global__ void __launch_bounds__(kNmsThreads)
     nms_kernel(int count, int max_boxes, const Box* all_boxes, const bool* valid,

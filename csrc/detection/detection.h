@@ -1,7 +1,7 @@
 // CUDA operations before and after the network: image resizing and NMS.
-// bevdepth_core/ops/image_resize.py and circle_nms.py specify the results.
-// The structs are on the host. All pointers are device pointers, also the pointers in the structs.
-// No function allocates device memory, waits for the device, or reads device memory on the host.
+// bevdepth_core/ops/image_resize.py and bevdepth_core/ops/circle_nms.py specify the results. The
+// structs are on the host. All pointers are device pointers, also the pointers in the structs. No
+// function allocates device memory, waits for the device, or reads device memory on the host.
 #pragma once
 
 #include <cstdint>

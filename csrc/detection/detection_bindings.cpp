@@ -1,5 +1,5 @@
-// Python bindings of detection.h. Addresses are passed as integers, so that the module works with
-// every version of torch.
+// Python bindings of detection.h. Addresses are passed as integers, so the module does not depend
+// on the version of torch.
 #include "detection/detection_bindings.h"
 
 #include <pybind11/stl.h>

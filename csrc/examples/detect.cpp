@@ -37,7 +37,8 @@ struct Network {
 };
 
 struct Frame {
-    Tensor images, cameras, ego_from_frustum, world_from_ego;  // float32; the last two: float64
+    // images and cameras are float32, ego_from_frustum and world_from_ego are float64.
+    Tensor images, cameras, ego_from_frustum, world_from_ego;
 };
 
 Tensor pose(std::istream& file) {  // (4, 4)
@@ -81,7 +82,7 @@ Frame read_frame(const std::string& name, const Network& network) {
 }
 
 // Returns the BEV map of a frame in the ego frame of the key frame. A program that processes a
-// stream should store the depth and context of each frame, so that the image branch need not run
+// stream should store the depth and context of each frame. The image branch then need not run
 // again when this frame becomes the past frame.
 Tensor bev_map(Network& network, const Frame& frame, const Frame& key) {
     auto features = network.image_branch.run({frame.images, frame.cameras});  // depth, context

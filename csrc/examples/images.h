@@ -17,7 +17,7 @@ inline Tensor read_jpeg(const std::string& name) {  // (H, W, 3) RGB in float64
     FILE* file = std::fopen(name.c_str(), "rb");
     TORCH_CHECK(file, "cannot open ", name);
     jpeg_decompress_struct jpeg;
-    jpeg_error_mgr errors;  // its default handler ends the program if the file is not a JPEG
+    jpeg_error_mgr errors;  // the default handler ends the program if the file is not a JPEG
     jpeg.err = jpeg_std_error(&errors);
     jpeg_create_decompress(&jpeg);
     jpeg_stdio_src(&jpeg, file);
@@ -42,8 +42,8 @@ inline double bicubic(double x) {
 }
 
 // Resizes `lines` (n, m) along the first axis from n to `resized` pixels, and returns `count` rows
-// of the result, beginning with row `first`. This is the bicubic filter of Pillow. Its weights are
-// multiples of 2^-22, which float64 represents exactly.
+// of the result, beginning with row `first`. This is the bicubic filter of Pillow. The weights of
+// the filter are multiples of 2^-22, which float64 represents exactly.
 inline Tensor resize(const Tensor& lines, int64_t resized, int64_t first, int64_t count) {
     const int64_t source = lines.size(0);
     const double step = double(source) / resized, widening = std::max(step, 1.0);

@@ -76,7 +76,7 @@ __global__ void gather_grad_depth(Sizes sizes, Tiling tiling, GeometryCells cell
     }
 }
 
-// grad_context[pixel] = sum of depth * gradient of the cell over the depth bins of the pixel.
+// grad_context[pixel] = sum over the depth bins of the pixel of (depth * gradient of the cell).
 // One block per view, column, kRows rows and slice of the channels; one thread (x, y) per group of
 // V channels and row, which sums over the bins in order. Only one thread computes each result, so
 // atomics are not needed, and the order of the sum is fixed.

@@ -16,9 +16,10 @@ constexpr unsigned kBoundParts = kSumBounds;
 template <class S, class A>
 constexpr bool kExact = sizeof(S) > sizeof(A);
 
-// Two arrays with `groups` groups of channels per sample. The bound of an array is its largest
-// finite absolute value, and the product of both bounds is a bound of the terms of exact sums. If
-// the second array is null, its bound is 1. If `bounds` is null, no bound is computed.
+// Two arrays. In each sample, array i has groups[i] groups of adjacent values. The bound of an
+// array is its largest finite absolute value, and the product of both bounds is a bound of the
+// terms of exact sums. If the second array is null, its bound is 1. If `bounds` is null, no bound
+// is computed.
 template <class T>
 struct Bounded {
     const T* values[2];

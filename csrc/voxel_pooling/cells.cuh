@@ -21,20 +21,19 @@ struct GeometryCells {
     float reciprocal[3];  // 1 / geometry.cell, rounded to nearest
 };
 
-// Returns a / b, rounded to nearest; `reciprocal` is 1 / b. The function corrects a * reciprocal
-// twice, each time with an exact remainder. This is faster than __fdiv_rn, and gives the same
-// result for every quotient that is small enough to be an index.
+// Returns a / b, rounded to nearest; `reciprocal` is 1 / b. The function computes a * reciprocal
+// and corrects this quotient twice, each time with an exact remainder. This is faster than
+// __fdiv_rn, and gives the same result for every quotient that is small enough to be an index.
 __device__ float divide(float a, float b, float reciprocal) {
     float quotient = __fmul_rn(a, reciprocal);
     quotient = __fmaf_rn(__fmaf_rn(-b, quotient, a), reciprocal, quotient);
     return __fmaf_rn(__fmaf_rn(-b, quotient, a), reciprocal, quotient);
 }
 
-// Computes the cells of the points of one image column at one depth d. On each of
-// the axes x, y, z, the point in a row has the coordinate
-// (across + down * (v * d)) + along + offset, where v is frustum_v[row].
-// Each operation is rounded separately, in the order of the reference. A fused multiply-add would
-// move points at the border of a cell to another cell.
+// Computes the cells of the points of one image column at one depth d. On each of the axes x, y,
+// z, the point in a row has the coordinate (across + down * (v * d)) + along + offset, where v is
+// frustum_v[row]. Each operation is rounded separately, in the order of the Python reference. A
+// fused multiply-add would move some points at the border of a cell to a neighboring cell.
 struct GeometryColumn {
     const GeometryCells& cells;
     float d, across[3], down[3], along[3], offset[3];

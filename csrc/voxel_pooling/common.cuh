@@ -42,8 +42,8 @@ __device__ Group<Accumulator<T>, V> load_group(const T* source) {
 }
 
 // A kernel can be launched early (see Start::early): it starts while the previous kernel still
-// runs. It may read the inputs of the op at once, but must call wait_for_earlier_kernels before it
-// reads or writes memory that an earlier kernel writes.
+// runs. It may read the inputs of the op immediately, but must call wait_for_earlier_kernels
+// before it reads or writes memory that an earlier kernel writes.
 __device__ void let_next_kernel_start() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;");

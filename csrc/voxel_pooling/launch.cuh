@@ -111,8 +111,8 @@ void for_dtype(Dtype dtype, F call) {
     throw std::invalid_argument("voxel pooling: unknown dtype");
 }
 
-// Calls `call` with the number of channels that one access reads or writes: 4 if the number of
-// channels and the addresses allow it, otherwise 1.
+// Calls `call` with the number of channels that one access reads or writes: 4 if T is not double,
+// the number of channels is a multiple of 4, and the arrays are aligned; otherwise 1.
 template <class T, class F>
 void for_group(const Sizes& sizes, std::initializer_list<const void*> arrays, F call) {
     bool aligned = sizes.channels % 4 == 0;
@@ -124,7 +124,7 @@ void for_group(const Sizes& sizes, std::initializer_list<const void*> arrays, F 
     call(std::integral_constant<int, 1>{});
 }
 
-// Calls `call` with the type of the sums.
+// Calls `call` with the type of the sums, which depends on T and on `exact`.
 template <class T, class F>
 void for_sums(bool exact, F call) {
     if constexpr (std::is_same_v<T, double>) {

@@ -1,6 +1,6 @@
 // Loads float16 or bfloat16 depth and context for the tensor cores. Each number is read once. The
-// numbers are transposed, so that the rows of a line (depth bin or context channel) are adjacent
-// in shared memory.
+// numbers are transposed, so the rows of a line (depth bin or context channel) are adjacent in
+// shared memory.
 #pragma once
 
 #include <cstring>
@@ -49,7 +49,8 @@ __device__ RowPair<T> row_pair(const Half4& first, const Half4& second, int k) {
 //   line 1 | row 0 | row 1 | ... | row 15 | 8 unused |
 //   ...
 //
-// In global memory, the rows of a line are not adjacent. ldmatrix reads the tile.
+// In global memory, the rows of a line are not adjacent. The instruction ldmatrix, which reads the
+// tile, needs adjacent rows.
 template <class T, int Lines>
 struct LineTile {
     static constexpr int kColumnPitch = Lines * kLinePitch + 32 / sizeof(T);
@@ -139,7 +140,7 @@ struct RegisterTile {
     // true if all numbers are finite.
     template <class Order>
     __device__ bool store(const LineSource& source, LineTile<T, Lines>& tile, Order order) const {
-        RowPair<T> poisoned{};  // sum of zero times each number: NaN if one of them is not finite
+        RowPair<T> poisoned{};  // sum of zero times each number: NaN if a number is not finite
         const Position at(source.along_lines);
 #pragma unroll
         for (int k = 0; k < 4; ++k) {

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kTile = 32;        // side of the square that a block transposes in shared memory
 constexpr int kClearBytes = 64;  // bytes that one thread clears
-constexpr int kMapRounds = 2;    // groups of channels that a thread of write_map rounds
+constexpr int kMapRounds = 2;    // groups of channels that a thread of write_map writes
 
 // Adds a group of V channels to the sums of a cell, which have type S. Other threads add to the
 // same sums at the same time, so the additions are atomic.
@@ -93,8 +93,8 @@ struct OpenCell {
     }
 
     // Adds weight[row] * features[row] for the rows of column i that lie in the grid, cell by
-    // cell. Rows outside of the grid are skipped. A weight of zero instead would add NaN if their
-    // features are NaN or infinite.
+    // cell. Rows outside of the grid are skipped. A weight of 0 for these rows would not be
+    // sufficient, because 0 times a feature that is NaN or infinite is NaN.
     template <int Count, class F>
     __device__ void add(const RunTile<Count>& tile, int i, const Group<F, V> (&features)[kRows],
                         const A (&weight)[kRows]) {
@@ -196,7 +196,7 @@ __global__ void write_map(unsigned count, unsigned groups, const S* sums, T* map
     for (int round = 0; round < kMapRounds; ++round) {
         const unsigned i = start + round * kThreads;
         if (i >= count) continue;
-        if constexpr (std::is_same_v<S, double>) {  // in the order in which Adder stores them
+        if constexpr (std::is_same_v<S, double>) {  // Adder stores the sums in ExactOrder
             const ExactOrder order{static_cast<int>(groups) * V};
             const S* first = sums + static_cast<std::int64_t>(i / groups) * order.channels +
                              order.offset(i % groups * V);

@@ -5,10 +5,11 @@
 //
 //   sums (16 bins x C) = weights (16 bins x 16 rows) x features (16 rows x C)
 //
-// A bin may have points in several cells. Each pass selects the lowest remaining cell of every
-// bin, sets the weights of all other points to zero, multiplies, adds the result to the selected
-// cells, and marks the added points as done. The diagram shows which lane (thread of the warp) has
-// each weight, as mma requires (lane = 4 g + t; a 32-bit register contains two rows):
+// A bin may have points in several cells. For every bin, each pass selects the remaining cell with
+// the lowest number, sets the weights of the points in all other cells to zero, multiplies, adds
+// the result to the selected cells, and marks the added points as done. The diagram shows which
+// lane (thread of the warp) has each weight, as the instruction mma requires (lane = 4 g + t). The
+// 32-bit registers pair[0] to pair[3] contain the weights of two rows each:
 //
 //              row   0 1    2 3    4 5    6 7  |  8 9   10 11  12 13  14 15
 //   bin  0 (g = 0)  lane 0  lane 1 lane 2 lane 3 | lane 0 lane 1 lane 2 lane 3   pair[0] | pair[2]
@@ -76,8 +77,8 @@ struct PointCells {
     }
 };
 
-// Finds the lowest cell of each of the two bins. Returns true if at least one thread of the warp
-// found a cell.
+// Finds, for each of the two bins, the cell with the lowest number. Returns true if at least one
+// thread of the warp found a cell.
 __device__ bool next_cells(const PointCells& points, int (&cell)[2]) {
 #pragma unroll
     for (int b = 0; b < 2; ++b) {
@@ -164,8 +165,8 @@ __device__ PointCells find_cells(const Sizes& sizes, const GeometryCells& cells,
     return all;
 }
 
-// Adds the first `left` of four adjacent channels, or all four if `left` is larger, to the sum of
-// a cell.
+// Adds the first `left` of four adjacent channels to the sum of a cell. If `left` is larger than
+// 4, adds all four channels.
 template <int V>
 __device__ void add_channels(const Adder<float, float, V>& adder, float* target, int left,
                              const float (&value)[4]) {

@@ -27,7 +27,7 @@ struct Tiling {
     }
 };
 
-// The view of a block, and its first bin, row and column.
+// The view of a block, and the first bin, row and column of the block.
 struct Corner {
     std::int64_t view;
     int bin, row, column;

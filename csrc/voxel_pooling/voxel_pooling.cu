@@ -51,9 +51,9 @@ Planes context_planes(const Sizes& s) {
     return {s.batch * s.cameras, s.channels, s.height * s.width};
 }
 
-// Prepares the arrays for a kernel that adds points. It computes the bounds of depth and context,
-// which exact sums need, if `bounded.bounds` is not null. It transposes the context if its
-// channels are first. It sets `bytes` bytes of `sums` to zero.
+// Prepares the arrays for a kernel that adds points. If `bounded.bounds` is not null, it computes
+// the bounds of the arrays in `bounded`, which exact sums need. If `context.channels_first` is not
+// null, it transposes the context. It sets `bytes` bytes of `sums` to zero.
 template <class T>
 void prepare_arrays(const Launch& launch, const Sizes& sizes, Bounded<T> bounded,
                     const Context& context, void* sums, std::int64_t bytes) {

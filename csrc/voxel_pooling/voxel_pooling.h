@@ -78,7 +78,7 @@ void voxel_pooling(const Launch& launch, const Sizes& sizes, const Geometry& geo
 
 // Computes the gradients grad_depth (B, N, D, H, W) T and grad_context (B, N, H, W, C) T from
 // grad_bev (B, ny, nx, C) T. The kernels read channels_last. If channels_first is not null, its
-// values are copied to channels_last before.
+// values are copied to channels_last before the kernels start.
 void voxel_pooling_backward(const Launch& launch, const Sizes& sizes, const Geometry& geometry,
                             const StridedArray& depth, const Context& context,
                             const void* grad_bev, void* grad_depth, void* grad_context);
