@@ -15,7 +15,7 @@ A track is in one of these states:
 * ended: it is deleted, and its id is never used again. A stamp before the last stamp, a gap
   of more than `gap_s` between two stamps, changed class names, and `reset` end all tracks.
 
-The number of tracks is not limited, and does not influence these times.
+The number of tracks is not limited, and does not influence the times above.
 """
 
 from __future__ import annotations
@@ -43,8 +43,10 @@ COMMON_ERROR = 0.4
 the errors of detections as independent, so its covariance does not contain this share. The
 tracker adds the share to the published covariance."""
 YAW_DRIFT = 0.3
-"""Increase of the standard deviation of a heading in one second, radians."""
+"""Standard deviation of the unknown turn rate of an object, rad/s. A prediction over t seconds
+adds (``YAW_DRIFT`` * t)^2 to the variance of a heading."""
 LEAST_SCORE = 1e-3
+"""Lower limit of the score in the cost of a match, because the logarithm of 0 is not finite."""
 
 
 @dataclass

@@ -190,8 +190,8 @@ class Player:
         chosen = [topic for name, topic in topics.items() if options.chooses(name)]
         if len(chosen) > MAX_TOPICS:
             raise BagError(
-                f'the bag has {len(chosen)} topics, more than the {MAX_TOPICS} that can be '
-                'played at the same time: choose some with --topics or --regex'
+                f'{len(chosen)} topics are chosen, more than the {MAX_TOPICS} that can be played '
+                'at the same time: choose fewer topics with --topics or --regex'
             )
         return chosen
 

@@ -101,7 +101,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     # fmt: on
     given = parser.parse_args(split_arguments(argv or sys.argv)[0][1:])
     if not bags_of(given):
-        parser.error('name a bag to play')
+        parser.error('give the path of a bag to play')
     return given
 
 
@@ -118,8 +118,8 @@ def _number(text: str) -> float:
 
 
 def positive(text: str) -> float:
-    """Return the value of an option as a number. Raise an error that argparse prints unless the
-    number is finite and greater than 0.
+    """Return the value of an option as a number. If the number is not finite or not greater than
+    0, raise an error that argparse prints.
     """
     value = _number(text)
     if not 0 < value < float('inf'):
@@ -128,8 +128,8 @@ def positive(text: str) -> float:
 
 
 def not_negative(text: str) -> float:
-    """Return the value of an option as a number. Raise an error that argparse prints unless the
-    number is finite and at least 0.
+    """Return the value of an option as a number. If the number is not finite or is negative, raise
+    an error that argparse prints.
     """
     value = _number(text)
     if not 0 <= value < float('inf'):

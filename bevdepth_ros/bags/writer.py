@@ -11,7 +11,7 @@ and the player of this package can replay the recordings.
 | /tf | map -> base_link | |
 | /tf_static | base_link -> <sensor>, latched | |
 | /annotations | vision_msgs/Detection3DArray | base_link |
-| /annotations/markers | visualization_msgs/MarkerArray | map, or base_link |
+| /annotations/markers | visualization_msgs/MarkerArray | map or base_link, as the caller chooses |
 """
 
 from __future__ import annotations

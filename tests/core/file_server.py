@@ -20,8 +20,9 @@ class FileServer(ThreadingHTTPServer):
         range_headers: Range header of each request so far; None for a request without this header.
         targets: target of each request line so far. It is a path, or a URL if the client uses the
             server as a proxy.
-        send_until: position in the file at which the server closes the connection, bytes, although
-            it has announced the whole length. None: the server sends the file to its end.
+        send_until: position in the file, in bytes, at which the server closes the connection,
+            although Content-Length announces more bytes. None: the server sends the file to its
+            end.
         supports_ranges: True if the server answers a Range header with the part of the file. The
             only supported form is ``bytes=N-``.
         error_status: HTTP status with which the server answers every request; None if the server

@@ -1,5 +1,5 @@
-"""Frames for tests. A frame has noise images of any number of cameras around the vehicle. The
-vehicle moves along a straight line while its heading turns.
+"""Creates frames for tests. A frame has noise images of any number of cameras around the vehicle.
+The vehicle moves along a straight line while its heading changes.
 """
 
 from __future__ import annotations

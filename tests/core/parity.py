@@ -1,5 +1,9 @@
-"""Compares every stage of the network with the official code. ``python -m tests.core.parity``
-prints a table with the tolerance and the measured distance of each stage."""
+"""Compares every stage of the network with the official code.
+
+``python -m tests.core.parity`` prints a table with the tolerance and the measured distance of each
+stage. A golden case is a file with network inputs, and with the numbers that the official code
+computed from these inputs.
+"""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_paths_of_bags_are_read_with_and_without_the_option_input() -> None:
         ('bag --remap :=/b', 'must be OLD:=NEW'),
         ('bag --remap /a:=', 'must be OLD:=NEW'),
         ('bag --remap /a:=/b-c', 'is not a topic name'),
-        ('', 'name a bag to play'),
+        ('', 'give the path of a bag to play'),
     ],
 )
 def test_an_invalid_command_line_is_rejected_with_the_reason(
