@@ -17,8 +17,9 @@ def class_balanced_positions(
     C is the number of classes. Classes without samples are ignored.
 
     Args:
-        labels: class indices of all annotations of each sample, with or without points.
-        class_count: C.
+        labels: class indices of all annotations of each sample, including annotations without
+            points.
+        class_count: number of classes C.
         seed: seed of numpy's legacy generator, which the official code uses.
     """
     lists = [

@@ -263,7 +263,7 @@ def test_some_cars_stop_some_drive_fast_and_none_accelerates_implausibly() -> No
     assert sped > 30
 
 
-def test_ground_truth_ends_at_the_given_distance() -> None:
+def test_ground_truth_contains_no_box_beyond_the_given_distance() -> None:
     boxes, labels = make_scene(0).ground_truth(3.0, max_distance=30.0)
     assert len(boxes) == len(labels) > 0
     assert np.hypot(*boxes.center[:, :2].T).max() <= 30.0

@@ -20,7 +20,7 @@ from bevdepth_ros.rig.settings import IMAGE_TYPES
         (1_000_000, True, 'no image set was formed for 12 s: the stamps of left, front, right ju'),
     ],
 )
-def test_stamps_are_reported_as_cause_of_missing_sets_only_if_they_disagree_or_jumped(
+def test_stamps_are_reported_as_cause_of_missing_sets_only_if_the_stamps_disagree_or_jumped(
     distance_ns: int, has_jumped: bool, sentence: str
 ):
     synchronizer = SimpleNamespace(

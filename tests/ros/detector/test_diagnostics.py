@@ -30,7 +30,7 @@ def test_a_lasting_problem_is_logged_once_and_published_until_it_is_solved():
     assert statuses(monitor)['/node: tf'].level == OK
 
 
-def test_names_of_any_length_and_with_line_feeds_are_reported_in_one_line_of_bounded_length():
+def test_a_long_message_with_line_feeds_is_reported_in_one_line_of_bounded_length():
     log = Log()
     monitor = Monitor(log)
     monitor.report('key', 'tf', ERROR, 'tf has no \n[FATAL] all is lost\x1b[31m' + 'x' * 10**6)
@@ -125,7 +125,7 @@ def test_the_startup_time_restarts_when_the_clock_of_a_replay_starts(
     assert monitor.seconds_since_last_set() == pytest.approx(1.5)
 
 
-def test_the_end_of_a_problem_is_logged_without_its_explanation():
+def test_when_a_problem_ends_only_the_first_clause_of_its_message_is_logged():
     log = Log()
     monitor = Monitor(log)
     for number, sentence in enumerate(
@@ -221,7 +221,7 @@ def test_the_status_of_a_camera_has_rate_and_age():
     assert (found['b.rate_hz'], found['b.age_s'], found['b.received']) == ('0.00', 'none', '0')
 
 
-def test_a_new_activation_clears_all_counts_but_keeps_problems_of_the_node():
+def test_a_new_activation_clears_all_counts_but_keeps_problems_of_the_area_node():
     monitor = Monitor(Log(), ('a',))
     monitor.image_arrived('a', 1)
     monitor.set_arrived(0.0)
@@ -411,7 +411,7 @@ def test_the_stored_messages_of_a_problem_are_cleared_when_twenty_are_stored(
     assert log.lines.count(('warning', 'first')) == count
 
 
-def test_rates_are_means_over_five_seconds_and_0_without_two_different_arrival_times(
+def test_rates_are_means_over_five_seconds_and_are_0_with_only_one_arrival_time(
     now_s: list[float],
 ):
     monitor = Monitor(Log(), ('a', 'b', 'c'))

@@ -65,7 +65,7 @@ class RunningNode:
         )
 
 
-def test_the_node_ends_cleanly_and_leaves_the_graph_on_a_signal_while_it_loads_a_network(
+def test_the_node_ends_cleanly_and_leaves_the_ros_graph_on_a_signal_while_it_loads_a_network(
     graph: Graph, tiny_checkpoint: Path, tmp_path: Path
 ):
     """The manifest of the network is a pipe, so loading does not end."""
@@ -78,7 +78,7 @@ def test_the_node_ends_cleanly_and_leaves_the_graph_on_a_signal_while_it_loads_a
         node.require_clean_end(signal.SIGINT)
 
 
-def test_the_node_ends_cleanly_and_leaves_the_graph_on_a_signal_while_it_detects(
+def test_the_node_ends_cleanly_and_leaves_the_ros_graph_on_a_signal_while_it_detects(
     graph: Graph, tiny_checkpoint: Path
 ):
     parameters = {

@@ -88,7 +88,7 @@ def test_temporal_fusion_starts_with_a_past_frame_half_a_second_old(detector):
     assert math.isclose(float(node.diagnostics.values('tf')['past_frame_age_s']), 0.5)
 
 
-def test_results_continue_when_a_bag_restarts_and_have_velocities_again(detector):
+def test_after_a_restart_of_the_bag_results_continue_and_have_velocities_again(detector):
     node = detector()
     node.start()
     for count, time_s in enumerate((30.0, 30.5, 0.0, 0.5, 30.0, 0.0, 0.1, 0.6), start=1):

@@ -176,7 +176,7 @@ def test_two_cameras_that_are_remapped_to_one_topic_are_rejected(detector):
     wait_until(lambda: node.diagnostics.reports('node', words), 'the report')
 
 
-def test_cameras_that_return_together_are_not_reported_one_by_one(detector):
+def test_if_all_cameras_pause_and_resume_together_no_single_camera_is_reported(detector):
     node = detector()
     node.start()
     node.rig.send_all(0.0)

@@ -31,7 +31,7 @@ def test_a_steady_motion_is_not_a_jump(speed: float):
 
 
 @pytest.mark.parametrize('step_m', [3.0, 5.0, -3.0])
-def test_a_step_that_differs_by_meters_from_the_previous_motion_is_a_jump(step_m: float):
+def test_a_step_that_differs_by_3_m_or_more_from_the_previous_step_is_a_jump(step_m: float):
     poses = [pose(1.0), pose(2.0), pose(3.0), pose(4.0 + step_m), pose(5.0 + step_m)]
     assert jumps(*poses) == [False, False, False, True, False]
 

@@ -466,7 +466,7 @@ def test_the_detector_gets_heights_above_ground_and_boxes_are_published_in_the_b
     assert bench.results[0].frame.rig.ego_from_camera[0, 2, 3] == 1.5
 
 
-def test_the_detector_uses_the_lowest_class_threshold_and_keeps_depth_only_for_publication():
+def test_the_detector_uses_the_lowest_class_threshold_and_keeps_depth_only_if_it_is_published():
     detector = FailingDetector()
     bench = Bench(detector, score_threshold=0.3, class_score_thresholds=('car=0.05',))
     bench.work(10**9)
