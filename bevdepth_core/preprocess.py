@@ -29,8 +29,9 @@ from PIL import Image
 from bevdepth_core.config import ImageSpec
 
 MAX_RESIZED_PIXELS = 100_000_000
-"""Largest number of pixels of a resized image. This limit rejects extreme aspect ratios: an image
-that is one pixel high would become thousands of times wider than the network input."""
+"""Largest number of pixels of a resized image. This limit rejects extreme aspect ratios. For
+example, if the network input has 256 rows, an image that is one pixel high would be enlarged by
+the factor 256 in width, too."""
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ class SceneListener:
     def _failed(self, error: Exception, topic: str) -> None:
         self._node.get_logger().warning(
             f'a message on {self._node.resolve_topic_name(topic)} could not be processed: '
-            f'{type(error).__name__}: {error}; check its publisher',
+            f'{type(error).__name__}: {error}; check the publisher of this topic',
             throttle_duration_sec=LOG_PERIOD_S,
         )
 

@@ -106,7 +106,10 @@ def _absent(topics: list[str]) -> str:
     """
     if not topics:
         return ''
-    return f'; the bag has no {", ".join(topics)} (--camera-preset selects other names)'
+    return (
+        f'; the bag has no {", ".join(topics)} (if the topics of the bag have other names, select '
+        'these names with --camera-preset)'
+    )
 
 
 def settings(preset: str, detector: str = '/bevdepth_detector') -> RigSettings:

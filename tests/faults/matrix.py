@@ -38,7 +38,7 @@ def require_report_and_recovery(bench: Bench, case: Case) -> None:
 def _inject_and_check(bench: Bench, case: Case) -> None:
     bench.with_parameters(**case.parameters)
     prepared = time.monotonic()
-    _seconds_until(lambda: bench.is_healthy(prepared), bench, 'a healthy node before')
+    _seconds_until(lambda: bench.is_healthy(prepared), bench, 'a healthy node before the fault')
     began, first_round = time.monotonic(), len(bench.stream.rounds)
     with case.inject(bench):
         injected = time.monotonic()

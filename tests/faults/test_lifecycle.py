@@ -56,7 +56,7 @@ def usage_when_healthy(bench: Bench) -> dict[str, float]:
     return bench.usage()
 
 
-def test_lifecycle_rounds_with_failed_activations_leak_no_memory_threads_and_file_handles(
+def test_lifecycle_rounds_with_failed_activations_leak_no_memory_threads_or_file_handles(
     bench: Bench,
 ):
     for _ in range(WARM_UP):

@@ -154,7 +154,8 @@ def test_a_camera_without_topics_is_reported_and_the_other_cameras_are_rendered(
     assert capsys.readouterr().err.splitlines()[-1] == (
         'render: CAM_BACK is missing in 2 of 2 rendered images: check images, CameraInfo '
         'and tf of this camera; the bag has no /CAM_BACK/image_rect_compressed, '
-        '/CAM_BACK/camera_info (--camera-preset selects other names)'
+        '/CAM_BACK/camera_info (if the topics of the bag have other names, select these names '
+        'with --camera-preset)'
     )
 
 
