@@ -1,11 +1,11 @@
 """Depth refinement and voxel pooling of the refined volume, from standard operators.
 
 ``PlainPooling`` computes voxel pooling with matrix products, which need a volume that is a product
-of depth and context. A refined volume is no such product, so the matrix products would multiply
-each value of the volume by every cell. Here, the points of one row of the feature map are sorted
-by their cells. log2(points) shifted additions compute running sums over the points of each cell.
-The running sum at the last point of a cell is the sum of the cell, and a scatter without addition
-writes this sum to the map.
+of depth and context. A refined volume is no such product, so matrix products would need one
+multiplication for each pair of a volume value and a cell. Here, the points of one row of the
+feature map are sorted by their cells. log2(points) shifted additions compute running sums over the
+points of each cell. The running sum at the last point of a cell is the sum of the cell, and a
+scatter without addition writes this sum to the map.
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ NO_PUBLISHER = ': the topic has no publisher; start the camera or set image_topi
 
 
 class CameraReports:
-    """Reports problems that the measurements of the synchronizer and of the monitor show."""
+    """Reports problems of cameras and of image sets. The problems are found in the measurements of
+    the synchronizer and of the monitor.
+    """
 
     def __init__(
         self,
@@ -311,9 +313,9 @@ class CameraReports:
         ]
         if jumped:
             return (
-                f'{missing}: the stamps of {", ".join(jumped)} jumped, and sets continue after '
-                f'at most {LONGEST_PAUSE} images; if this happens again, check the clock that '
-                'stamps the images, and whether images are lost'
+                f'{missing}: the stamps of {", ".join(jumped)} jumped; sets are formed again '
+                f'after at most {LONGEST_PAUSE} images; if this happens again, check the clock '
+                'that stamps the images, and whether images are lost'
             )
         newest = {
             self._sources[index].name: self._synchronizer.cameras[index].newest_ns
@@ -325,7 +327,7 @@ class CameraReports:
         if abs(distance_s) <= self._settings.sync_slop_s:
             return (
                 f'{missing}, although the newest stamps of the cameras agree: check whether '
-                'images are lost, or cameras have stopped'
+                'images are lost or cameras have stopped'
             )
         return (
             f'images of {len(newest)} cameras arrive, but none fit into a set of sync_slop_s '

@@ -235,8 +235,8 @@ class Monitor:
             return time.monotonic() - wall_s > limit_s and self._since(moment) > limit_s
 
     def is_silent(self, camera: str, timeout_s: float) -> bool:
-        """Return True if the camera sent no image for more than ``timeout_s`` seconds. A pause of
-        all cameras does not count.
+        """Return True if the camera sent no image for more than ``timeout_s`` seconds. The time of
+        a pause of all cameras is not counted.
         """
         with self._lock:
             moments = (self._last_image[camera], self._resumed)
@@ -318,7 +318,7 @@ class Monitor:
 
     def _idle_text(self) -> str:
         """Return a text with the time since the last complete image set, or an empty string if
-        this time is short.
+        this time is at most ``RATE_WINDOW_S``.
         """
         seconds = self._since(self._last_set)
         return f'no image set for {seconds:.0f} s' if seconds > RATE_WINDOW_S else ''

@@ -260,7 +260,7 @@ class DetectorNode(LifecycleNode):
         )
 
     def _stop_detecting(self, discard: bool, timeout_s: float) -> None:
-        """Stop the pipeline; see ``Worker.stop`` for the arguments."""
+        """Stop the pipeline; see ``SlotThread.stop`` for the arguments."""
         if self._pipeline is not None:
             self._pipeline.stop(discard, timeout_s)
             if self._pipeline.is_alive():

@@ -100,7 +100,7 @@ class Pipeline:
         self._builder.take_info(camera, message)
 
     def stop(self, discard: bool, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """Stop the subscriptions, then the threads; see ``Worker.stop`` for the arguments."""
+        """Stop the subscriptions, then the threads; see ``SlotThread.stop`` for the arguments."""
         if not discard:
             self._intake.flush()
             self._intake.report_no_sets()

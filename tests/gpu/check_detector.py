@@ -32,7 +32,7 @@ float32."""
 
 @pytest.mark.parametrize('case', ['synth_2key', 'synth_2key_da'])
 @pytest.mark.parametrize('precision', LARGEST_ERROR)
-def test_graphs_give_the_official_maps(case, precision):
+def test_cuda_graphs_give_the_official_maps(case, precision):
     network = GraphedNetwork(
         filled_model(case.split('_', 1)[1]), torch.device('cuda:0'), PRECISIONS[precision]
     )

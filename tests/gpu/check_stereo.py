@@ -145,7 +145,7 @@ def backward(network, inputs) -> None:
 
 @pytest.mark.parametrize('case', ['stereo_real_2key', 'stereo_real_2key_da'])
 @pytest.mark.parametrize('precision', LARGEST_ERROR)
-def test_graphs_give_the_official_depth_and_head_maps(case, precision):
+def test_cuda_graphs_give_the_official_depth_and_head_maps(case, precision):
     arrays = stereo_golden(case)[1]
     network = GraphedNetwork(case_model(case), torch.device('cuda:0'), PRECISIONS[precision])
     inputs = golden_inputs(arrays)

@@ -33,7 +33,9 @@ SECOND_US = 1_000_000
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory) -> Path:
-    """Return the file of untrained weights with which the network detects boxes in every frame."""
+    """Return a file of untrained weights. The score threshold is 0, so the network detects boxes
+    in every frame.
+    """
     path = tmp_path_factory.mktemp('weights') / 'untrained.safetensors'
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -60,7 +62,7 @@ def data_of(root: Path, **changes) -> EvaluationData:
 
 @pytest.fixture(scope='module')
 def scored(root: Path, checkpoint: Path, tmp_path_factory) -> tuple[Path, str]:
-    """Evaluate in one process, and return the output folder and the text to print."""
+    """Evaluate in one process, and return the output folder and the text that is printed."""
     output, threads = tmp_path_factory.mktemp('scored') / 'new' / 'folder', torch.get_num_threads()
     torch.set_num_threads(1)
     config = EvaluationConfig(str(checkpoint), data_of(root), str(output), 'cpu', tracking=True)
@@ -131,7 +133,7 @@ def test_the_past_frame_is_the_previous_key_frame_of_the_scene_even_if_it_is_sec
 
 
 def make_earlier(tables: Path, shift_us: int) -> None:
-    """Move the first key frame of every scene to an earlier time."""
+    """Subtract ``shift_us`` microseconds from the stamps of the first key frame of every scene."""
     samples = json.loads((tables / 'sample.json').read_text())
     first = {sample['token'] for sample in samples if not sample['prev']}
     for name, key in (('sample', 'token'), ('sample_data', 'sample_token')):

@@ -101,7 +101,7 @@ def test_the_loss_decreases_when_one_batch_is_repeated() -> None:
         assert last < 0.7 * first, name
 
 
-def test_initial_weights_depend_on_the_seed_and_do_not_change_the_global_generator() -> None:
+def test_the_seed_determines_the_initial_weights_and_the_global_generator_is_unchanged() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)

@@ -73,7 +73,7 @@ def test_a_run_without_a_logged_loss_is_rejected_with_the_reason(
     assert not (tmp_path / 'loss.png').exists()
 
 
-def test_a_part_of_a_run_without_a_logged_loss_is_ignored(run_in_two_parts: Path) -> None:
+def test_a_part_without_a_logged_loss_is_ignored(run_in_two_parts: Path) -> None:
     (run_in_two_parts / 'csv/version_2').mkdir()
     (run_in_two_parts / 'csv/version_2/metrics.csv').write_text(HEADER + '\n')
     assert len(read_parts(run_in_two_parts)) == 2

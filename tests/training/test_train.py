@@ -145,7 +145,7 @@ def test_devices_output_and_weights_are_checked_before_the_data_is_read(
     assert expected in text and len(text.splitlines()) == 1
 
 
-def test_an_absolute_scale_for_images_of_another_size_is_rejected_with_the_remedy(
+def test_an_absolute_scale_range_that_does_not_fit_the_images_is_rejected_with_the_remedy(
     root: Path, tmp_path: Path
 ) -> None:
     text = message(command('small', root, tmp_path / 'run'))
@@ -235,7 +235,7 @@ def test_the_message_about_a_missing_logger_package_names_the_package(
 
 
 class Interrupt(Callback):
-    """Sends a signal to this process after ``step`` steps."""
+    """Sends the signal ``number`` to this process after ``step`` steps."""
 
     def __init__(self, step: int, number: int) -> None:
         self._step, self._number = step, number

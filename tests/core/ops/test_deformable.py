@@ -1,4 +1,4 @@
-"""Deformable convolution equals torchvision, and max pooling equals PyTorch."""
+"""Compares deformable convolution with torchvision, and max pooling with PyTorch."""
 
 import pytest
 import torch
