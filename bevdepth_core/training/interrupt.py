@@ -3,9 +3,9 @@ stops.
 
 | state | entered by | Ctrl-C | SIGTERM | left by |
 | --- | --- | --- | --- | --- |
-| starting | entering the context | stops at once, unsaved | as Ctrl-C | the start of training |
-| training | the start of training | enters "stopping" | as Ctrl-C | the end of training |
-| stopping | the first signal | stops at once, unsaved | is ignored | the end of the step |
+| starting | entering the context | stops immediately, unsaved | as Ctrl-C | start of training |
+| training | start of training | enters "stopping" | as Ctrl-C | end of training |
+| stopping | first signal | stops immediately, unsaved | is ignored | end of the step |
 
 A second SIGTERM is ignored, because some schedulers send SIGTERM several times. To end a run
 without waiting for the step, a scheduler sends SIGKILL.
@@ -78,14 +78,14 @@ class StopOnInterrupt(Checkpoint):
             raise RunInterruptedError(f'{name} before the first step: nothing was saved', number)
         if self._received and number == signal.SIGINT:
             raise RunInterruptedError(
-                'stopped at once: steps since the last checkpoint are lost', number
+                'stopped immediately: steps since the last checkpoint are lost', number
             )
         if self._received:
             return
         self._received = number
         rank_zero_info(
             f'\n{name.capitalize()}: the run writes a checkpoint after this step, or after the '
-            'validation in progress. Press Ctrl-C to stop at once, without a checkpoint.'
+            'validation in progress. Press Ctrl-C to stop immediately, without a checkpoint.'
         )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -20,10 +20,10 @@ Every value of a preset can be changed on the command line, for example with `--
     csv/, tensorboard/                curves, with one folder version_N per start of the run
 
 After Ctrl-C or SIGTERM, the run finishes the step, writes last.ckpt and prints the command that
-resumes the run. A second Ctrl-C stops the run at once. `--resume true` resumes a run, also in the
-middle of an epoch. If there is no last.ckpt, `--resume true` starts a new run. A job scheduler
-can therefore always use the same command. A run must be resumed with the settings of its start,
-except for the settings that docs/TRAINING.md lists.
+resumes the run. A second Ctrl-C stops the run immediately. `--resume true` resumes a run, also in
+the middle of an epoch. If there is no last.ckpt, `--resume true` starts a new run. A job scheduler
+can therefore always use the same command. A run must be resumed with the settings with which it
+was started, except for the settings that docs/TRAINING.md lists.
 
 `--data.val_split val` validates after every `trainer.validate_every_n_epochs` epochs, and logs
 the losses. Unless model.objective is depth, it also logs mAP and NDS.

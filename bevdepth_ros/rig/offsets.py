@@ -11,14 +11,16 @@ import numpy as np
 CLEAR = 1.2
 """The gap between two trigger cycles must exceed every gap within a cycle by this factor."""
 SURE = 8.0
-"""The gap between two trigger cycles minus any gap within a cycle must also exceed a limit: this
-factor times the median deviation of the phases, divided by the root of the number of images. The
-limit is about three standard deviations of the difference of two gaps."""
+"""The gap between two trigger cycles minus any gap within a cycle must also exceed the limit
+SURE * d / sqrt(n). The limit is about three standard deviations of the difference of two gaps.
+
+n is the smallest number of images of a camera. d is the median absolute deviation of the phases of
+a camera from their median; the camera with the largest value counts."""
 CONSTANT = 1 / 20
 """If the phases of every camera vary by at most this share of the cycle, FEWEST does not apply."""
 FEWEST, ENOUGH = 10, 20
 """Smallest numbers of images per camera. FEWEST applies if phases vary by more than CONSTANT, and
-ENOUGH applies if the error of the phases exceeds FEW_ERROR."""
+ENOUGH applies if the limit of SURE exceeds the share FEW_ERROR of the cycle."""
 FEW_ERROR = 1 / 4
 """With fewer than FEWEST images, the gap must be larger than all other gaps by at least this share
 of the cycle."""

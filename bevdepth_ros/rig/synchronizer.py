@@ -36,10 +36,10 @@ Each camera has one of these states (*exclusion* and *return* are explained belo
 *Return.* A camera is used again if its last ``RETURN`` images have a steady deviation near zero
 and arrive as usual. After a restart of the camera, or after cameras were untriggered, two
 conditions are weaker. The deviation may be steady at another value, which then changes the offset.
-The lateness may be larger than usual if this lasts for ``SETTLED`` images. In any case, the
-lateness must be smaller than ``timeout_s``. Only the stamps and arrival times of a camera decide
-about its return. It does not matter whether image sets are formed, or whether the images of the
-camera can be decoded.
+The lateness, which is the delay of the arrival compared with the other cameras, may be larger than
+usual if this lasts for ``SETTLED`` images. In any case, the lateness must be smaller than
+``timeout_s``. Only the stamps and arrival times of a camera decide about its return. It does not
+matter whether image sets are formed, or whether the images of the camera can be decoded.
 
 *Arrival times.* Arrival times are compared only while the images of most other cameras arrive as
 usual. After the executor was busy, the executor processes the queued images of the cameras in any
@@ -59,8 +59,8 @@ dropped, because images with the same stamps will follow.
 mistaken for an image of the cycle of the set.
 
 *Limits.* Some errors of a clock cannot be recognized. The clock may be wrong by whole cycles from
-the start. It may jump before the usual arrival times are known, which takes about 40 images. It
-may jump by less than the scatter of arrival times.
+the start. It may jump during about the first 40 images, before the usual arrival times are known.
+It may jump by less than the scatter of arrival times.
 """
 
 from __future__ import annotations

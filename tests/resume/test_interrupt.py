@@ -91,7 +91,7 @@ def test_after_an_interrupt_during_gradient_accumulation_the_step_is_finished(
 
 
 def test_a_second_ctrl_c_stops_training_immediately_without_a_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(RunInterruptedError, match='stopped at once'):
+    with pytest.raises(RunInterruptedError, match='stopped immediately'):
         run(tiny_config(tmp_path), watchers=[Interrupt(1, signal.SIGINT, signal.SIGINT)])
     assert not (tmp_path / 'last.ckpt').exists()
 
