@@ -21,9 +21,9 @@ class AveragingSettings:
     Attributes:
         decay: share of the old average that an update keeps, after the ramp.
         ramp_updates: time constant of the ramp ``decay * (1 - exp(-update / ramp_updates))``; 0
-            for no ramp. The official code has a ramp of 2000, but its counter starts at the number
-            of updates of the whole training. The official decay is therefore 0.9990 from the first
-            update on, as with ``ramp_updates`` 0.
+            for no ramp. The official code has a time constant of 2000, but starts ``update`` at
+            the number of updates of the whole training. The official decay is therefore 0.9990
+            from the first update on, as with ``ramp_updates`` 0.
     """
 
     decay: float = 0.999

@@ -36,8 +36,8 @@ _LOG = logging.getLogger(__name__)
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint to a new file in the same folder, then replaces the earlier checkpoint
-    by this file. The class of Lightning instead writes to ``$TMPDIR``. If this folder is on
-    another file system, the class copies the new file over the earlier checkpoint, and an
+    by this file. The base class would write the new file to ``$TMPDIR``. If this folder is on
+    another file system, the base class copies the new file over the earlier checkpoint, and an
     interrupted copy leaves a damaged checkpoint.
     """
 

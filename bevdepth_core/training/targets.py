@@ -28,9 +28,9 @@ class TaskTargets:
         heatmap: (B, classes, ny, nx) float32 in [0, 1], 1 at the cell of each box center.
         sample: (P,) int64, index of the sample of each box.
         cell: (P, 2) int64, x and y index of the cell that contains the center of each box.
-        box: (P, 10) float32: offset of the center from the cell's lower corner in cells (x, y), z,
-            logarithm of length, width, height, sine and cosine of yaw, velocity x and y. This
-            is the order of ``BOX_MAPS``.
+        box: (P, 10) float32: offset of the center from the cell's lower corner in cells (x, y), z
+            in meters, logarithms of length, width and height in meters, sine and cosine of yaw,
+            velocity x and y in m/s. This is the order of ``BOX_MAPS``.
         label: (P,) int64, class of each box within the task.
         score: (P,) float32 in (0, 1], weight of each box in the loss.
     """

@@ -217,8 +217,8 @@ def fit(errors: Errors, class_names: tuple[str, ...]) -> UncertaintyModel:
 
 
 def _slope(errors: Errors) -> float:
-    """Return by how much log(position error / range) decreases when the score increases by 1. The
-    value comes from a linear fit, and is limited to values between 0 and ``MAX_SLOPE``.
+    """Return by how much log(position error / (range + 5 m)) decreases when the score increases by
+    1. The value comes from a linear fit, and is limited to values between 0 and ``MAX_SLOPE``.
     """
     size = np.log(np.hypot(errors.along, errors.across) + 1e-3) - np.log(errors.distance + 5.0)
     centered = errors.score - errors.score.mean()
@@ -284,8 +284,8 @@ class Coverage:
 
 
 def coverage(errors: Errors, found: Detections3D, covariance: BoxCovariance) -> Iterator[Coverage]:
-    """Yield the coverage of each class and 10 m bin with at least 200 errors, then the coverage of
-    all errors.
+    """Yield the coverage of each class in each 10 m bin up to 60 m, except bins with fewer than
+    200 errors, and then the coverage of all errors.
     """
     angle = np.arctan2(found.boxes.center[:, 1], found.boxes.center[:, 0])
     cos, sin = np.cos(angle), np.sin(angle)

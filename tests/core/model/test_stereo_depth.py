@@ -219,7 +219,9 @@ def test_the_clamp_keeps_each_mean_in_the_depth_range_of_its_hypothesis() -> Non
         assert torch.equal(clamped, free.clamp(low, high))
 
 
-def test_hypotheses_and_logits_get_gradients_and_features_do_not(stereo: StereoDepth) -> None:
+def test_only_the_hypotheses_and_logits_of_the_reference_frame_get_gradients(
+    stereo: StereoDepth,
+) -> None:
     stereo.train()
     pair = [features(1), features(2)]
     for frame in pair:
