@@ -31,8 +31,8 @@ def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:
         cannot_hide: (n, n) bool, [i, j] is True if object i certainly hides no part of object j.
         distance: (n,) distances from the camera, meters.
     """
-    # i must be drawn after j if i may hide j and j cannot hide i. If two objects may hide each other
-    # (overlapping footprints), only their distances determine their order.
+    # i must be drawn after j if i may hide j and j cannot hide i. If two objects may hide each
+    # other (overlapping footprints), only their distances determine their order.
     must_follow = ~cannot_hide & cannot_hide.T
     np.fill_diagonal(must_follow, False)
     waiting_for = must_follow.sum(axis=1).astype(np.float64)
