@@ -3,8 +3,8 @@
     python -m tests.benchmarks.bench_training [--preset NAME] [--precision P] [--batch-size N]
         [--steps N] [--devices N] [--root DATA]
 
-Without --root, every sample is the same sample in memory, so that reading takes no time. With
---root, the samples are read from a synthetic dataset.
+Without --root, all samples are the same sample in memory, and reading takes no time. With --root,
+the samples are read from a synthetic dataset.
 """
 
 from __future__ import annotations

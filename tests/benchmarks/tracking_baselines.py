@@ -98,7 +98,9 @@ class ConstantVelocityTracker:
         self._frames = 0
 
     def update(self, detections: Detections3D, world_from_ego: np.ndarray) -> Tracks3D:
-        """Return the filtered boxes of tracks with a detection and enough hits."""
+        """Return the filtered boxes of the tracks that have a detection in this frame and at least
+        ``MIN_HITS`` hits. In the first two frames, one hit per frame is enough.
+        """
         self._frames += 1
         center, _ = _in_world(detections, world_from_ego)
         for track in self._tracks:

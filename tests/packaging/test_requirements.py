@@ -25,7 +25,7 @@ def read(name: str) -> dict[str, Requirement]:
     return {canonicalize_name(requirement.name): requirement for requirement in requirements}
 
 
-def test_the_requirements_of_the_node_allow_numpy_1_26_and_2_and_omit_the_devkit():
+def test_node_in_allows_numpy_1_26_and_numpy_2_and_contains_no_training_packages():
     node = read('node.in')
     assert node['numpy'].specifier.contains('1.26.4')
     assert node['numpy'].specifier.contains('2.2.6')

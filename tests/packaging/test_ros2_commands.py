@@ -51,7 +51,7 @@ def test_ros2_bag_prints_the_content_of_a_bag_and_plays_the_bag(
 def test_ros2_bag_record_of_the_pip_only_ros_2_fails_and_names_the_alternatives(
     environment: dict[str, str], tmp_path: Path
 ):
-    """With an installed ROS 2, nothing is tested, because its ``ros2 bag`` can record."""
+    """With an installed ROS 2, nothing is tested, because ``ros2 bag`` can then record."""
     commands = ('', 'record -a', f'record -o {tmp_path}/bag /tf') if PIP_ONLY else ()
     for words in commands:
         outcome = ros2(f'bag {words}', environment)

@@ -56,7 +56,8 @@ class Result:
     Attributes:
         outcomes: outcome of each kind of fault, by the name of the fault.
         failures: messages; empty if the test passed.
-        samples: time in seconds, memory in MiB, number of threads, number of open files.
+        samples: per sample, the time in seconds, the memory in MiB, and the numbers of threads and
+            of open files.
         counts: image sets by outcome, as in the diagnostics.
         sent: number of image sets that were published, including sets with silent cameras.
         seconds: total duration.
@@ -78,7 +79,8 @@ class Soak:
     Args:
         seconds: longest duration; None for no limit.
         faults: largest number of faults; None for no limit.
-        hold_s: shortest and longest duration of a fault, seconds; has no effect on transitions.
+        hold_s: shortest and longest duration of a fault, seconds; has no effect on lifecycle
+            transitions.
         rest_s: shortest and longest pause after the recovery, seconds.
         seed: seed of all random values.
         report: receives a progress message at the start and after each pass over all faults.

@@ -283,7 +283,9 @@ def test_the_input_matrix_of_the_splat_can_be_computed_from_the_rows_in_the_mani
     np.testing.assert_allclose(found[:, :3], expected[0].numpy(), atol=1e-9)
 
 
-def test_an_export_of_other_weights_is_an_error(model: BEVDepth, exported: Path) -> None:
+def test_an_export_with_weights_that_differ_from_the_network_is_an_error(
+    model: BEVDepth, exported: Path
+) -> None:
     other = export_model()
     other.head.shared[0].weight.data[0, 0, 0, 0] += 1
     with pytest.raises(ExportError, match='exported from other weights'):

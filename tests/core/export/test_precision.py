@@ -78,7 +78,7 @@ def test_every_group_of_layers_contains_convolutions_of_exactly_one_graph(
     assert found - {None} == of_graph[graph]
 
 
-def test_the_camera_vector_and_the_decoding_belong_to_no_group() -> None:
+def test_layers_of_the_camera_vector_of_sampling_and_of_decoding_belong_to_no_group() -> None:
     for name in ('/depth_net/mlp/mlp.0/Gemm', '/depth_net/deform/GridSample', '/TopK'):
         assert group_of(name) is None
 

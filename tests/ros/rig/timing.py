@@ -34,7 +34,7 @@ class SimulatedRig:
     Attributes:
         offsets_s: offset of each camera within the trigger cycle.
         period_s: period of the trigger.
-        jitter_s: standard deviation of stamps.
+        jitter_s: standard deviation of the random error of each stamp.
         loss: probability that an image is lost.
         arrival_s: largest random delay from the exposure of an image to its arrival.
         pace: time between arrivals divided by the time between stamps; 2 for a replay at half
