@@ -42,7 +42,7 @@ LIDAR_POINT = np.dtype(
 )
 """Layout of one point in the clouds of lidar drivers."""
 _POINT_KINDS = {'<f4': 7, '<u2': 4}
-"""FLOAT32 and UINT16 of sensor_msgs/PointField."""
+"""Maps numpy types to the constants FLOAT32 and UINT16 of sensor_msgs/PointField."""
 _CUBE, _DELETE_ALL = 1, 3
 """Values of the fields ``type`` and ``action`` of visualization_msgs/Marker."""
 _MARKER_LIFETIME_S = 0.6

@@ -268,7 +268,7 @@ def _qos(topic: Topic) -> QoSProfile:
 
 @contextmanager
 def served(node: Node) -> Iterator[None]:
-    """Execute the services of ``node`` in a thread."""
+    """Execute the services of ``node`` in a thread until the ``with`` block ends."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
 

@@ -62,7 +62,7 @@ def assert_same_weights(ours, theirs):
 
 
 @pytest.mark.parametrize('case', LAYOUTS)
-def test_weight_names_shapes_and_types_equal_the_official_checkpoint(case):
+def test_weights_have_the_names_shapes_and_types_of_the_official_checkpoint(case):
     layout = json.loads((DATA / f'state_dict_{LAYOUTS[case]}.json').read_text())
     expected = {name: (shape, dtype) for name, shape, dtype in layout['entries']}
     state = official_state_dict(
@@ -194,14 +194,14 @@ def test_the_option_no_clamp_mean_is_rejected_for_weights_without_stereo(small, 
         main(['convert', *arguments, '--no-clamp-mean'])
 
 
-def test_saving_and_loading_our_format_keeps_config_and_metadata(small, tmp_path):
+def test_saving_and_loading_in_our_format_keeps_config_and_metadata(small, tmp_path):
     save_checkpoint(small, tmp_path / 'small.safetensors', {'weights': 'random'})
     loaded = load_checkpoint(tmp_path / 'small.safetensors')
     assert_same_weights(loaded, small)
     assert loaded.metadata == {'weights': 'random'} and not loaded.training
 
 
-def test_the_command_converts_in_both_directions(official, tmp_path):
+def test_the_command_converts_to_our_format_and_back_to_the_official_format(official, tmp_path):
     for source, target in ((official[0], 'a.safetensors'), (tmp_path / 'a.safetensors', 'b.pth')):
         main(['convert', str(source), str(tmp_path / target)])
     assert_same_weights(load_checkpoint(tmp_path / 'b.pth'), official[1])

@@ -76,7 +76,7 @@ def test_presets_differ_only_where_the_official_experiments_differ():
     assert large == dataclasses.replace(official, image=ImageSpec(640, 1600))
 
 
-def test_stereo_presets_add_stereo_and_size_aware_nms():
+def test_stereo_presets_differ_from_plain_presets_only_by_stereo_and_size_aware_nms():
     folder = ROOT / 'config' / 'models'
     for name in ('r50_256x704_2key', 'r50_256x704_2key_da'):
         plain = load_model_config(folder / f'{name}.yaml')

@@ -130,7 +130,7 @@ def test_each_name_downloads_its_file_and_a_file_that_is_no_checkpoint_is_downlo
     assert server.range_headers == [None, None]
 
 
-def test_the_list_contains_the_files_that_the_authors_released():
+def test_the_urls_of_official_weights_are_the_files_that_the_authors_released():
     files = {
         '2key': '24e_2key.pth',
         '2key_ema': '24e_2key_ema.pth',
@@ -339,7 +339,7 @@ def test_the_message_about_missing_weights_contains_the_command_that_downloads_t
         load_checkpoint('2key_ema')
 
 
-def test_a_misspelled_name_is_reported_with_a_suggestion(folder: Path):
+def test_a_misspelled_name_of_weights_is_reported_with_a_suggestion(folder: Path):
     with pytest.raises(WeightsError, match=r'did you mean 2key_da_ema\?'):
         locate('2key_da_em')
 

@@ -29,7 +29,7 @@ from bevdepth_ros.detector.parameters import FIELDS
 from tests.ros.graph import Graph
 
 
-def test_the_figure_can_contain_a_result_without_velocities(graph: Graph) -> None:
+def test_the_figure_is_rendered_for_a_result_without_velocities(graph: Graph) -> None:
     snapshots = render_drive(make_scene(8, 0.5), 0.5, (320, 180))
     (snapshot,) = snapshots
     found = Detections3D(

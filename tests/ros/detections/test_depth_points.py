@@ -18,7 +18,7 @@ from tests.ros.graph import Graph, wait_until
 CAMERAS = ('left', 'right')
 
 
-def test_depth_points_are_published_when_enabled_and_lie_in_front_of_the_cameras(
+def test_depth_points_need_publish_depth_points_and_lie_in_front_of_the_cameras(
     graph: Graph, small_checkpoint: Path
 ) -> None:
     values = {

@@ -243,7 +243,7 @@ def test_a_track_that_moved_one_meter_or_more_has_a_trail_even_if_its_id_is_larg
 
 
 @pytest.mark.parametrize(('past_ns', 'age'), [(STAMP_NS - 500_000_000, '0.500'), (None, 'none')])
-def test_the_latency_record_contains_cameras_age_of_the_past_frame_and_durations(
+def test_the_latency_record_contains_durations_cameras_and_the_age_of_the_past_frame(
     past_ns: int | None, age: str
 ):
     found, seconds = detections(past_stamp_ns=past_ns), {'decode': 0.0123, 'total': 0.1}
