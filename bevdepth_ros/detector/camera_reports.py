@@ -239,7 +239,7 @@ class CameraReports:
             info.qos_profile.reliability == ReliabilityPolicy.RELIABLE for info in publishers
         )
         if self._settings.image_reliability == 'reliable' and not reliable:
-            return ': its publisher is best effort; set image_reliability to best_effort'
+            return ': the publisher is best effort; set image_reliability to best_effort'
         return (
             ', although the topic has a publisher: check the publisher and the network, or '
             f'raise camera_timeout_s above the period of the camera{self._profile_hint()}'

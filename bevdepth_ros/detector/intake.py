@@ -83,7 +83,7 @@ class InfoReader:
             try:
                 info = deserialize_message(data, CameraInfo)
             except RuntimeError as error:
-                raise ValueError('its bytes are not a CameraInfo') from error
+                raise ValueError('the bytes of the message are not a CameraInfo') from error
             self._last = data[END_OF_STAMP:], info
         return self._last[1]
 
@@ -280,7 +280,7 @@ class Intake:
             return
         sentence = (
             f'a {message_type} message on {self._node.resolve_topic_name(topic)} could not be '
-            f'processed: {type(error).__name__}: {error}; check its publisher'
+            f'processed: {type(error).__name__}: {error}; check the publisher'
         )
         self._monitor.report(f'message/{topic}', 'sets', ERROR, sentence)
 

@@ -134,8 +134,8 @@ class Outputs:
         """Publish ``result`` on all topics and return the durations of all its stages, seconds.
 
         If ``max_rate_hz`` does not allow this result, only update the tracks and return None. The
-        detections are published before the tracks are computed, so that they do not wait for the
-        tracker.
+        detections are published before the tracks are computed, so that subscribers of the
+        detections do not wait for the tracker.
         """
         began, placement = time.monotonic(), result.placement
         if not self._rate_limit.allows(result.detections.stamp_ns, settings.max_rate_hz):

@@ -71,7 +71,8 @@ class Settings(RigSettings):
     cuda_graphs: bool = parameter(
         True,
         'If true and the device is a GPU, the GPU decodes and resizes images and replays CUDA '
-        'graphs. If false, the network runs without CUDA graphs, which takes ten times as long.',
+        'graphs. If false, the network runs without CUDA graphs, which takes about ten times as '
+        'long.',
     )
     runtime: str = parameter(
         'torch',

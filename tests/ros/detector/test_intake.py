@@ -28,7 +28,7 @@ def test_a_message_that_differs_only_in_its_stamp_is_not_deserialized_again():
 
 
 def test_damaged_bytes_are_rejected():
-    with pytest.raises(ValueError, match='its bytes are not a CameraInfo'):
+    with pytest.raises(ValueError, match='the bytes of the message are not a CameraInfo'):
         InfoReader()(bytes([0, 1, 0, 0]) + 60 * b'\xff')
 
 
