@@ -119,7 +119,9 @@ def camera_from_mean_ego(frame: Frame, index: int) -> np.ndarray:
 
 
 def moved(boxes: Boxes3D, seconds: float) -> Boxes3D:
-    """Return the boxes moved by their velocity for ``seconds``."""
+    """Return the boxes at their positions after ``seconds``, if their velocities are constant. A
+    negative time gives earlier positions.
+    """
     center = boxes.center.copy()
     center[:, :2] += boxes.velocity * seconds
     return Boxes3D(center, boxes.size, boxes.yaw, boxes.velocity)

@@ -47,8 +47,8 @@ def depth_colors(depth: np.ndarray, nearest_m: float, farthest_m: float) -> np.n
 
     Args:
         depth: (...) meters, more than 0.
-        nearest_m: depth of the first color.
-        farthest_m: depth of the last color.
+        nearest_m: smallest depth of the color scale, meters. Smaller depths have the same color.
+        farthest_m: largest depth of the color scale, meters. Larger depths have the same color.
     """
     share = np.log(np.maximum(depth, nearest_m) / nearest_m) / np.log(farthest_m / nearest_m)
     steps = np.rint(255 * (1 - np.clip(share, 0, 1))).astype(np.uint8)

@@ -26,8 +26,8 @@ CAMERA_GRID = (
     ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT'),
     ('CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT'),
 )
-"""Places of the nuScenes cameras in ``compose``; ``camera_places`` decides whether they are
-used."""
+"""Places of the nuScenes cameras in ``compose``; ``camera_places`` decides whether these places
+are used."""
 
 GroundTruth = tuple[Boxes3D, np.ndarray]
 """Boxes in the ego frame and their labels (n,)."""
@@ -52,15 +52,15 @@ def compose(
     image. The height of the result is even, because video encoders require this.
 
     Args:
-        frame: frame with the camera images. If it has more than three cameras, and all have names
-            of nuScenes, each camera has its place in ``CAMERA_GRID``. Otherwise the cameras fill
-            the grid in their order.
+        frame: frame with the camera images. If it has more than three cameras, and all cameras
+            have names of nuScenes, each camera is drawn at its place in ``CAMERA_GRID``. Otherwise
+            the cameras fill the grid in the order of the rig.
         detections: detections of this frame; None: no detections are drawn.
         ground_truth: annotated boxes in the frame of the detections, drawn with dashed lines.
         depth: depth maps, drawn over the camera images.
         title: text at the top left.
         caption: text at the bottom right, such as the latency.
-        width: width of the result, pixels, even; the height follows from it.
+        width: width of the result, pixels, even. The height follows from the width.
     """
     names, columns = camera_places(frame.rig.names)
     layout = _Layout.for_width(width, len(names), columns)
@@ -103,8 +103,8 @@ class _Layout:
     def for_width(cls, width: int, places: int, columns: int) -> _Layout:
         """Return the layout of an image of ``width`` pixels with ``places`` camera places.
 
-        The bird's-eye view beside the grid is a square as high as the grid, so that the width of
-        a panel follows from the width of the image.
+        The bird's-eye view beside the grid is a square with the height of the grid. The width of a
+        panel therefore follows from the width of the image.
         """
         header, footer, gap = round(width * 0.024), round(width * 0.026), max(2, width // 480)
         rows = -(-places // columns)
@@ -141,7 +141,9 @@ class _Layout:
 
 
 def camera_places(names: tuple[str, ...]) -> tuple[list[str | None], int]:
-    """Return the camera names row by row, None for an empty place, and the number of columns."""
+    """Return the list of camera names, row by row and with None for an empty place, and the number
+    of columns.
+    """
     arranged = [name for row in CAMERA_GRID for name in row]
     if set(names) <= set(arranged) and len(names) > 3:
         return [name if name in names else None for name in arranged], 3

@@ -70,11 +70,12 @@ def draw_depth_on_image(
     source_size: tuple[int, int],
     alpha: float = 0.62,
 ) -> np.ndarray:
-    """Return ``image`` with the colors of one camera's depth; pixels outside of the network's
-    input stay unchanged.
+    """Return ``image`` with the depth of one camera as colors. Pixels outside of the network's
+    input do not change.
 
     Args:
-        image: (height, width, 3) uint8 RGB, the source image or a smaller version of it.
+        image: (height, width, 3) uint8 RGB; the image that the detector read, or a smaller version
+            of that image.
         depth: depth of all cameras.
         index: index of the camera.
         source_size: width and height of the image that the detector read, pixels.
@@ -109,8 +110,9 @@ def draw_depth_on_image(
 
 
 def _cell_from_input(depth: DepthMaps) -> np.ndarray:
-    """Return the (4, 4) scaling from network-input pixels to cells of the depth map. The centers
-    of the outer cells lie on the outer pixels of the input.
+    """Return the (4, 4) matrix that scales pixels of the network input to cells of the depth map.
+
+    The centers of the outer cells lie on the outer pixels of the input.
     """
     rows, columns = depth.meters.shape[1:]
     return np.diag(

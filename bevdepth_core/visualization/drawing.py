@@ -1,5 +1,5 @@
 """Draws lines, dashed lines, arrows, tints and text. Lines are antialiased and have a precision of
-an eighth of a pixel. Functions with a parameter ``canvas`` change this image in place.
+an eighth of a pixel. Functions with a parameter ``canvas`` change the image ``canvas`` in place.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def draw_text(
             ``align_right`` is True, pixels.
         size: size of the font, pixels.
         color: RGB.
-        align_right: True if the text ends at ``position`` instead of starting there.
+        align_right: True if the text ends at ``position``, False if it starts at ``position``.
         shadow: True to darken the background of the text, for text on images.
     """
     if not text:

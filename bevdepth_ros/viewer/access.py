@@ -1,9 +1,10 @@
 """Restricts access to the page and to the websocket of the live view.
 
 A website that is open in the same browser can send requests to this server. Such requests are
-rejected. Usually their header ``Origin`` differs from their header ``Host``. If the website has
-changed the address of its DNS name to the address of this machine (DNS rebinding), ``Host`` is the
-name of the website instead of localhost. Requests from other machines need a token.
+detected by their headers, and rejected. Usually the header ``Origin`` differs from the header
+``Host``. If the website has changed the address of its DNS name to the address of this machine
+(DNS rebinding), ``Host`` is the name of the website instead of localhost. Requests from other
+machines need a token.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Access:
         return f'http://{host}:{port}' + ('' if self.token is None else f'/?token={self.token}')
 
     def reason_to_reject(self, request: Request) -> str | None:
-        """Return why a request is rejected, None if it is allowed."""
+        """Return why a request is rejected; None if the request is allowed."""
         try:
             host, origin = request.headers.get('Host', ''), request.headers.get('Origin')
             name = urlsplit(f'//{host}').hostname or ''
@@ -98,7 +99,7 @@ class Access:
 
 
 def _set_title(response: Response) -> None:
-    """Replace the title of viser's page, for which viser has no parameter."""
+    """Replace the title of viser's page. viser has no parameter for the title."""
     body = response.body.replace(b'<title>Viser</title>', TITLE, 1)
     if body != response.body:
         response.body = body
@@ -126,10 +127,11 @@ def _cookies(headers: Headers) -> list[str]:
 
 @contextmanager
 def restricted(access: Access) -> Iterator[None]:
-    """Restrict the access to the server that viser starts in the body.
+    """Restrict the access to the server that viser starts in the body of the ``with`` statement.
 
-    viser has no parameter for this. In the body, ``websockets.asyncio.server.serve``, which starts
-    the server, is therefore replaced by a function that also checks each request.
+    viser has no parameter for this. In the body, the function
+    ``websockets.asyncio.server.serve``, which starts the server, is therefore replaced by a
+    function that also checks each request.
     """
     serve = websockets.asyncio.server.serve
 

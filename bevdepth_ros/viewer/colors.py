@@ -1,4 +1,4 @@
-"""Compensates the tone mapping of the page, so that the browser shows the wanted colors.
+"""Compensates the tone mapping of the page. The browser then shows the wanted colors.
 
 three.js applies an ACES tone mapping, after which the colors of the classes look alike. For each
 wanted color, the functions return the input color whose color after the mapping is nearest to the

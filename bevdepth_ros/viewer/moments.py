@@ -19,11 +19,12 @@ _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 85)
 
 @dataclass(frozen=True)
 class Moment:
-    """Content of the page at one time; small, because hundreds of them are stored.
+    """Content of the page at one time. The images are small JPEG files, because hundreds of
+    moments are stored.
 
     Attributes:
         stamp_ns: time of the boxes.
-        detections: None if there are none.
+        detections: detections of the images; None if no detections were received.
         ground_truth: annotated boxes, None if unknown.
         panels: for each camera, its image with boxes drawn into it, as a JPEG file.
         figures: latency and rate as text.
@@ -52,7 +53,7 @@ class MomentHistory:
     """Stores the moments of the last seconds."""
 
     def __init__(self, seconds: float):
-        """Store moments that are at most ``seconds`` older than the newest one."""
+        """Store moments that are at most ``seconds`` older than the newest moment."""
         self._span_ns = round(seconds * 1e9)
         self._moments: deque[Moment] = deque()
 

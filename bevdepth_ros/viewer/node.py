@@ -3,9 +3,9 @@
     ros2 run bevdepth_ros viewer       # or viewer:=web of the launch file
 
 Then open http://127.0.0.1:8080. The node renders only while a browser is connected. By default
-only this machine can open the page. If ``host`` is not 127.0.0.1, other machines can open it with
-the printed URL, which contains a token. The connection is not encrypted: use an SSH tunnel in a
-network that you do not trust.
+only this machine can open the page. If ``host`` is not 127.0.0.1, other machines can open the page
+with the printed URL, which contains a token. The connection is not encrypted: use an SSH tunnel in
+a network that you do not trust.
 """
 
 from __future__ import annotations

@@ -44,11 +44,11 @@ _FACES = np.array(
 """The four corners of each face of a box, as indices into ``Boxes3D.corners``. Seen from outside
 the box, the corners of a face are in counter-clockwise order."""
 SENDING_S = 0.3
-"""Time that ``Page.close`` waits while the thread of the server sends the last content,
-seconds."""
+"""Time, in seconds, that ``Page.close`` waits while the thread of the server sends the last
+content."""
 _ENDED = (
-    '<div style="padding:0.8em 1em">The live view has ended, because its launch has ended. '
-    'Start the launch again; with loop:=true, the launch repeats a bag until you end the launch.'
+    '<div style="padding:0.8em 1em">The live view has ended, because the viewer was stopped. '
+    'Start the launch again. With loop:=true, the launch repeats a bag until you end the launch.'
     '</div>'
 )
 _TRIANGLES = np.concatenate((_FACES[:, (0, 1, 2)], _FACES[:, (0, 2, 3)]))
@@ -108,11 +108,13 @@ class Page:
 
     @property
     def seconds_back(self) -> float:
-        """Time that the user has selected on the timeline, seconds before the newest moment."""
+        """Time that the user has selected on the timeline, as seconds before the newest moment."""
         return -self._back.value
 
     def close(self) -> None:
-        """Show that the live view has ended, and stop serving. Browsers keep the last content."""
+        """Show that the live view has ended, and stop the server. Browsers continue to show the
+        last content.
+        """
         if self.has_viewers:
             self._readout.content = _ENDED
             self._server.flush()
@@ -338,8 +340,8 @@ def _arrows(boxes: Boxes3D) -> np.ndarray:
 
 
 def _noses(corners: np.ndarray) -> np.ndarray:
-    """Return (n, 1, 2, 3) lines from the middle to the front of the top face of each box, which
-    mark the heading.
+    """Return one (2, 3) line per box as (n, 1, 2, 3). The line goes from the center of the top
+    face to the middle of its front edge, and shows the heading.
     """
     front, rear = corners[:, :2].mean(axis=1), corners[:, 4:6].mean(axis=1)
     return np.stack(((front + rear) / 2, front), axis=1)[:, None]
@@ -369,7 +371,7 @@ def _readout(moment: Moment, found: Detections3D | None) -> str:
     """
     seconds, nanoseconds = divmod(moment.stamp_ns, 10**9)
     clock = time.strftime('%H:%M:%S', time.gmtime(seconds)) + f'.{nanoseconds // 10**8}'
-    truth = '' if moment.ground_truth is None else f' · {len(moment.ground_truth[0])} true'
+    truth = '' if moment.ground_truth is None else f' · {len(moment.ground_truth[0])} annotated'
     counts = (
         'no detections: is the detector active?' if found is None else f'{len(found)} boxes{truth}'
     )

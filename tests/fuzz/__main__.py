@@ -4,7 +4,8 @@
     python -m tests.fuzz --target bag_mcap --seconds 600
     python -m tests.fuzz --target bag_mcap --seed 3 --first 12 --executions 1  # only execution 12
 
-For each finding, the program prints the options that repeat the execution.
+For each finding, the program prints the target, and the values of --seed and --first with which
+the execution can be repeated.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ def main() -> None:
     """Run the command line; the exit status is 1 if there are findings."""
     parser = ArgumentParser(prog='python -m tests.fuzz', description=__doc__.splitlines()[0])
     parser.add_argument('--target', nargs='+', choices=sorted(TARGETS), default=sorted(TARGETS))
-    parser.add_argument('--executions', type=int, help='number of executions of each target')
+    parser.add_argument(
+        '--executions',
+        type=int,
+        help='number of executions of each target; default: 10,000, or no limit with --seconds',
+    )
     parser.add_argument('--seconds', type=float, help='time for each target, seconds')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--first', type=int, default=0, help='number of the first execution')

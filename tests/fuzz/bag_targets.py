@@ -42,7 +42,7 @@ SQLITE_WORDS = (
 
 
 def _read(path: Path) -> bool:
-    """Read a complete bag; return True if it was accepted."""
+    """Read a bag up to ``MAX_MESSAGES`` messages; return True if the bag was accepted."""
     try:
         with Bag(path, str) as bag:
             messages = bag.messages(bag.topics, bag.start_ns, bag.end_ns + 1)

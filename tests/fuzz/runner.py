@@ -17,15 +17,16 @@ from random import Random
 from tests.fuzz.targets import TARGETS
 
 HANG_S = 60.0
-"""An execution that takes longer is a finding. The limit is long, because machines can be slow."""
+"""An execution that takes longer than this number of seconds is a finding. The limit is long,
+because machines can be slow."""
 MEMORY_BYTES = 6 << 30
-"""Address space, bytes, that the process may add to the address space that it has when the target
-is ready."""
+"""Number of bytes by which the address space of the process may grow after the target is
+ready."""
 MAX_FINDINGS = 20
 """Number of findings after which the run of a target is stopped."""
 _MAX_EXECUTIONS = 1 << 40
-"""This number is larger than the number of executions of any run. Therefore, two executions with
-different seeds never have the same random generator."""
+"""Upper limit of the number of executions of a run. The seed is multiplied by this number, so two
+executions with different seeds never have the same random generator."""
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Report:
         executions: number of executions.
         accepted: number of executions whose input was accepted.
         seconds: duration.
-        findings: messages, each with the execution number that reproduces it.
+        findings: one message per finding, with the number of the execution.
     """
 
     executions: int = 0

@@ -145,8 +145,9 @@ def build_shape(
         size: length, width, height, meters.
         appearance: seed of colors and parts.
         rider: whether a bicycle or motorcycle has a rider.
-        swing: how far legs and arms of a pedestrian swing, from -1 to 1. Use few different values,
-            because each value adds a shape to the cache of this function.
+        swing: position of legs and arms of a pedestrian, from -1 to 1, as a share of their largest
+            swing. Use few different values, because each value adds a shape to the cache of this
+            function.
     """
     rng = np.random.default_rng(appearance)
     if kind == 'pedestrian':

@@ -37,8 +37,8 @@ RIDERLESS_HEIGHT_SHARE = 0.66
 def pedestrian(
     length: float, width: float, height: float, rng: np.random.Generator, swing: float
 ) -> list[Solid]:
-    """Return a pedestrian. ``swing``, from -1 to 1, is how far legs and arms swing, as a share of
-    the largest swing.
+    """Return a pedestrian. ``swing``, from -1 to 1, is the position of legs and arms, as a share
+    of their largest swing.
     """
     shirt, trousers = CLOTHES[rng.integers(8)], scaled(CLOTHES[rng.integers(8)], 0.7)
     reach, hip, shoulder = 0.3 * length * swing, 0.47 * height, 0.83 * height

@@ -155,7 +155,7 @@ def _outward_normal(outline: np.ndarray, middle: np.ndarray) -> np.ndarray:
 
 
 def scaled(color: Color, factor: float) -> tuple[float, float, float]:
-    """Return ``color`` times ``factor``, which is darker for a factor below 1."""
+    """Return ``color`` times ``factor``. A factor below 1 gives a darker color."""
     red, green, blue = (factor * value for value in color)
     return red, green, blue
 
@@ -168,8 +168,8 @@ def lerp(low: float, high: float, k: float) -> float:
 def frustum(
     z0: float, z1: float, bottom: Sequence[float], top: Sequence[float], color: Color
 ) -> SolidBuilder:
-    """Return a solid between the rectangles ``bottom`` at ``z0`` and ``top`` at ``z1``, each (x0,
-    x1, y0, y1).
+    """Return the builder of a solid between the rectangle ``bottom`` at height ``z0`` and the
+    rectangle ``top`` at height ``z1``. Each rectangle is (x0, x1, y0, y1).
     """
     (a, b, c, d), (e, f, g, h) = (
         [(x, y, z) for x, y in ((r[0], r[2]), (r[1], r[2]), (r[1], r[3]), (r[0], r[3]))]
@@ -191,7 +191,7 @@ def frustum(
 def box(
     x0: float, x1: float, y0: float, y1: float, z0: float, z1: float, color: Color
 ) -> SolidBuilder:
-    """Return an upright box."""
+    """Return the builder of an upright box."""
     return frustum(z0, z1, (x0, x1, y0, y1), (x0, x1, y0, y1), color)
 
 
@@ -230,8 +230,8 @@ def beam(
     y1: float,
     color: Color,
 ) -> Solid:
-    """Return a bar from ``start`` to ``end``, each (x, z). In y, the bar extends from ``y0`` to
-    ``y1``.
+    """Return a bar from the point ``start`` to the point ``end``, each (x, z). Along y, the bar
+    extends from ``y0`` to ``y1``.
     """
     profile = bar_outline(start, end, thickness)
     left, right = ([(x, y, z) for x, _, z in profile] for y in (y1, y0))
@@ -247,7 +247,9 @@ def beam(
 def sheet(
     *outlines: ArrayLike, color: Color, y: float = 0.0, half_thickness: float = 0.015
 ) -> Solid:
-    """Return a thin upright sheet with the given outlines on both sides."""
+    """Return a thin upright sheet, parallel to the xz plane, with the given outlines on both
+    sides.
+    """
     builder = SolidBuilder()
     for side in (-1, 1):
         shift = np.array((0, y + side * half_thickness, 0))
