@@ -97,7 +97,7 @@ def test_the_rig_has_the_values_of_its_file(tmp_path: Path) -> None:
         (('cameras', 'front', 'fov'), 60, 'front.fov is unknown'),
         (('cameras', 'front', 'offset_s'), 0.05, 'front.offset_s must be between 0 and 0.045'),
         (('cameras', 'front', 'distortion'), [1, 2], 'distortion must be a list of 4, 5 or 8'),
-        (('cameras', 'front', 'distortion'), [-0.9, 0, 0, 0], 'distortion is invalid: it does'),
+        (('cameras', 'front', 'distortion'), [-0.9, 0, 0, 0], 'distortion is invalid: the lens'),
         (('cameras', 'front'), 3, 'cameras.front must contain "key: value" lines; keys: position'),
         (('cameras', 'LIDAR_TOP'), {}, 'cameras.LIDAR_TOP is not a valid camera name'),
         (('cameras', '../x'), {}, 'is not a valid camera name'),
