@@ -18,6 +18,8 @@ DOMAINS = range(1, 101)
 """Ids of ROS domains whose ports are below Linux's range of ephemeral ports. Linux may give a port
 of that range to any program."""
 DISCOVERY_PORT, DOMAIN_PORTS = 7400, 250
+"""Discovery port of DDS for domain 0, and number of ports between the discovery ports of two
+successive domains."""
 PARTICIPANT_PORTS = range(10, 10 + 2 * 32, 2)
 """Ports of the first 32 participants of a domain, relative to the discovery port of the domain."""
 LOG_LINES_SHOWN = 15

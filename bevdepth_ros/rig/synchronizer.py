@@ -146,7 +146,8 @@ class ImageSet:
         cameras: indices of the used cameras, ascending. There is one image per index.
         messages: the n images, sensor_msgs/CompressedImage or Image, in the order of ``cameras``.
         stamps_ns: (n,) int64, header stamps of the images.
-        received: time.monotonic() when the last of these images was received, seconds.
+        received: time.monotonic() when the set was formed, seconds. Usually, this is the time at
+            which the last of its images was received.
     """
 
     cameras: tuple[int, ...]

@@ -21,7 +21,8 @@ from bevdepth_ros.rig.stamps import stamp_ns
 
 BACKWARDS_NS = 250_000_000
 """If a transform is older than the newest transform of its frame by more than this, the time of tf
-went back. If a transform is older by less than this, it is only late."""
+may have gone back (see ``_is_new_time``). If a transform is older by at most this, it is only
+late."""
 CONFLICT_S = 1.0
 """Duration of a conflict of a tf frame, seconds. A conflict is present if, within this time,
 transforms with two different parents arrived, or the stamps jumped back and forward again."""

@@ -108,7 +108,7 @@ def test_a_run_is_resumed_from_a_checkpoint_without_stored_settings(tmp_path: Pa
     assert torch.load(path, weights_only=True)['global_step'] == 5
 
 
-def test_the_message_about_a_truncated_checkpoint_suggests_a_copy_or_a_new_run(
+def test_the_message_about_a_truncated_checkpoint_suggests_a_backup_copy_or_a_new_run(
     tmp_path: Path,
 ) -> None:
     (tmp_path / 'last.ckpt').write_bytes(b'PK')
