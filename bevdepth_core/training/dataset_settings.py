@@ -27,8 +27,8 @@ class DatasetSettings:
             Categories of nuScenes, and categories with the name of a class, need no line.
         cameras: channels to use, in this order; null for all cameras of the dataset.
         lidar: channel of the lidar; null: ``LIDAR_TOP``, or the only lidar of the dataset.
-        min_points: boxes with fewer lidar and radar points than this are excluded; 0: all boxes
-            are used. Boxes whose point count is unknown are always used.
+        min_points: a box is excluded if its lidar and radar points together are fewer than this;
+            0: all boxes are used. Boxes whose point count is unknown are always used.
     """
 
     root: str = 'data/nuscenes'

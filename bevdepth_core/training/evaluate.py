@@ -158,7 +158,7 @@ def _score_table(index: SampleIndex, model: BEVDepth, data: EvaluationData, outp
     if index.is_official:
         return text
     return text + (
-        '\n\nNot comparable with scores on nuScenes: classes, sensors or the point limit differ.'
+        '\n\nNot comparable with scores on nuScenes: classes, sensors or data.min_points differ.'
     )
 
 

@@ -11,7 +11,8 @@ from bevdepth_core.config import BEVGrid, DepthBins, HeadTask, ModelConfig
 from bevdepth_core.types import join_box_values
 
 NO_DEPTH = -1
-"""Depth bin of feature pixels without a lidar point."""
+"""Depth bin of a feature pixel that has no lidar point, or whose nearest lidar point is outside of
+all depth bins."""
 MAX_BOXES_PER_TASK = 500
 """Largest number of boxes of one task in one sample. As in the official code, boxes beyond this
 number are ignored."""

@@ -65,8 +65,8 @@ def _sun_glow(rays: np.ndarray, light: Light) -> np.ndarray:
 
 
 def _cloud_cover(rays: np.ndarray, light: Light, seed: int) -> np.ndarray:
-    # A ray meets the cloud layer at a distance inversely proportional to its rise; the offset
-    # keeps this distance finite at the horizon.
+    # A ray meets the cloud layer at a distance inversely proportional to the rise of the ray.
+    # _CLOUD_HEIGHT is added to the rise to keep this distance finite at the horizon.
     texture = smooth_noise(seed % 7, 512, (4, 8, 16, 32, 64))
     scale = 120.0 / (np.clip(rays[..., 2], 0, 1) + _CLOUD_HEIGHT)
     noise = cv2.remap(

@@ -115,7 +115,7 @@ def test_the_warp_of_a_point_at_a_depth_below_1_mm_reads_a_small_part_of_the_las
     assert 0.03 < share < 1 / 16
 
 
-def test_a_point_1_1_mm_in_front_of_the_camera_is_warped_to_a_pixel() -> None:
+def test_a_point_at_a_depth_of_more_than_1_mm_is_warped_to_a_pixel() -> None:
     maps = torch.ones(1, 1, 8, 16)
     warped = warp(maps, torch.full((1, 8, 16), 1.1e-3), IDENTITY, IMAGE_SIZE)
     assert warped[0, 0, 4, 8].item() == pytest.approx(1.0)
@@ -253,7 +253,7 @@ def test_training_updates_each_batch_norm_as_many_times_as_the_official_code() -
     assert state['depth_net.mono_head.0.bn1.num_batches_tracked'] == 2
 
 
-def test_the_past_frame_gets_no_gradient() -> None:
+def test_the_depth_of_the_past_frame_has_no_gradient() -> None:
     torch.manual_seed(0)
     model = BEVDepth(STEREO).eval()
     frames = [

@@ -43,7 +43,7 @@ def test_the_history_returns_the_moment_that_is_nearest_to_the_requested_time(
     assert at(history(2.0, *range(0, 3100, 100)), seconds_back) == time
 
 
-def test_a_stamp_that_goes_back_clears_the_history() -> None:
+def test_a_moment_older_than_the_newest_moment_clears_the_history() -> None:
     assert at(history(2.0), 0.0) is None
     moments = history(2.0, 0, 100, 100)
     assert len(moments) == 3

@@ -116,7 +116,7 @@ def decoded(data: bytes) -> tuple[list[dict], list[bytes]]:
     return content['messages'], buffers
 
 
-def test_a_browser_receives_the_page_then_the_topics_without_messages_and_then_boxes(
+def test_a_browser_receives_the_page_then_the_names_of_topics_without_messages_and_then_boxes(
     graph: Graph, viewer: Viewer
 ) -> None:
     address = f'127.0.0.1:{viewer.page.port}'
