@@ -92,8 +92,8 @@ class ExportedNetwork:
         same_config = self.manifest['config'] == plain_config(model)
         if not same_config or self.manifest['weights']['sha256'] != weights_digest(model):
             raise ExportError(
-                f'{self.folder}: exported from other weights or another config than the '
-                f'checkpoint contains; {WRITE_AGAIN}'
+                f'{self.folder}: exported from other weights than the checkpoint contains, or '
+                f'with another config; {WRITE_AGAIN}'
             )
 
 

@@ -37,9 +37,9 @@ def find_offsets(
 ) -> dict[int, int]:
     """Return the offsets of the cameras that expose together, nanoseconds; empty if unknown.
 
-    The stamps of sets with a pause before and after them directly give the offsets. Such sets are
-    common if cycles are left out. For example, nuScenes uses 12 of 20 cycles per second. A cycle
-    is 50 ms long, and the cameras expose within 43 ms.
+    Some sets are separated from all other images by pauses. The stamps of these sets directly give
+    the offsets. Such sets are common if cycles are left out. For example, nuScenes uses 12 of 20
+    cycles per second. A cycle is 50 ms long, and the cameras expose within 43 ms.
 
     If there are no such sets, the offsets are found from phases. A phase is a stamp modulo the
     period. The cameras of one cycle follow each other on the circle of phases, and the largest gap
