@@ -312,7 +312,7 @@ def test_without_onnx_runtime_the_error_contains_the_install_command(
         Detector(model, onnx_folder=exported)
 
 
-def test_the_frames_of_the_check_differ_in_images_and_calibration() -> None:
+def test_the_frames_of_the_check_differ_in_images_calibration_and_ego_poses() -> None:
     first, second = random_frames(2, np.random.default_rng(0))
     assert not np.array_equal(first.images[0], second.images[0])
     assert not np.array_equal(first.rig.intrinsics, second.rig.intrinsics)

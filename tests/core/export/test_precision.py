@@ -195,7 +195,7 @@ def test_the_error_about_int8_without_key_frames_names_the_option_calibration(
         to_int8(tmp_path / 'any.onnx', [])
 
 
-def test_an_unknown_group_is_an_error(samples: Samples, tmp_path: Path) -> None:
+def test_an_unknown_group_of_layers_is_an_error(samples: Samples, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match='no group of layers is named depht'):
         to_int8(tmp_path / 'any.onnx', samples.by_graph['detection'], ('depht',))
     assert set(IN_FLOAT32) <= set(GROUPS)

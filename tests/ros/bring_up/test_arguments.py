@@ -60,7 +60,7 @@ def test_without_arguments_all_values_are_the_documented_defaults():
     )
 
 
-def test_every_argument_has_a_description_and_a_field():
+def test_every_launch_argument_has_a_description_and_a_field_unless_it_is_converted():
     for argument in ARGUMENTS:
         assert len(argument.description) > 20, argument.name
     names = {argument.name for argument in ARGUMENTS}
@@ -70,7 +70,7 @@ def test_every_argument_has_a_description_and_a_field():
 
 
 @pytest.mark.parametrize('name', ['start_paused', 'loop', 'rviz', 'visualizer', 'autostart'])
-def test_flags_accept_the_spelling_of_yaml_and_of_python(name: str):
+def test_boolean_arguments_accept_the_spelling_of_yaml_and_of_python(name: str):
     for text, value in (('true', True), ('True', True), ('false', False), ('False', False)):
         assert getattr(read(**{name: text}), name) is value
 

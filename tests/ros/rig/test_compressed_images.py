@@ -111,7 +111,9 @@ def test_a_lossless_file_is_decoded_exactly_for_every_format_string(kind: str, i
 
 @pytest.mark.parametrize('suffix', ['.png', '.tiff'])
 @pytest.mark.parametrize('channels', [1, 3])
-def test_a_file_with_16_bits_per_value_is_reduced_to_the_upper_bytes(channels: int, suffix: str):
+def test_only_the_upper_byte_of_each_value_is_used_if_a_file_has_16_bits_per_value(
+    channels: int, suffix: str
+):
     deep = noise()[..., :channels].astype(np.uint16) * 256 + 77
     message = compressed(
         cv2.imencode(suffix, deep[..., ::-1])[1].tobytes(), 'mono16; png compressed '
@@ -235,7 +237,7 @@ def test_the_republish_command_is_not_suggested_for_a_supported_codec(image_form
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'TIFF', 'WEBP'])
-def test_an_image_with_too_many_pixels_in_its_header_is_rejected(kind: str):
+def test_an_image_whose_size_in_the_header_exceeds_the_limit_is_rejected(kind: str):
     data = encoded(smooth(300, 400), kind)
     data = data[:700] if kind == 'JPEG' else data
     with pytest.raises(ValueError, match=r'is 400x300, more than 0\.119999 megapixels'):

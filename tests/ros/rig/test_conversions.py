@@ -142,7 +142,7 @@ def test_the_message_about_an_implausible_camera_matrix_names_the_implausible_va
 
 
 @pytest.mark.parametrize('values', [{'skew': 20}, {'fy': 1.9 * 1266.4}, {'fy': 0.6 * 1266.4}])
-def test_an_unusual_camera_matrix_is_accepted(values: dict):
+def test_a_camera_matrix_with_unusual_but_allowed_values_is_accepted(values: dict):
     k = changed(K, **values)
     assert np.array_equal(intrinsics_from_info(camera_info(k), rectified=False).matrix, k)
 

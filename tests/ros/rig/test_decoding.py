@@ -227,7 +227,9 @@ def test_a_damaged_jpeg_in_a_batch_removes_only_its_camera_from_the_set(batching
     assert np.abs(difference).max() <= 1
 
 
-def test_a_failing_device_is_not_reported_as_an_invalid_image(batching: ImageDecoder):
+def test_an_error_of_the_decoding_device_is_not_reported_as_an_invalid_image(
+    batching: ImageDecoder,
+):
     def fail(files):
         raise MemoryError('no memory')
 

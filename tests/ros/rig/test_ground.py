@@ -28,6 +28,6 @@ def test_boxes_are_returned_in_the_base_frame():
     assert np.allclose(detections_in_base(found, 0.4).boxes.center, [[5.0, 1.0, 0.4]])
 
 
-def test_a_base_frame_on_the_ground_changes_nothing():
+def test_a_frame_is_returned_unchanged_if_the_base_frame_is_on_the_ground():
     scene = frame()
     assert frame_on_ground(scene, 0.0) is scene

@@ -175,7 +175,7 @@ def test_a_planar_image_without_padding_is_read_if_its_step_is_data_size_divided
 @pytest.mark.parametrize(
     ('encoding', 'field'), [('uyvy', 'width'), ('nv12', 'width'), ('nv21', 'height')]
 )
-def test_a_yuv_image_of_odd_size_is_rejected(encoding: str, field: str):
+def test_a_yuv_image_with_an_odd_width_or_height_is_rejected(encoding: str, field: str):
     message = message_of(encoding, with_blocks(), 0, False)
     setattr(message, field, getattr(message, field) - 1)
     with pytest.raises(ValueError, match=f'but {encoding} needs an even width'):

@@ -315,6 +315,8 @@ def test_an_invalid_transform_is_rejected_with_the_reason(tf: Tf, message, words
         transform('m' * MAX_NAME_LENGTH, 'b' * MAX_NAME_LENGTH, START_S),
     ],
 )
-def test_an_unusual_transform_is_accepted(tf: Tf, message: TransformStamped):
+def test_a_transform_with_unusual_but_allowed_values_is_accepted(
+    tf: Tf, message: TransformStamped
+):
     tf.listener.callback(TFMessage(transforms=[message]))
     assert not tf.faults

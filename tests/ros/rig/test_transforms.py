@@ -387,7 +387,7 @@ def test_changing_a_returned_matrix_does_not_change_the_stored_matrix(tf: Tf) ->
     assert tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] == 1.0
 
 
-def test_a_long_list_of_known_frames_is_shortened_in_the_message(tf: Tf):
+def test_the_message_about_a_missing_frame_shortens_a_long_list_of_known_frames(tf: Tf):
     frames = [transform('base_link', f'tag_{number:02}', START_NS, 0.0) for number in range(24)]
     tf._publishers[True].publish(TFMessage(transforms=frames))
     wait_until(lambda: tf.transforms.has_transform('base_link', 'tag_23'), 'the frames')
@@ -437,7 +437,7 @@ def test_odometry_is_always_used_and_is_reported_if_its_frame_is_not_linked_to_t
 
 
 @pytest.mark.parametrize(('offset_ms', 'distance'), [(-61, '-0.561'), (561, r'\+0.061')])
-def test_a_missing_pose_is_reported_with_its_time_difference_from_the_newest_pose(
+def test_the_message_about_a_missing_pose_has_the_time_from_the_newest_pose_to_the_stamp(
     tf: Tf, offset_ms: float, distance: str
 ):
     tf.drive()

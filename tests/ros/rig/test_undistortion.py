@@ -27,7 +27,7 @@ def distorted_pixels(rays: np.ndarray, distortion: Distortion) -> np.ndarray:
 
 
 @pytest.mark.parametrize('distortion', MODELS, ids=lambda distortion: distortion.model)
-def test_a_pixel_of_the_undistorted_image_is_read_where_the_lens_projects_its_ray(
+def test_an_undistorted_pixel_is_read_from_the_point_to_which_the_lens_projects_its_ray(
     distortion: Distortion,
 ):
     columns, rows = undistortion_maps(K, distortion, 160, 90)
