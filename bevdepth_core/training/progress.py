@@ -9,9 +9,9 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm import tqdm
 
 REFRESH_STEPS = 10
-"""Number of steps between two updates of the bar; fewer updates save time, because each update
-waits for the GPU. During the first ``REFRESH_STEPS`` steps of an epoch, every step updates the
-bar."""
+"""Number of batches between two updates of the bar. Fewer updates save time, because each update
+waits for the GPU. The bar is updated after each of the first ``REFRESH_STEPS`` batches of an
+epoch."""
 
 
 class ProgressBar(TQDMProgressBar):
