@@ -80,10 +80,11 @@ CANDIDATES = np.geomspace(0.85, 1.4, 48)
 """Candidates for the period, as shares of a first estimate. If stamps jitter, the first estimate
 is up to 10 % too small."""
 PREFER_USUAL = 0.75
-"""The usual period is kept if its agreement of phases is above this share of the best
-agreement."""
+"""The usual period is the first estimate of the period if the agreement of its phases is above
+this share of the agreement of the best candidate."""
 KEEP = 0.95
-"""Share of the scatter of the lateness that is kept at each new measurement of the scatter."""
+"""With each new measurement, the scatter of the lateness falls at most to this share of its last
+value."""
 SMOOTH = 1 / 16
 """Weight of a new image in the usual arrival time, and in the scatter of the arrival times."""
 

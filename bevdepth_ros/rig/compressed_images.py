@@ -184,9 +184,10 @@ def _unsupported(message: CompressedImage) -> str:
         return fault
     transport = _TRANSPORTS.get(codec.lower(), codec)
     return (
-        f'{fault}; decode it with `ros2 run image_transport republish {transport} raw --ros-args '
-        f'-p in_transport:={transport} -p out_transport:=raw -r in/{transport}:=<this topic> '
-        f'-r out:=<new topic>`, then set image_transport to raw and image_topics to the new topic'
+        f'{fault}; decode the images with `ros2 run image_transport republish {transport} raw '
+        f'--ros-args -p in_transport:={transport} -p out_transport:=raw '
+        f'-r in/{transport}:=<this topic> -r out:=<new topic>`, then set image_transport to raw '
+        'and image_topics to the new topic'
     )
 
 

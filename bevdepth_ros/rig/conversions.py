@@ -71,7 +71,7 @@ def info_from_file(path: str | Path) -> CameraInfo:
         RecursionError,
     ) as error:  # fmt: skip
         raise ValueError(
-            f'{path} is not a calibration file as camera_calibration writes it: {error!r}'
+            f'{path} is not a calibration file in the format of camera_calibration: {error!r}'
         ) from error
 
 

@@ -122,7 +122,9 @@ class Page:
         self._server.stop()
 
     def show(self, moment: Moment) -> None:
-        """Show a moment, unless the page already shows this moment with the current controls."""
+        """Show a moment. If the page already shows this moment with the current values of the
+        controls, do nothing.
+        """
         wanted = (
             moment,
             self._score.value,

@@ -1,5 +1,5 @@
-"""Random damage to bytes and to trees of dicts, lists and scalars. A random generator with the
-same seed gives the same damage."""
+"""Damages bytes and trees of dicts, lists and scalars at random. A random generator with the same
+seed gives the same damage."""
 
 from __future__ import annotations
 

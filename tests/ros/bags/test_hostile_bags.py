@@ -144,7 +144,7 @@ def test_chunks_that_together_decompress_beyond_the_limit_for_the_file_are_rejec
     assert any(f'decompress to more than {limit} bytes' in report for report in reports)
 
 
-def test_30_000_topics_are_listed(tmp_path: Path) -> None:
+def test_a_bag_with_30_000_topics_is_read(tmp_path: Path) -> None:
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 3))
     database = apsw.Connection(str(file))
     database.execute(

@@ -213,7 +213,9 @@ def test_annotation_messages_equal_the_boxes_of_the_dataset(messages, tables: Ta
     assert sum(len(array.detections) for _, array in messages['/annotations']) > 0
 
 
-def test_annotation_markers_keep_their_position_in_the_map_frame(messages, tables: Tables) -> None:
+def test_annotation_markers_have_the_positions_of_the_dataset_in_the_map_frame(
+    messages, tables: Tables
+) -> None:
     by_place = {tuple(np.round(row['translation'], 6)): row for row in tables.annotations}
     for (log_time, markers), (_, array) in zip(
         messages['/annotations/markers'], messages['/annotations'], strict=True
@@ -277,7 +279,7 @@ def convert(dataroot: Path, out: Path, *arguments: str) -> None:
     main(['--dataroot', str(dataroot), '--version', VERSION, '--out', str(out), *arguments])
 
 
-def test_an_unknown_scene_is_rejected_and_similar_names_are_suggested(
+def test_an_unknown_scene_is_rejected_and_the_message_lists_existing_scenes(
     signals_kept, dataroot: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(

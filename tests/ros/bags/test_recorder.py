@@ -22,7 +22,7 @@ from tests.ros.graph import Graph, wait_until
 MAX_FILE_BYTES = 500_000
 
 
-def test_a_recording_that_fills_the_disk_ends_with_a_message_and_leaves_no_file(
+def test_a_recording_that_fills_the_disk_ends_with_an_error_message_and_leaves_no_file(
     graph: Graph, tmp_path: Path
 ) -> None:
     publisher = graph.node.create_publisher(PointCloud2, '/bevdepth_detector/objects', 10)

@@ -44,7 +44,7 @@ def test_the_points_do_not_depend_on_byte_order_number_type_and_padding(
 
 
 @pytest.mark.parametrize('name', ['intensity', 'i', 'reflectivity'])
-def test_intensity_is_read_from_each_field_name_that_drivers_use(name: str) -> None:
+def test_the_intensity_field_may_have_each_name_that_drivers_use(name: str) -> None:
     layout = np.dtype([*((axis, '<f4') for axis in 'xyz'), (name, '<u1'), ('line', '<u1')])
     points = np.array([[(1, 2, 3, 200, 5)]], layout)
     assert cloud_columns(cloud(points)).tolist() == [[1, 2, 3, 200, 5]]
