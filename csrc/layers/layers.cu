@@ -73,8 +73,8 @@ __global__ void __launch_bounds__(kThreads)
                 features[((image * map.height + v) * map.width + u) * vectors + vector];
             for (int k = 0; k < V; ++k) {
                 const float value = static_cast<float>(read.value[k]);
-                // NaN replaces the largest value, but any later value of the window replaces NaN.
-                if (!(value <= largest[k])) largest[k] = value;
+                // As in PyTorch, the result is NaN if any value of the window is NaN.
+                if (value > largest[k] || isnan(value)) largest[k] = value;
             }
         }
     }

@@ -216,6 +216,11 @@ def test_deformable_columns_and_max_pooling_give_equal_results_on_gpu_and_cpu(dt
         torch.float32: 1e-5,
     }[dtype] * expected.norm()
     assert torch.equal(max_pool(features.cuda()).cpu(), max_pool(features))
+    features[:, :, ::4, ::5] = torch.nan
+    expected = max_pool(features)
+    found = max_pool(features.cuda()).cpu()
+    assert expected.isnan().any() and not expected.isnan().all()
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_boxes_on_the_gpu_equal_boxes_on_the_cpu_when_the_number_of_cameras_changes():
