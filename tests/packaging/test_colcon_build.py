@@ -83,7 +83,7 @@ def test_installed_scripts_run_with_the_python_of_the_virtual_environment(instal
 
 
 def files(folder: Path, pattern: str = '*') -> set[Path]:
-    """Return the files under ``folder`` relative to it, without Python's byte code."""
+    """Return the paths of the files under ``folder``, relative to ``folder``; omit byte code."""
     return {
         path.relative_to(folder)
         for path in folder.rglob(pattern)

@@ -15,7 +15,7 @@ from tests.ros.camera_stream import CAMERAS, HEIGHT, WIDTH
 from tests.ros.messages import compressed, encoded, noise_image, stamped, with_claimed_size
 
 PERIOD_S = 1 / 12
-"""Trigger cycle without a fault, seconds."""
+"""Length of the trigger cycle if no fault changes it, seconds."""
 JPEG = encoded(noise_image(0))
 SECOND_NS = 10**9
 

@@ -26,8 +26,8 @@ _MIXED_TRAFFIC = {
     'bicycle': 0.02,
 }
 _LIGHT_TRAFFIC = {'car': 0.8, 'motorcycle': 0.2}
-"""Shares of the classes in a lane beside the ego vehicle. Only small vehicles drive in these
-lanes, because large vehicles would hide the scene."""
+"""Shares of the classes in the lanes beside the lane of the ego vehicle. Only small vehicles drive
+in these lanes, because large vehicles would hide the scene."""
 _CROSS_TRAFFIC = {'car': 0.72, 'truck': 0.08, 'bus': 0.08, 'motorcycle': 0.12}
 _HITCH_GAP = 0.4
 _CLEARANCE_S = 3.0
@@ -163,8 +163,8 @@ class _Planner:
 
     def _ego_direction(self, lane: int) -> tuple[Path, Path | None, float]:
         """Return the path of a lane in the direction of the ego vehicle, the path of vehicles that
-        turn off this lane (None if no vehicle can turn off), and the position on the path of the
-        lane that is next to the start of the ego vehicle.
+        turn off this lane (None if no vehicle can turn off), and the distance, meters, from the
+        start of the path of the lane to the place nearest to the start of the ego vehicle.
         """
         road, lateral = self.road, self.road.lane_center(lane)
         path = straight(road, (road.along[0] + 5, lateral), (road.along[-1] - 5, lateral))

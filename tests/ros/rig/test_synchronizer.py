@@ -72,7 +72,7 @@ def test_a_check_forms_the_waiting_set_if_no_image_arrived_since_the_last_check(
 
 
 def send_cycles(one: Sets, cycles: list[int]) -> None:
-    """Send the images of six cameras for the trigger cycles with these numbers.
+    """Send the images of six cameras for the trigger cycles with the numbers ``cycles``.
 
     A cycle takes 50 ms, and the cameras expose in its first 43 ms.
     """
