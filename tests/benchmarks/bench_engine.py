@@ -211,7 +211,7 @@ def device_name(device: str) -> str:
 
 
 def write(results: dict, path: Path) -> None:
-    """Print, and write JSON and a plot."""
+    """Print the results, and write a JSON file and a plot."""
     write_json(results, path.with_suffix('.json'))
     print(
         f'{results["preset"]} {results["precision"]} on {results["device"]}; ready after '

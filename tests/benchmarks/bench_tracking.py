@@ -107,8 +107,8 @@ def moving_objects(count: int, frame: int) -> Detections3D:
 
 
 def times() -> str:
-    """Return a Markdown table with two median times of an update. For the first time, the
-    covariance is passed with the detections. For the second time, the update computes the default
+    """Return a Markdown table with the median time of an update in two cases. In one case, the
+    covariance is passed with the detections. In the other case, the update computes the default
     covariance.
     """
     lines = ['| boxes | ms per update | with default covariance |', '| ---: | ---: | ---: |']

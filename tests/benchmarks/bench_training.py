@@ -41,7 +41,7 @@ class SameSample:
     """A dataset that returns the same sample for every index.
 
     Args:
-        network: configuration of the network that the sample fits.
+        network: configuration of the network for which the sample is created.
         count: length of the dataset.
     """
 

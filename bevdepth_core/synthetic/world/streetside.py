@@ -212,8 +212,8 @@ def _place_end_barriers(placer: Placer, start: float, middle: float) -> None:
 
 
 def _place_cones(placer: Placer, start: float, side: int) -> None:
-    """Place a row of cones along the site. Before the start of the site, place a row that is 9 m
-    long and leads from the curb to the inner edge of the parking lane.
+    """Place two rows of cones. One row lies along the site. The other row lies before the start of
+    the site; it is 9 m long and leads from the curb to the inner edge of the parking lane.
     """
     rng, inner = placer.rng, side * placer.road.parking
     spacing = rng.uniform(1.8, 3.2)
