@@ -223,11 +223,11 @@ def half_extents(length: Tensor, width: Tensor, yaw: Tensor) -> Tensor:
 
 
 def _chosen(table: Tensor, kept: Tensor) -> Tensor:
-    """Select columns of a table.
+    """Select columns of a table, and return them as rows.
 
     Args:
         table: (n, 11, K).
-        kept: (n, m) indices of columns; -1 gives a row with the score NO_BOX.
+        kept: (n, m) indices of columns; for -1, the returned row has the score NO_BOX.
 
     Returns:
         (n, m, 11).

@@ -114,7 +114,7 @@ class UncertaintyModel:
     def __post_init__(self) -> None:
         count, ranges = len(self.class_names), len(self.ranges)
         if not ranges or (np.diff(self.ranges) <= 0).any():
-            raise ValueError('ranges must be increasing')
+            raise ValueError('the values of ranges must increase from one value to the next')
         for name in SPREADS:
             values = getattr(self, name)
             if values.shape != (count, ranges) or not (values > 0).all():

@@ -23,8 +23,8 @@ struct alignas(sizeof(T) * V) Channels {
     T value[V];
 };
 
-// Calls `call` with a value of the number type, and with the number of channels that one access
-// reads or writes (as a std::integral_constant).
+// Calls `call` with a zero of the C++ type of `launch.dtype`, which only selects this type, and with
+// the number of channels that one access reads or writes, as a std::integral_constant.
 template <class F>
 void for_type(const Launch& launch, std::int32_t channels,
               std::initializer_list<const void*> arrays, F call) {

@@ -1,9 +1,9 @@
 """Voxel pooling: functions that check their arguments and call the ops of
 ``voxel_pooling_library``.
 
-``voxel_pooling_reference`` specifies the numbers, and ``backend`` selects the reference or the
-compiled kernels. Training and inference use the same functions. Depth, context and volume get
-gradients.
+``voxel_pooling_reference`` defines the results of the ops, and ``backend`` selects the reference
+or the compiled kernels. Training and inference use the same functions. Depth, context and volume
+get gradients.
 
 Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells.
 """
@@ -147,7 +147,7 @@ def _check_geometry(
     for name, tensor in {'ego_from_frustum': ego_from_frustum, **axes}.items():
         if tensor.dtype != torch.float32:
             raise TypeError(
-                f'{name} must be float32 for every type of the features, got {tensor.dtype}'
+                f'{name} must be float32, whatever the type of the features is; got {tensor.dtype}'
             )
         _require_device(name, tensor, 'ego_from_frustum', ego_from_frustum)
     for name, tensor in axes.items():

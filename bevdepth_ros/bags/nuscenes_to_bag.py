@@ -124,7 +124,8 @@ def chosen_scenes(dataroot: Path, version: str, names: Sequence[str] | None) -> 
 
     Raises:
         SceneError: one of ``names`` is not the name of a scene.
-        ValueError: a table is missing or truncated, or the name of a scene is not a folder name.
+        ValueError: a table is missing or truncated, or the name of a scene cannot be the name of a
+            folder.
     """
     require_tables(dataroot, version)
     with consistent(dataroot / version):

@@ -29,7 +29,9 @@ DROP_REASONS = (
 )
 """Reasons why an image set has no result. ``replaced``: a newer image set replaced it.
 ``bad_image``, ``no_camera_info``, ``no_extrinsics``, ``too_few_cameras``: too few cameras of the
-set can be used. ``no_output_frame``: tf does not contain the frame of the outputs. ``error``: the
+set can be used. The fault of the first unusable camera is the reason: an invalid image, missing
+CameraInfo or missing extrinsics; ``too_few_cameras`` if the set has no such camera but too few
+images. ``no_output_frame``: tf does not contain the frame of the outputs. ``error``: the
 detection failed."""
 
 RATE_WINDOW_S = 5.0

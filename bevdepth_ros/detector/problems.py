@@ -125,7 +125,7 @@ class Problems:
             else:
                 self._logger.warning(sentence)
         except Exception as error:
-            print(f'{sentence} (not logged: {error})', file=sys.stderr)
+            print(f'{sentence} (this message could not be logged: {error})', file=sys.stderr)
 
     def drop_all_but(self, area: str) -> None:
         """Drop the problems of all areas except ``area``, without logging."""

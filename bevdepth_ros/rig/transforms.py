@@ -279,9 +279,11 @@ class Transforms:
         last_ns = self._last_ns(target, source)
         if not last_ns:
             return f'tf has no {target} <- {source} yet'
+        distance_s = (time.nanoseconds - last_ns) * 1e-9
+        side = 'before' if distance_s < 0 else 'after'
         return (
-            f'tf has {target} <- {source}, but the stamp is '
-            f'{(time.nanoseconds - last_ns) * 1e-9:+.3f} s from the newest transform'
+            f'tf has {target} <- {source}, but not at the stamp, which is '
+            f'{abs(distance_s):.3f} s {side} the newest transform'
         )
 
     def _link_sentence(self, target: str, source: str, error: Exception) -> str:

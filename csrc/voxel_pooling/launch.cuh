@@ -59,8 +59,8 @@ std::int64_t multiprocessors() {
 // only for kernels that call wait_for_earlier_kernels before they use results of earlier kernels.
 enum class Start { after_previous, early };
 
-// Returns the GPU generation, such as 90, of the compiled code that this device uses for the
-// kernel.
+// Returns the architecture for which the code of the kernel was compiled, such as 90 for sm_90. It
+// can be older than the architecture of the device.
 template <class... Parameters>
 int code_version(void (*kernel)(Parameters...)) {
     cudaFuncAttributes attributes;

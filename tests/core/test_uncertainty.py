@@ -107,8 +107,8 @@ def test_a_model_read_from_metadata_equals_the_written_model() -> None:
 @pytest.mark.parametrize(
     ('change', 'words'),
     [
-        ({'ranges': np.array([10.0, 10.0, 40.0])}, 'ranges must be increasing'),
-        ({'ranges': np.array([])}, 'ranges must be increasing'),
+        ({'ranges': np.array([10.0, 10.0, 40.0])}, 'the values of ranges must increase'),
+        ({'ranges': np.array([])}, 'the values of ranges must increase'),
         ({'along': np.zeros((2, 3))}, 'along must be positive'),
         ({'yaw': np.full((2, 3), np.nan)}, 'yaw must be positive'),
         ({'velocity': np.ones((2, 2))}, r'velocity must .* shape \(2, 3\)'),

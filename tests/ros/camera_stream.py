@@ -36,6 +36,9 @@ CYCLES_PER_INFO = 2
 TRIGGER_JITTER_S = 1e-4
 """Standard deviation of the noise of each stamp, seconds. Without noise, a clock that jumps back
 by exactly one cycle would repeat stamps."""
+ORIGIN_NS = time.time_ns()
+"""Stamp at which the vehicle is at the origin of ``map``. Like the frame ``map`` of a robot, it is
+the same for all streams of a process."""
 FULL_OFFSETS_CYCLE_S = 0.06
 """Shortest trigger cycle with the exposure offsets of nuScenes, seconds. In shorter cycles, the
 offsets are scaled down."""
@@ -151,7 +154,7 @@ class Stream:
         self.rounds.append(sent)
         self.exposures_ns.append((min(stamps.values()), max(stamps.values())))
         poses = [
-            transform('map', 'base_link', stamp, (SPEED * (stamp % 10**12) * 1e-9, 0, 0))
+            transform('map', 'base_link', stamp, (SPEED * (stamp - ORIGIN_NS) * 1e-9, 0, 0))
             for stamp in stamps.values()
         ]
         self.send_tf(

@@ -208,7 +208,7 @@ CASES = (
         ('ERROR', 'cameras', 'is 1x1 pixels; the shorter side must be'),
     ),
     Case(
-        'images so thin that resized images would fill the memory',
+        'images so narrow that enlarging them to the input width would fill the memory',
         unsized(16, 4000),
         without(FRONT),
         ('ERROR', 'cameras', 'is 16x4000 pixels; the shorter side must be'),

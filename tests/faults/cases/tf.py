@@ -170,13 +170,13 @@ CASES = (
         'ego poses are 0.4 s late',
         late_poses,
         UNFUSED,
-        ('WARN', 'tf', 's from the newest transform'),
+        ('WARN', 'tf', 's after the newest transform'),
     ),
     Case(
         'ego poses come at 2 Hz only',
         sparse_poses,
         UNFUSED,
-        ('WARN', 'tf', 's from the newest transform'),
+        ('WARN', 'tf', 's after the newest transform'),
     ),
     Case('the newest ego poses of each trigger cycle are missing', poses_without_the_end),
     Case(
@@ -268,7 +268,7 @@ CASES = (
         'the same ego pose with the same stamp is sent again and again',
         frozen_poses,
         UNFUSED,
-        ('WARN', 'tf', 's from the newest transform'),
+        ('WARN', 'tf', 's after the newest transform'),
     ),
     Case(
         'names of frames are 100,000 characters long',

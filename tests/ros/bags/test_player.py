@@ -126,7 +126,7 @@ def test_a_topic_whose_message_type_is_not_installed_is_skipped_with_a_warning(
     )
 
 
-def test_the_clock_runs_from_the_start_to_the_end_of_the_bag_at_the_rate(
+def test_the_clock_runs_from_the_start_to_the_end_of_the_bag_at_the_playback_rate(
     graph: Graph, tmp_path: Path
 ):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 30)
@@ -140,7 +140,7 @@ def test_the_clock_runs_from_the_start_to_the_end_of_the_bag_at_the_rate(
     assert all(abs(step - 40_000_000 * round(step / 40_000_000)) <= 1 for step in steps)
 
 
-def test_if_only_a_part_of_a_bag_is_played_earlier_latched_messages_are_published_first(
+def test_latched_messages_from_before_the_played_part_of_a_bag_are_published_first(
     graph: Graph, tmp_path: Path
 ):
     bag = write_bag(

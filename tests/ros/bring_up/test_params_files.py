@@ -86,7 +86,7 @@ def test_a_block_that_is_nested_in_the_block_of_its_namespace_is_valid(path: Pat
 @pytest.mark.parametrize(
     'block', ['/bevdepth_detector', '/*', '/robot', '/other/*', '/robot/bevdepth', '/robotx/*']
 )
-def test_the_error_about_a_file_for_other_nodes_names_its_block_and_the_detector(
+def test_if_a_file_has_only_blocks_of_other_nodes_the_error_names_them_and_the_detector(
     path: Path, block: str
 ):
     path.write_text(f'{block}:\n  ros__parameters: {{a: 1}}\n')

@@ -88,7 +88,7 @@ def test_a_log_that_cannot_be_written_does_not_end_the_reporting_thread(
     monitor = Monitor(BrokenLog())
     monitor.report('key', 'tf', ERROR, 'no tf')
     assert statuses(monitor)['/node: tf'].message == 'no tf'
-    assert 'no tf (not logged: no log)' in capsys.readouterr().err
+    assert 'no tf (this message could not be logged: no log)' in capsys.readouterr().err
 
 
 def test_a_camera_that_stopped_before_the_clock_went_back_is_still_reported_as_silent(

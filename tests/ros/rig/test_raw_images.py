@@ -66,7 +66,7 @@ def yuv_rows(encoding: str, rgb: np.ndarray, padding: int) -> np.ndarray:
     if encoding in ('nv12', 'nv21'):
         pair = (u2[::2], v2[::2]) if encoding == 'nv12' else (v2[::2], u2[::2])
         return np.concatenate((y, np.stack(pair, -1).reshape(height // 2, width)))
-    if encoding == 'nv24':  # a row of UV and its padding fill two rows of the data
+    if encoding == 'nv24':  # a row of UV has twice the bytes of a row of Y
         color = np.pad(np.stack((u, v), -1).reshape(height, -1), ((0, 0), (0, 2 * padding)))
         luma = np.pad(y, ((0, 0), (0, padding)))
         return np.concatenate((luma, color.reshape(2 * height, -1)))
@@ -109,7 +109,7 @@ def message_of(encoding: str, rgb: np.ndarray, padding: int, bigendian: bool) ->
 def difference(encoding: str, padding: int = 0, bigendian: bool = False) -> int:
     """Encode an image, convert it back, and return the largest difference in gray levels.
 
-    The two outer rows and columns are ignored.
+    A border of two pixels is ignored.
     """
     is_gray = encoding.startswith('mono') or encoding.endswith('C1')
     if encoding.startswith('bayer_'):
@@ -126,7 +126,7 @@ def difference(encoding: str, padding: int = 0, bigendian: bool = False) -> int:
 def documented_table() -> str:
     """Return the table that docs/NODE.md must contain, with newly measured differences."""
     lines = [
-        '| encoding | largest difference from the formula, gray levels of 255 |',
+        '| encoding | largest difference from the formula, in gray levels from 0 to 255 |',
         '| --- | --- |',
     ]
     return '\n'.join([*lines, *(f'| `{name}` | {difference(name)} |' for name in ENCODINGS)])
@@ -154,7 +154,7 @@ def test_the_documented_table_of_encodings_equals_the_measured_differences():
 
 
 @pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
-def test_for_every_bayer_pattern_demosaicing_keeps_colors_at_their_pixels(pattern: str):
+def test_demosaicing_does_not_move_colors_for_any_bayer_pattern(pattern: str):
     rgb = np.empty((16, 24, 3), np.uint8)
     rgb[:, :12], rgb[:, 12:] = COLORS[0], COLORS[1]
     found = image_from_message(message_of(f'bayer_{pattern}8', rgb, 0, False), LIMIT)

@@ -151,13 +151,13 @@ def test_a_stamp_more_than_60_ms_before_or_after_all_poses_has_no_pose(tf: Tf, o
     tf.drive()
     with pytest.raises(
         TransformMissingError,
-        match=r'tf has map <- base_link, but the stamp is .* s from the newest transform',
+        match='tf has map <- base_link, but not at the stamp, which is ',
     ):
         tf.x_at(offset_ms)
 
 
 @pytest.mark.parametrize('offset_ms', [-40, 0, 40])
-def test_a_single_pose_is_used_for_stamps_up_to_40_ms_earlier_or_later(tf: Tf, offset_ms: float):
+def test_a_single_pose_is_used_for_stamps_shortly_before_and_after_it(tf: Tf, offset_ms: float):
     tf.send('map', 'base_link', START_NS, 7.0)
     assert tf.x_at(offset_ms) == 7.0
 
@@ -294,7 +294,7 @@ def test_if_the_stamps_of_the_ego_frame_go_back_all_moving_frames_are_cleared(tf
     assert [kind for kind, _ in tf.faults] == ['tf_jump']
 
 
-def test_a_camera_whose_moving_transform_stops_is_reported_as_stale_by_name(tf: Tf):
+def test_a_camera_whose_moving_transform_is_no_longer_published_is_reported_by_name(tf: Tf):
     tf.send('base_link', 'CAM_FRONT', START_NS, 1.0)
     tf.transforms.latest('base_link', 'CAM_FRONT')
     assert tf.transforms.stale(60.0) == {}
@@ -436,13 +436,15 @@ def test_odometry_is_always_used_and_is_reported_if_its_frame_is_not_linked_to_t
     transforms.close()
 
 
-@pytest.mark.parametrize(('offset_ms', 'distance'), [(-61, '-0.561'), (561, r'\+0.061')])
+@pytest.mark.parametrize(
+    ('offset_ms', 'distance'), [(-61, '0.561 s before'), (561, '0.061 s after')]
+)
 def test_the_message_about_a_missing_pose_has_the_time_from_the_newest_pose_to_the_stamp(
     tf: Tf, offset_ms: float, distance: str
 ):
     tf.drive()
     with pytest.raises(
-        TransformMissingError, match=f'the stamp is {distance} s from the newest transform'
+        TransformMissingError, match=f'not at the stamp, which is {distance} the newest transform'
     ):
         tf.x_at(offset_ms)
 
