@@ -39,7 +39,7 @@ test: $(LINKED) ## run the tests of the packages and programs; ARGS='-k NAME' se
 	@source env.sh
 	$(PYTEST) $(ARGS)
 
-test-all: test golden test-long ## run every test: test, golden and test-long
+test-all: test golden test-long ## run test, golden and test-long, that is, all tests except test-numpy2 and tests/gpu
 
 test-long: $(LINKED) ## run the longer tests: whole programs, packaging, resumed training, fuzzing, faults, soak
 	@source env.sh
