@@ -169,8 +169,8 @@ def _strided(depth: Tensor) -> Any:
 
 
 def _with_one_camera_stride(depth: Tensor) -> Tensor:
-    """Return ``depth`` if the distance in memory between consecutive cameras is the same within
-    and between samples; otherwise return a contiguous tensor with the same values.
+    """Return ``depth`` if one stride leads from each camera to the next, also from the last camera
+    of a sample to the first camera of the next sample; otherwise return a contiguous copy.
     """
     return depth if depth.stride(0) == depth.shape[1] * depth.stride(1) else depth.contiguous()
 

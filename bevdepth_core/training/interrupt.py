@@ -75,7 +75,9 @@ class StopOnInterrupt(Checkpoint):
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         name = _NAMES[number]
         if not self._training:
-            raise RunInterruptedError(f'{name} before the first step: nothing was saved', number)
+            raise RunInterruptedError(
+                f'the run was {name} before the first step: nothing was saved', number
+            )
         if self._received and number == signal.SIGINT:
             raise RunInterruptedError(
                 'stopped immediately: steps since the last checkpoint are lost', number

@@ -266,7 +266,7 @@ class Intake:
     def _take_set(self, images: ImageSet) -> None:
         mean_ns = int(images.stamps_ns.mean())
         if mean_ns < self._last_set_ns:
-            sentence = 'image stamps went backwards: past frames are dropped'
+            sentence = 'the stamps of images went backwards: the stored past frames are dropped'
             self._node.get_logger().warning(sentence, throttle_duration_sec=LOG_PERIOD_S)
         self._last_set_ns = mean_ns
         self._on_set(images)

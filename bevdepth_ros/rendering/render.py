@@ -67,8 +67,8 @@ def render(options: argparse.Namespace) -> int:
     ) as recording:
         if options.detections is not None and not recording.has_detections:
             raise RenderError(
-                f'{options.detections} contains no {options.detector}/objects: give the name of '
-                'the recorded node with --detector'
+                f'{options.detections} contains no {options.detector}/objects: set --detector '
+                'to the name of the node whose topics were recorded'
             )
         if detector is None and not recording.has_detections:
             print(

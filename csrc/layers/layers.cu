@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int k = 0; k < V; ++k) result.value[k] = static_cast<T>(sum[k]);
     const int group_vectors = vectors / groups;
     const std::int64_t pixels = work / vectors / kTaps;
-    // columns (groups, pixels, taps, vectors of a group)
+    // `columns` has the shape (groups, pixels, taps, vectors of a group).
     columns[((vector / group_vectors * pixels + pixel) * kTaps + tap) * group_vectors +
             vector % group_vectors] = result;
 }

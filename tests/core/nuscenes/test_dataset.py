@@ -138,7 +138,7 @@ def _pixels_by_depth(sample: Sample, camera: int) -> dict[float, tuple[float, fl
     return dict(zip(depth.tolist(), zip(u.tolist(), v.tolist(), strict=True), strict=True))
 
 
-def test_the_option_positions_selects_and_repeats_samples(root):
+def test_samples_are_selected_and_repeated_by_their_positions(root):
     chosen = dataset(root, positions=[1, 0, 1])
     assert len(chosen) == 3 and [chosen[place].name for place in (0, 2)] == [TOKEN, TOKEN]
 

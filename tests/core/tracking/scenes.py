@@ -25,8 +25,8 @@ def detections(
 ) -> Detections3D:
     """Return detections of 4 x 2 x 1.5 m boxes in the ego frame.
 
-    Without ``velocities``, the velocities are 0. They count as unknown, because the detections
-    then have no past frame.
+    Without ``velocities``, the velocities are 0 and the detections have no past frame. The tracker
+    ignores the velocities of such detections.
     """
     count = len(centers)
     center = np.zeros((count, 3))

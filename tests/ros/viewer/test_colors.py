@@ -11,7 +11,8 @@ from bevdepth_ros.viewer.colors import browser_color, line_color, shown
 
 
 def aces(linear: float) -> float:
-    """Return the linear light that three.js displays for a gray of light ``linear``.
+    """Return the brightness of the gray that three.js displays for a gray of brightness
+    ``linear``. Both are linear, that is, before gamma encoding.
 
     The exposure is 1.
     """
@@ -47,9 +48,9 @@ def test_a_class_has_nearly_the_same_color_in_the_browser_and_in_rendered_images
         assert nearest == name
 
 
-def test_browser_color_is_the_grid_color_that_is_displayed_nearest_to_the_wanted_color() -> None:
+def test_browser_color_is_the_level_of_33_per_channel_that_is_displayed_most_similarly() -> None:
     sent = browser_color((140, 140, 140))
-    assert sent == (128, 128, 128)  # this gray is on the grid and is displayed as 140.7
+    assert sent == (128, 128, 128)  # 128 is one of the 33 levels, and is displayed as 140.7
     assert browser_color((0, 0, 0)) == (0, 0, 0)
     step = 255 / 32
     for name in NUSCENES_CLASSES:
