@@ -17,7 +17,7 @@ from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.problems import ERROR, WARN
 from bevdepth_ros.detector.set_loss import SetLoss
-from bevdepth_ros.rig.camera_timing import LONGEST_PAUSE
+from bevdepth_ros.rig.camera_timing import LONGEST_JUMP_PAUSE
 from bevdepth_ros.rig.settings import IMAGE_TYPES, CameraSource
 from bevdepth_ros.rig.synchronizer import ImageSetSynchronizer
 
@@ -314,8 +314,8 @@ class CameraReports:
         if jumped:
             return (
                 f'{missing}: the stamps of {", ".join(jumped)} jumped; sets are formed again '
-                f'after at most {LONGEST_PAUSE} images; if this happens again, check the clock '
-                'that stamps the images, and whether images are lost'
+                f'after at most {LONGEST_JUMP_PAUSE} images; if this happens again, check the '
+                'clock that stamps the images, and whether images are lost'
             )
         newest = {
             self._sources[index].name: self._synchronizer.cameras[index].newest_ns

@@ -170,7 +170,9 @@ class Intake:
         silent = {name for name in names if self._monitor.is_silent(name, timeout_s)}
         if not self._monitor.startup_is_over():
             self._reports.note_reasons(self._monitor.unseen())
-        # When all cameras stop, they exceed the timeout one after the other within one cycle.
+        # When all cameras stop, they exceed the timeout at slightly different times. Until the
+        # last camera has exceeded the timeout, the report of silent cameras does not change,
+        # because it would name only some of the cameras.
         has_paused = self._monitor.has_paused(PAUSE * timeout_s)
         if not has_paused or len(silent) in (0, len(names)):
             self._reports.report_silent(silent)

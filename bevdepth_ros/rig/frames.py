@@ -32,9 +32,10 @@ from bevdepth_ros.rig.undistortion import Undistorter
 Result = TypeVar('Result')
 POLL_S = 0.005
 """Period, in seconds, at which missing geometry is looked up again."""
-POSE_TIMEOUT_S = 1.0
-"""Time, in seconds, after a wait for geometry has timed out. During this time, image sets do not
-wait for ego poses."""
+NO_POSE_WAIT_S = 1.0
+"""After an image set has waited for geometry (calibration, extrinsics or ego poses) until the
+timeout, no image set waits for ego poses during this time, in seconds. Otherwise, missing ego
+poses would delay every image set by the timeout."""
 
 
 class CameraFaultError(Exception):
@@ -138,7 +139,9 @@ class FrameBuilder:
             startup_is_over: returns True when the start-up time of the cameras is over. During
                 this time, image sets with an uncalibrated camera are rejected.
             device: see ``ImageDecoder``.
-            min_width: see ``ImageDecoder``. The intrinsics of a frame fit the reduced images.
+            min_width: without a GPU, JPEG files may be decoded at a reduced size of at least this
+                width, pixels; 0 for full size. The intrinsics of a frame are scaled to the size of
+                the decoded images.
             topic_name: returns the name of a topic after remappings, for messages to users.
 
         Raises:
@@ -374,7 +377,7 @@ class FrameBuilder:
         while missing - self._given_up or (wait_for_poses and self._awaits_poses(settings, views)):
             if time.monotonic() >= deadline:
                 self._given_up |= missing
-                self._poses_awaited_from = time.monotonic() + POSE_TIMEOUT_S
+                self._poses_awaited_from = time.monotonic() + NO_POSE_WAIT_S
                 break
             if stopping.wait(POLL_S):
                 break

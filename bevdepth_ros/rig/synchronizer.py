@@ -2,14 +2,17 @@
 
 An image set contains the images of one trigger cycle. Each camera exposes at its own offset within
 the cycle. The filter finds these offsets with the module ``offsets`` and subtracts them from the
-stamps. A set then contains, for each camera, the image that is nearest to the median of the set.
+stamps, which gives corrected stamps. A set then contains, from each camera, the image whose
+corrected stamp is nearest to the median of the corrected stamps in the set. The tolerance is the
+largest allowed distance from this median. The module ``camera_timing`` explains jitter, deviation,
+arrival time, lateness and jump.
 
 ``message_filters.ApproximateTimeSynchronizer`` cannot keep cycles apart. The six cameras of
 nuScenes expose within 43 ms, and a cycle starts every 83 ms on average. If images are missing, the
 last image of a cycle can be nearer to the first image of the next cycle than to the first image of
 its own cycle. Even with known offsets, ``ApproximateTimeSynchronizer`` compares images only in
-pairs. If stamps jitter by a tenth of the cycle, sets of many cameras are lost with a narrow
-tolerance, and cycles are mixed with a wide tolerance.
+pairs. If stamps jitter by a tenth of the cycle, it loses sets of many cameras with a narrow
+tolerance, and mixes cycles with a wide tolerance.
 
 Each camera has one of these states (*exclusion* and *return* are explained below):
 
@@ -18,49 +21,49 @@ Each camera has one of these states (*exclusion* and *return* are explained belo
 | used | sets need its images | offsets are searched, or by *return* | it is silent or excluded |
 | silent | it sends no images | the caller of ``check`` names it | its next image arrives |
 | returning | it sends images again | an image follows silence | it is used or excluded |
-| misaligned | it does not fit the majority | by *exclusion* | by *return* |
+| misaligned | its stamps do not fit most cameras | by *exclusion* | by *return* |
 
 *Exclusion.* A camera becomes misaligned if one of these conditions is true:
 
 * ``ONE_SIDED`` images in a row are too early, or too late, by more than a sixth of a cycle and
   more than the jitter explains.
 * ``WINDOW`` images in a row are too early, or too late, by more than the tolerance of sets.
-* Its stamps skipped or repeated a cycle, and the next ``JUMP_IMAGES`` images arrived earlier or
-  later than usual by more than ``SHORTEST_JUMP`` of a cycle and more than the usual scatter. This
-  is not a reason for exclusion if at least half of the other cameras also jumped, or also have no
-  image of the skipped cycle.
-* ``JUMP_IMAGES`` images arrive earlier or later than images of other cameras with the same stamps,
-  by more than the ``timeout_s`` of ``check``.
+* Its stamps skip or repeat a cycle, and the lateness of the next ``JUMP_IMAGES`` images differs
+  from the usual lateness by more than ``SHORTEST_JUMP`` of a cycle and more than the usual
+  scatter, so the clock jumped. The camera is not excluded if at least half of the other cameras
+  also jumped, or also have no image of the skipped cycle.
+* The absolute lateness of ``JUMP_IMAGES`` images in a row exceeds the ``timeout_s`` of ``check``.
 * It is returning and has not been used again after ``LONGEST_RETURN`` images.
 
-*Return.* A camera is used again if its last ``RETURN`` images have a steady deviation near zero
-and arrive as usual. After a restart of the camera, or after cameras were untriggered, two
-conditions are weaker. The deviation may be steady at another value, which then changes the offset.
-The lateness, which is the delay of the arrival compared with the other cameras, may be larger than
-usual if this lasts for ``SETTLED`` images. In any case, the lateness must be smaller than
-``timeout_s``. Only the stamps and arrival times of a camera decide about its return. It does not
-matter whether image sets are formed, or whether the images of the camera can be decoded.
+*Return.* A camera is used again if the deviation of its last ``RETURN`` images is steady and near
+zero, and their lateness is usual. After the camera was silent, or was excluded while the cameras
+were untriggered (see below), two conditions are weaker. The deviation may be steady at another
+value, which is then added to the offset. The lateness may be larger than usual if this lasts for
+``SETTLED`` images. In any case, the absolute lateness must not exceed ``timeout_s``. Only the
+stamps and arrival times of a camera decide about its return. It does not matter whether image sets
+are formed, or whether the images of the camera can be decoded.
 
-*Arrival times.* Arrival times are compared only while the images of most other cameras arrive as
-usual. After the executor was busy, the executor processes the queued images of the cameras in any
-order. While the clock of a used camera may have jumped, no sets are formed, for at most
-``LONGEST_PAUSE`` images of this camera.
+*Arrival times.* The lateness is measured only while the images of at least two thirds of the other
+cameras arrive as usual. If the executor was busy, it then processes the queued images of the
+cameras in any order. While the clock of a used camera may have jumped, no sets are formed, for at
+most ``LONGEST_JUMP_PAUSE`` images of this camera.
 
 *Untriggered cameras.* If at least half of the cameras deviate, it is unknown which cameras are
 wrong. The cameras are then *untriggered*, and all cameras that send images are used. When the
 deviations of most cameras have been steady for ``WINDOW`` images and two seconds, their offsets
-are searched again, and the cameras whose deviations still change are excluded.
+are searched again, and the cameras whose deviations still change are excluded. Cameras are also
+untriggered while their image rates are not multiples of each other.
 
 *Repeated stamps.* If the stamps of a camera repeat earlier stamps, the clock of this camera or the
 clocks of all cameras may have gone back. The images that wait for their set at this moment are
 dropped, because images with the same stamps will follow.
 
-*Jitter.* No set is formed while stamps jitter so much that an image of another cycle could be
-mistaken for an image of the cycle of the set.
+*Jitter.* No set is formed while stamps jitter so much that an image could belong to another cycle
+than its set although its corrected stamp is near the median.
 
 *Limits.* Some errors of a clock cannot be recognized. The clock may be wrong by whole cycles from
-the start. It may jump during about the first 40 images, before the usual arrival times are known.
-It may jump by less than the scatter of arrival times.
+the start. It may jump by whole cycles during about the first 40 images, before the usual lateness
+is known. It may jump by whole cycles that are together shorter than the scatter of the lateness.
 """
 
 from __future__ import annotations
@@ -76,10 +79,10 @@ import numpy as np
 from message_filters import SimpleFilter
 
 from bevdepth_ros.rig.camera_timing import (
-    CHANGE,
-    FASTEST,
     JUMP_IMAGES,
     LATE_NS,
+    SHORT_WINDOW,
+    SMALLEST_PACE,
     WINDOW,
     CameraTiming,
     drift,
@@ -87,49 +90,55 @@ from bevdepth_ros.rig.camera_timing import (
 from bevdepth_ros.rig.offsets import find_offsets
 from bevdepth_ros.rig.stamps import stamp_ns
 
-FIRST = 8
+FIRST_SEARCH = 8
 """Offsets are first searched when all cameras together have sent this many images, and each camera
 has sent at least two."""
 ONE_SIDED = 5
-"""A camera is excluded if this many images in a row deviate to the same side by more than a
-limit."""
+"""A camera is excluded if the deviations of this many images in a row exceed a limit and have the
+same sign. Jitter alone rarely causes this."""
 RETURN = 10
-"""A camera is used again after this many images with a steady deviation."""
+"""An excluded or returning camera is used again if its last images, of which there must be this
+many, fulfill the conditions of return."""
 LONGEST_RETURN = 30
-"""A camera that restarted becomes misaligned if it is not used again after this many images."""
+"""A returning camera becomes misaligned if it is not used again after this many images."""
 SETTLED = 100
-"""If a camera that restarted is late for this many images, this lateness is the usual lateness."""
+"""A camera that was silent, or was excluded while cameras were untriggered, is used again after
+this many images although its lateness is larger than usual, if its deviation is near zero. Its new
+lateness becomes the usual lateness."""
 TIGHT = 1 / 10
-"""The tolerance of a set is the largest allowed distance between a corrected stamp and the median
-of the set. The tolerance is this share of the cycle plus twice the jitter, up to the limits in
-``_tolerance_ns``."""
+"""The tolerance without jitter, as a share of the cycle. Twice the jitter is added, up to the
+limits in ``_tolerance_ns``."""
 WIDEST, WIDEST_OF_TWO = 0.35, 0.25
 """Upper limits of the tolerance, as shares of the cycle, for more than two cameras and for two
 cameras. Two images that each differ from their median by a quarter of the cycle are half a cycle
-apart."""
+apart, so a larger tolerance for two cameras would mix cycles."""
 OUTLIER = 2.8
-"""Largest difference between a stamp and the median of its set, in units of the jitter of this
-difference, to which both the stamp and the median contribute. It equals 4.6 standard deviations.
-If an image is farther from the median than one cycle minus this difference, the image may belong
-to another cycle."""
-LONE = 3 / 4
-"""The tolerance of a camera is computed with the jitter of most cameras, or with the camera's own
-jitter multiplied by this number, whichever is larger. The number is below 1, because the jitter of
-a camera is measured from ``WINDOW`` images, with an error of about a fifth."""
-MISALIGNED, AT_PLACE, STEADY = 1 / 6, 1 / 8, 1 / 16
-"""Shares of the cycle: the deviation that excludes a camera, the deviation with which it may
-return, and the change of the deviation that does not count as drift."""
+"""Multiple of the jitter of the difference between a corrected stamp and the median of its set.
+Both the stamp and the median contribute to this jitter. The multiple equals 4.6 standard
+deviations, and practically no difference is larger. An image of the next or of the previous cycle
+is therefore farther from the median than one cycle minus this multiple."""
+OWN_JITTER = 3 / 4
+"""The tolerance of a camera is computed with the median jitter of the used cameras, or with the
+camera's own jitter multiplied by this number, whichever is larger. The number is below 1, because
+the jitter of a camera is measured from only ``WINDOW`` images, with an error of about a fifth."""
+MISALIGNED = 1 / 6
+"""Deviations above this share of the cycle exclude a camera after ``ONE_SIDED`` images."""
+NEAR_ZERO = 1 / 8
+"""Largest deviation that counts as near zero, as a share of the cycle."""
+STEADY = 1 / 16
+"""Largest change of a steady deviation, as a share of the cycle. A larger change counts as drift
+of the clock."""
 JITTERS = 1.5
-"""A deviation excludes a camera only if it is larger than this many times the jitter. While
-offsets are not learned, the factor is larger by one."""
+"""A deviation that excludes a camera must also exceed the jitter multiplied by this number, or by
+one more than this number while the offsets are not yet exact (``is_learned`` is False)."""
 SETTLE_NS = 100_000_000
-"""While it is examined whether cameras still drift, a camera is compared with the other cameras
-only about once in this time, in nanoseconds. At high rates, ``WINDOW`` images in a row would not
-show the drift."""
+"""While cameras are untriggered because their clocks drift, the deviation of a camera is measured
+only about once in this time, in nanoseconds. ``WINDOW`` deviations then cover two seconds. At high
+image rates, ``WINDOW`` consecutive images cover too little time to show a slow drift."""
 RATE_TOLERANCE = 0.07
 """Image rates count as multiples of each other if they differ from exact multiples by at most this
-share. If one of ``WINDOW`` intervals is mistaken for two cycles, the rate changes by less than
-this share."""
+share. The share tolerates that one of ``WINDOW`` intervals is counted as two cycles, which changes
+the measured rate by a twentieth."""
 CHECKS = 4
 """Image rates must differ in this number of calls of ``check`` in a row before the cameras count
 as untriggered."""
@@ -192,7 +201,8 @@ class ImageSetSynchronizer(SimpleFilter):
             together, or if this is unknown.
         formed: number of sets so far.
         too_wide: number of sets so far that were dropped because they exceed ``slop_s``.
-        is_learned: True if the median deviations of ``WINDOW`` images have corrected the offsets.
+        is_learned: True if the offsets are exact: the median deviations of ``WINDOW`` images have
+            corrected the offsets, and the last corrections were small.
         cameras: one ``CameraTiming`` per input, with its ``state`` (see the module).
     """
 
@@ -308,7 +318,7 @@ class ImageSetSynchronizer(SimpleFilter):
         if camera.state == 'silent':
             camera.restart()
             camera.waiting.clear()
-            camera.has_restarted = True
+            camera.may_need_new_offset = True
             self._enter(camera, 'returning')
         camera.take(stamp, self._now())
         camera.waiting[stamp], camera.newest = message, (stamp, message)
@@ -319,8 +329,8 @@ class ImageSetSynchronizer(SimpleFilter):
         """Drop the waiting images whose stamps will be repeated, because the clock of ``camera``
         went back.
 
-        Another camera whose clock has already gone back since the last image of ``camera`` keeps
-        its waiting images, because they already have the new stamps.
+        If the clocks of all cameras have gone back, other cameras may have sent images with the
+        new stamps since the last image of ``camera``. These cameras keep their waiting images.
         """
         _, last_s, _ = camera.last[-1]
         same_ns = self._period_ns / 2 if self._has_offsets else 1e9 * self.slop_s
@@ -332,9 +342,9 @@ class ImageSetSynchronizer(SimpleFilter):
         camera.repeated_s = self._now()
 
     def _is_unsure(self, is_over: bool = False) -> bool:
-        """Return True while no sets are formed: a clock may have jumped, or the next images must
-        first show the rate. The second reason does not count if no further images arrive
-        (``is_over``).
+        """Return True if no sets may be formed, because the clock of a used camera may have
+        jumped, or because its image rate may have risen. If no further images arrive
+        (``is_over``), the second reason does not count.
         """
         return len(self._used) > 1 and any(
             one.may_have_jumped if is_over else one.is_unsure for one in self._used
@@ -353,8 +363,8 @@ class ImageSetSynchronizer(SimpleFilter):
         return periods[0] if periods else self._period_ns
 
     def _measure_jitter(self) -> None:
-        """Update the jitter of most cameras. The value falls only slowly, because its measurement
-        scatters.
+        """Update the median jitter of the used cameras. The value falls only slowly, because
+        measurements from few stamps can be too small.
         """
         jitters = [camera.jitter_ns for camera in self._used]
         jitter = statistics.median_high(jitters) if jitters else math.inf
@@ -367,7 +377,7 @@ class ImageSetSynchronizer(SimpleFilter):
         period = self._period_ns
         if not period:
             return 1e9 * self.slop_s
-        jitter = max(self._jitter_ns, LONE * camera.jitter_ns)
+        jitter = max(self._jitter_ns, OWN_JITTER * camera.jitter_ns)
         if jitter == math.inf:
             return TIGHT * period
         is_pair = len(self._used) == 2
@@ -381,16 +391,18 @@ class ImageSetSynchronizer(SimpleFilter):
 
     def _surely_own_ns(self, jitter_ns: float) -> float:
         """Return the largest distance between a corrected stamp and the median of a set at which
-        the image surely belongs to the cycle of this set; 0 if stamps jitter too much.
+        the image surely belongs to the cycle of this set, nanoseconds. If stamps jitter too much,
+        return 0.
         """
         count = max(2, len(self._used))
-        # The median jitters, too. The median of many images jitters less. The median of two images
-        # is the middle between these two images.
+        # The median jitters, too, but the median of many images jitters less. For two images, the
+        # median is the middle between the images, so the distance of each image from the median is
+        # half of the distance between the images.
         doubt_ns = OUTLIER * math.sqrt(1 + 2 / count) * jitter_ns
         return max(0.0, (self._period_ns - doubt_ns) / (2 if count == 2 else 1))
 
     def _match_waiting(self, is_over: bool = False) -> None:
-        """Emit all sets that the waiting images complete; see ``_is_unsure``."""
+        """Emit all sets whose images are all waiting, unless ``_is_unsure`` is true."""
         if self._has_offsets and self._used and not self._is_unsure(is_over):
             rarest = min(self._used, key=lambda camera: len(camera.waiting))
             for stamp in sorted(rarest.waiting):
@@ -402,7 +414,8 @@ class ImageSetSynchronizer(SimpleFilter):
         if stamp not in camera.waiting or not all(one.waiting for one in used):
             return
         near = [one.nearest(stamp - camera.offset_ns) for one in used]
-        # The image itself may be an outlier, so the median decides.
+        # The stamp of this image may have a large error, so images are selected again by their
+        # distance from the median.
         middle = statistics.median(near)
         corrected = [one.nearest(middle) for one in used]
         middle = statistics.median(corrected)
@@ -433,8 +446,9 @@ class ImageSetSynchronizer(SimpleFilter):
         self.signalMessage(ImageSet(tuple(self.members), images, stamps_ns, self._now()))
 
     def _emit_newest(self, camera: _Camera) -> None:
-        """Call the callbacks with the newest image of every camera, once per image of the slowest
-        camera.
+        """If ``camera`` has the lowest image rate of the used cameras, call the callbacks with the
+        newest image of every used camera, provided that these images are at most one period of
+        ``camera`` apart.
         """
         slowest = max(self._used, key=lambda one: one.period_ns, default=None)
         newest = [one.newest for one in self._used if one.newest]
@@ -470,7 +484,9 @@ class ImageSetSynchronizer(SimpleFilter):
         counts = [len(one) for one in stamps.values()]
         if not counts or min(counts) < (1 if is_over else 2):
             return
-        if not is_over and (sum(counts) < FIRST or not self._surely_own_ns(self._jitter_ns)):
+        if not is_over and (
+            sum(counts) < FIRST_SEARCH or not self._surely_own_ns(self._jitter_ns)
+        ):
             return
         offsets = find_offsets(stamps, self._period_ns, 1e9 * self.slop_s, is_over)
         if 2 * len(offsets) <= len(counts):
@@ -483,7 +499,9 @@ class ImageSetSynchronizer(SimpleFilter):
         self._match_waiting()
 
     def _learn(self) -> None:
-        """Shift the offsets by the median deviations until the shifts are small."""
+        """If every used camera has ``WINDOW`` deviations, shift its offset by their median. The
+        offsets are learned when the shifts are small; after that they are not shifted.
+        """
         used = self._used
         if self.is_learned or min([len(one.deviations) for one in used], default=0) < WINDOW:
             return
@@ -497,29 +515,32 @@ class ImageSetSynchronizer(SimpleFilter):
             one.set_offset(one.offset_ns + round(shift))
 
     def _end_drift(self) -> None:
-        """Search the offsets of the cameras that no longer drift, if they are the majority."""
+        """If the clocks of most used cameras no longer drift, search the offsets again. Exclude
+        the cameras whose clocks still drift.
+        """
         moving = [one for one in self._used if not self._is_settled(one, WINDOW)]
         if 2 * len(moving) >= len(self._used):
             return
         self.untriggered, self._has_offsets = None, False
         for one in moving:
-            # A camera whose clock has just stopped drifting needs no exclusion.
+            # If the last ``RETURN`` images of a camera do not drift, its clock has just stopped
+            # drifting, and the camera is not excluded.
             if not self._is_settled(one, RETURN):
                 self._enter(one, 'misaligned')
-                one.has_restarted = True
+                one.may_need_new_offset = True
         self._find_offsets()
 
     def _is_settled(self, camera: _Camera, count: int) -> bool:
-        """Return True if the last ``count`` images neither drift nor arrive earlier or later than
-        usual.
+        """Return True if the deviations of the last ``count`` images do not drift and the lateness
+        of these images is usual.
         """
         limit = STEADY * count / WINDOW / 2
         is_unusual = camera.lateness_change(count, self.period_s)
         return not is_unusual and self._is_steady(camera, count, limit)
 
     def _is_steady(self, camera: _Camera, count: int, limit: float = STEADY) -> bool:
-        """Return True if the last ``count`` deviations changed by at most the share ``limit`` of
-        the cycle, or by at most half of the jitter.
+        """Return True if there are ``count`` deviations, and they changed by at most the share
+        ``limit`` of the cycle, or by at most half of the jitter.
         """
         last = list(camera.deviations)[-count:]
         limit_ns = max(limit * self._period_ns, self._jitter_ns / 2)
@@ -560,14 +581,14 @@ class ImageSetSynchronizer(SimpleFilter):
 
     def _judge_used(self, camera: _Camera, period: int) -> None:
         has_jumped = camera.has_jumped(1e-9 * period) and self._is_alone(camera, period)
-        if has_jumped or camera.is_far(self._timeout_s):
+        if has_jumped or camera.arrives_far_off(self._timeout_s):
             self._exclude(camera, is_certain=has_jumped)
         elif self._is_misaligned(camera):
             self._exclude(camera)
         elif (
-            camera.received % CHANGE == 0
+            camera.received % SHORT_WINDOW == 0
             and self.untriggered is None
-            and abs(camera.median_deviation(ONE_SIDED)) < AT_PLACE * period
+            and abs(camera.median_deviation(ONE_SIDED)) < NEAR_ZERO * period
         ):
             camera.note_usual_lateness()
 
@@ -599,30 +620,32 @@ class ImageSetSynchronizer(SimpleFilter):
         count = camera.received - camera.state_since
         if camera.state == 'returning' and count >= LONGEST_RETURN:
             camera.state = 'misaligned'
-        if camera.is_far(self._timeout_s):
+        if camera.arrives_far_off(self._timeout_s):
             camera.clear_deviations()
             return
         if count < RETURN or not self._is_steady(camera, RETURN):
             return
-        by = camera.median_deviation(RETURN)
-        is_in_place = abs(by) <= AT_PLACE * period
-        # A clock that drifted by a whole cycle also has a deviation near zero. Only the lateness
-        # shows this drift, and the measured lateness may be too small, because it scatters. For a
-        # camera that has not restarted, half of the limit is therefore enough to prevent the
-        # return.
-        share = 1.0 if camera.has_restarted else 0.5
+        deviation = camera.median_deviation(RETURN)
+        is_near_zero = abs(deviation) <= NEAR_ZERO * period
+        # A clock that is wrong by a whole cycle can also have a deviation near zero. Only the
+        # lateness shows this error, and the measured change of the lateness may be too small,
+        # because the lateness scatters. If the offset of the camera is surely still valid, half of
+        # the usual limit is therefore enough to prevent its return.
+        share = 1.0 if camera.may_need_new_offset else 0.5
         change = camera.lateness_change(RETURN, 1e-9 * period, share)
-        if change > 0 and is_in_place and count >= SETTLED and camera.has_restarted:
-            camera.trust_clock()
+        if change > 0 and is_near_zero and count >= SETTLED and camera.may_need_new_offset:
+            camera.forget_usual_lateness()
         elif change:
             return
-        if camera.has_restarted or camera.lateness_shows(1e-9 * by, 1e-9 * period):
-            by -= period * round(by / period)
-        if camera.has_restarted and abs(by) > self._tolerance_ns(camera) / 2:
-            camera.offset_ns += round(by)
-        elif abs(by) > AT_PLACE * period:
+        # The lateness is usual here. If it would surely show a clock error as large as the
+        # deviation, the whole cycles in the deviation are not errors of the clock.
+        if camera.may_need_new_offset or camera.lateness_shows(1e-9 * deviation, 1e-9 * period):
+            deviation -= period * round(deviation / period)
+        if camera.may_need_new_offset and abs(deviation) > self._tolerance_ns(camera) / 2:
+            camera.offset_ns += round(deviation)
+        elif abs(deviation) > NEAR_ZERO * period:
             return
-        camera.has_restarted = False
+        camera.may_need_new_offset = False
         self._enter(camera, 'used')
 
     def _react_to_rate(self) -> None:
@@ -636,9 +659,11 @@ class ImageSetSynchronizer(SimpleFilter):
             self._search()
 
     def _compare(self, camera: _Camera, others: Sequence[_Camera], period: int) -> None:
-        """Compare the camera's second-to-last image with the nearest image of each other camera.
+        """Measure the deviation and the lateness of the camera's second-to-last image, from the
+        nearest image of each other camera.
 
-        The last image is not used, because the other images of its cycle may not have arrived.
+        The last image is not used, because the images of other cameras in the same cycle may not
+        have arrived yet.
         """
         stamp, arrival_s, _ = camera.last[0]
         own = stamp - camera.offset_ns
@@ -649,7 +674,7 @@ class ImageSetSynchronizer(SimpleFilter):
             other, other_s, is_usual = nearest
             differences.append(at_ns - other)
             if is_usual or self.untriggered == DRIFT:
-                waited_s = (arrival_s - other_s) / max(FASTEST, one.backlog.pace)
+                waited_s = (arrival_s - other_s) / max(SMALLEST_PACE, one.arrivals.pace)
                 lateness_s.append(waited_s - 1e-9 * (stamp - other))
         camera.add_deviation(differences, period)
         if 3 * len(lateness_s) >= 2 * len(others):
@@ -674,9 +699,8 @@ class ImageSetSynchronizer(SimpleFilter):
             self._use_all()
             return
         self._enter(suspect, 'misaligned')
-        # Offsets that were found while clocks drift may be wrong, so this camera may return with a
-        # new offset, as after a restart.
-        suspect.has_restarted |= self.untriggered is not None
+        # Offsets that were found while clocks drift may be wrong.
+        suspect.may_need_new_offset |= self.untriggered is not None
         for camera in self._used:
             camera.clear_deviations()
         self._match_waiting()
