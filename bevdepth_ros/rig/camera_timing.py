@@ -130,14 +130,14 @@ def fit_line(stamps: Sequence[int], usual_ns: float = 0.0) -> tuple[float, float
     irregular, cycle numbers are computed with the usual period or with the best candidate for the
     period (see ``CANDIDATES`` and ``PREFER_USUAL``).
 
+    Args:
+        stamps: ascending stamps of one camera, nanoseconds.
+        usual_ns: usual period, nanoseconds; 0 if unknown.
+
     Returns:
         The slope of the line, which is the period, and the jitter of the last ``WINDOW`` stamps,
         both in nanoseconds. For fewer than two stamps, the period is 0. For fewer than
         ``FEWEST_FOR_JITTER`` stamps, the jitter is infinite.
-
-    Args:
-        stamps: ascending stamps of one camera, nanoseconds.
-        usual_ns: usual period, nanoseconds; 0 if unknown.
     """
     if len(stamps) < 2:
         return 0.0, math.inf
