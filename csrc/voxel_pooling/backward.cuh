@@ -6,7 +6,8 @@
 namespace bevdepth {
 namespace {
 
-// Columns, bins and rounds of one block of gather_grad_depth.
+// Sizes of gather_grad_depth. A block processes kDepthColumns columns and kDepthBins *
+// kDepthRounds bins; a thread processes every kDepthBins-th bin, one in each round.
 constexpr int kDepthColumns = 4, kDepthBins = 4, kDepthRounds = 4;
 constexpr int kContextBins = 32;  // depth bins that gather_grad_context looks up at a time
 

@@ -1,6 +1,17 @@
-// Exact sums, whose result does not depend on the order of their terms. First an upper bound of
-// all terms is computed. Then each term is rounded to a multiple of a common quantum, which
-// depends on this bound. Additions of such multiples cause no rounding error.
+// Makes sums exact: the result does not depend on the order in which threads add terms.
+//
+// Terms of this file, in the order in which they are built on each other:
+//
+// * Product of a point: depth * context, or volume * 1. Each is a product of two numbers, one from
+//   each of two arrays. If there is only one array, the second number is 1.
+// * Term: the number that one atomic addition adds to a sum. It is the sum, in float and in a
+//   fixed order, of the products of points that one thread processes one after the other in the
+//   same cell.
+// * Bound of an array: largest finite absolute value in the array. No finite product of a point is
+//   larger than the product of the bounds of both arrays.
+// * Quantum: a power of two that follows from the bounds. Each term is rounded to a multiple of
+//   the quantum. Sums are double, and no sum exceeds 2^53 quanta, so additions cause no rounding
+//   error.
 #pragma once
 
 #include "voxel_pooling/common.cuh"
@@ -16,10 +27,9 @@ constexpr unsigned kBoundParts = kSumBounds;
 template <class S, class A>
 constexpr bool kExact = sizeof(S) > sizeof(A);
 
-// Two arrays. In each sample, array i has groups[i] groups of adjacent values. The bound of an
-// array is its largest finite absolute value, and the product of both bounds is a bound of the
-// terms of exact sums. If the second array is null, its bound is 1. If `bounds` is null, no bound
-// is computed.
+// The two arrays whose bounds are computed. In each sample, array i has groups[i] groups of V
+// adjacent values, where V is the template parameter of find_bound. If the second array is null,
+// its bound is 1. If `bounds` is null, no bound is computed.
 template <class T>
 struct Bounded {
     const T* values[2];
@@ -31,8 +41,8 @@ struct Bounded {
     }
 };
 
-// Computes and writes the bound of one part of one array. The number of the block selects the
-// sample, the array and the part.
+// Computes the bound of one part of one array and writes it to `bounds`. The number of the block
+// selects the sample, the array and the part.
 template <class T, int V>
 __device__ void find_bound(const Bounded<T>& bounded, unsigned block) {
     __shared__ float found[kThreads / kWarp];
@@ -61,8 +71,9 @@ __device__ void find_bound(const Bounded<T>& bounded, unsigned block) {
 }
 
 // The bounds of both arrays of a sample (the largest finite |depth| and |context|, or the largest
-// finite |volume| and 1), in shared memory of a block that adds terms. They are stored as the bits
-// of a float, because atomicMax compares integers.
+// finite |volume| and 1), in shared memory of a block that adds terms. The bounds are stored as
+// the bits of a float, because atomicMax compares integers. Floats that are not negative have the
+// same order as their bits.
 class Bounds {
   public:
     // Must be called before `read`. The threads must be synchronized between the two calls.
@@ -70,8 +81,8 @@ class Bounds {
         if (thread() < 2) largest_[thread()] = 0;
     }
 
-    // Computes the largest bound of all parts of each array. The threads must be synchronized
-    // before they call `product`.
+    // Computes the bound of each array, which is the largest bound of its parts. The threads must
+    // be synchronized before they call `product`.
     __device__ void read(const std::uint32_t* bounds, unsigned sample) {
         const uint4* found = reinterpret_cast<const uint4*>(bounds) +
                              static_cast<std::int64_t>(sample) * 2 * kBoundParts / 4;
@@ -83,7 +94,7 @@ class Bounds {
         }
     }
 
-    // Returns an upper bound of the absolute values of the terms.
+    // Returns an upper bound of the absolute values of the finite products of points.
     __device__ double product() const {
         return static_cast<double>(__uint_as_float(largest_[0])) * __uint_as_float(largest_[1]);
     }
@@ -94,8 +105,11 @@ class Bounds {
     std::uint32_t largest_[2];
 };
 
-// A sum in double is exact if every term is a multiple of one quantum, and no sum exceeds 2^53
-// quanta. This class computes such a quantum and rounds terms to its multiples.
+// Computes the quantum of a sample and rounds terms to multiples of the quantum. The last bit of
+// the mantissa of shift_ has the value of the quantum. Therefore the addition term + shift_ rounds
+// the term to a multiple of the quantum, and the subtraction of shift_ is exact. The factor 1.5 in
+// shift_ has the effect that term + shift_ has the same exponent as shift_ for both signs of the
+// term.
 class Quantum {
   public:
     __device__ Quantum(const Sizes& sizes, const Bounds& bounds) {

@@ -31,9 +31,13 @@ __device__ float divide(float a, float b, float reciprocal) {
 }
 
 // Computes the cells of the points of one image column at one depth d. On each of the axes x, y,
-// z, the point in a row has the coordinate (across + down * (v * d)) + along + offset, where v is
-// frustum_v[row]. Each operation is rounded separately, in the order of the Python reference. A
-// fused multiply-add would move some points at the border of a cell to a neighboring cell.
+// z, the point in a row has the coordinate ((across + down * (v * d)) + along) + offset. Here v is
+// frustum_v[row], and the other variables follow from the four numbers m of the axis in
+// ego_from_frustum, and from u = frustum_u[column]: across = m[0] * (u * d), down = m[1],
+// along = m[2] * d, offset = m[3].
+//
+// Each operation is rounded separately, in the order of the Python reference. A fused multiply-add
+// would move some points at the border of a cell to a neighboring cell.
 struct GeometryColumn {
     const GeometryCells& cells;
     float d, across[3], down[3], along[3], offset[3];
@@ -61,10 +65,12 @@ struct GeometryColumn {
         return __fsub_rn(__fadd_rn(rotated, offset[axis]), cells.geometry.lower[axis]);
     }
 
+    // Returns the distance from the low corner in cells. Truncated, it is the index on this axis.
     __device__ float quotient(float vd, int axis) const {
         return divide(meters(vd, axis), cells.geometry.cell[axis], cells.reciprocal[axis]);
     }
 
+    // Returns v * d.
     __device__ float scaled_row(int row) const {
         return __fmul_rn(cells.geometry.frustum_v[row], d);
     }
@@ -83,6 +89,8 @@ struct GeometryColumn {
     }
 };
 
+// IndexedCells and IndexedColumn read the three indices of each point from memory, while
+// GeometryCells and GeometryColumn compute the indices.
 struct IndexedCells {
     const std::int32_t* voxel_index;
 };
@@ -103,6 +111,7 @@ struct IndexedColumn {
     }
 };
 
+// Column<Cells> is GeometryColumn for GeometryCells, and IndexedColumn for IndexedCells.
 template <class Cells>
 struct ColumnOf {
     using type = GeometryColumn;
@@ -145,7 +154,8 @@ struct RunTile {
     Run run[Count][kRows + 1];  // one unused entry avoids bank conflicts between columns
     int runs[Count];
 
-    // Finds the runs of column i in kRows rows, beginning with row `top`.
+    // Finds the runs of the points of `place` in up to kRows rows, beginning with row `top`, and
+    // stores them as column i of the tile.
     template <class Cells>
     __device__ void find(int i, const Sizes& sizes, const Cells& cells, const Place& place,
                          int top) {
@@ -171,6 +181,7 @@ struct RunTile {
         runs[i] = count;
     }
 
+    // Stores that column i of the tile has no runs.
     __device__ void leave_out(int i) { runs[i] = 0; }
 };
 

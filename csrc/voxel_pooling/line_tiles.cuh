@@ -1,6 +1,13 @@
-// Loads float16 or bfloat16 depth and context for the tensor cores. Each number is read once. The
-// numbers are transposed, so the rows of a line (depth bin or context channel) are adjacent in
-// shared memory.
+// Loads float16 or bfloat16 depth and context into shared memory for the tensor cores. A line is
+// one depth bin of the depth, or one channel of the context. A block processes kRows rows and
+// kTensorColumns columns of the feature map, and its threads read each number once.
+//
+//   global memory ---RegisterTile()---> registers ---RegisterTile::store---> shared memory
+//   (depth, context)                    (RegisterTile)                       (LineTile)
+//
+// In global memory, the numbers of adjacent columns or of adjacent lines follow each other. The
+// tensor cores need an order in which the numbers of adjacent rows of a line follow each other. So
+// the numbers are transposed on the way through the registers.
 #pragma once
 
 #include <cstring>
@@ -12,7 +19,8 @@ namespace {
 
 constexpr int kTensorColumns = 4;  // columns of one block; each column has its own warp
 constexpr int kTensorThreads = kTensorColumns * kWarp;
-// Distance between lines, in numbers; avoids bank conflicts when fragments are read.
+// Distance between the lines of a LineTile, in numbers. With this distance, the instruction
+// ldmatrix, which reads eight lines at the same time, has no bank conflicts.
 constexpr int kLinePitch = 24;
 
 // The numbers of two neighboring rows, packed into 32 bits.
@@ -49,8 +57,7 @@ __device__ RowPair<T> row_pair(const Half4& first, const Half4& second, int k) {
 //   line 1 | row 0 | row 1 | ... | row 15 | 8 unused |
 //   ...
 //
-// In global memory, the rows of a line are not adjacent. The instruction ldmatrix, which reads the
-// tile, needs adjacent rows.
+// The instruction ldmatrix, which reads the tile, needs adjacent rows.
 template <class T, int Lines>
 struct LineTile {
     static constexpr int kColumnPitch = Lines * kLinePitch + 32 / sizeof(T);
@@ -61,10 +68,11 @@ struct LineTile {
     }
 };
 
-// Returns the line in which a channel is stored. A product of mma has 8 channels. In each group of
-// four threads, thread t receives the columns 2t and 2t + 1 of the product. With the order below,
-// the columns that thread t receives from two products are the adjacent channels 4t to 4t + 3,
-// which one 16-byte atomic adds:
+// Returns the line of the tile in which a channel is stored. The instruction mma multiplies 8
+// lines at a time. In each group of four threads, thread t (0 to 3) receives the results of the
+// lines 2t and 2t + 1. Two instructions multiply 16 lines. With the order below, the four results
+// that thread t receives belong to the adjacent channels 4t to 4t + 3, which one 16-byte atomic
+// adds:
 //
 //            first product                || second product
 //   line     0  1 |  2  3 |  4  5 |  6  7 ||  8  9 | 10 11 | 12 13 | 14 15
@@ -83,14 +91,17 @@ struct LineSource {
                        // to adjacent columns
 };
 
-// The numbers that one thread copies from global memory through registers to shared memory: four
-// adjacent numbers in each of two rows. The thread repeats this for every 16th line. Numbers
-// outside of the array are zero. V is the number of numbers per access, 4 or 1.
+// The numbers that one thread copies from global memory to shared memory: in each of two adjacent
+// rows (a pair), four numbers that are adjacent in global memory. They belong to four lines of one
+// column if source.along_lines is true, otherwise to the four columns of one line. The threads of
+// the block together copy 16 lines at a time, so each thread repeats this for every 16th line.
+// V is the number of numbers that one access reads, 4 or 1.
 template <class T, int Lines, int V>
 struct RegisterTile {
     static constexpr int kCount = Lines / 16, kPairs = kRows / 2;
     Half4 value[kCount][2];
 
+    // The first line, the pair of rows and the first column that this thread copies.
     struct Position {
         int line, pair, column;
 
@@ -102,6 +113,9 @@ struct RegisterTile {
         }
     };
 
+    // Reads the numbers of this thread. `corner` is the address of the first number of the block.
+    // From this number on, at most `lines` lines, `rows` rows and `columns` columns are read; the
+    // numbers beyond are set to zero.
     __device__ RegisterTile(const LineSource& source, const T* corner, int lines, int rows,
                             int columns) {
         static_assert(kTensorThreads == 16 * kPairs && kTensorColumns == 4);
@@ -136,8 +150,8 @@ struct RegisterTile {
         }
     }
 
-    // Stores the numbers in the tile, line i of the array as line order(i) of the tile. Returns
-    // true if all numbers are finite.
+    // Stores the numbers in the tile: line i of the array becomes line order(i) of the tile.
+    // order(i + 16) must be order(i) + 16. Returns true if all numbers of this thread are finite.
     template <class Order>
     __device__ bool store(const LineSource& source, LineTile<T, Lines>& tile, Order order) const {
         RowPair<T> poisoned{};  // sum of zero times each number: NaN if a number is not finite

@@ -32,11 +32,13 @@ __device__ void copy_rows(const A* source, A* target) {
 }
 
 // One block per view, kRows rows, kSplatColumns columns, some depth bins and a slice of the
-// channels; one thread (x, y) per group of V channels and column. If the camera is level, the
-// points of a column at one depth lie in very few cells, and the points of adjacent bins often lie
-// in the same cells. So the thread keeps the features of its column in registers, processes the
-// rows of each bin, and adds to memory only when the cell changes. Threads of other columns,
-// cameras and blocks add to the same cells, so the thread uses atomics.
+// channels. Thread (x, y) processes group x of V channels of the slice in column y of the block.
+//
+// If the camera is level, the points of a column at one depth lie in very few cells, and the
+// points of adjacent bins often lie in the same cells. So the thread keeps the features of its
+// column in registers, processes the rows of each bin, and adds to memory only when the cell
+// changes. Threads of other columns, cameras and blocks add to the same cells, so the thread uses
+// atomics.
 template <class T, class S, int V>
 __global__ void __launch_bounds__(kMaxGroups* kSplatColumns, kSplatBlocks)
     splat(Sizes sizes, Tiling tiling, GeometryCells cells, StridedArray depth, const T* context,

@@ -1,4 +1,9 @@
-// Clears the sums of cells, adds to them and rounds them; also transposes the context.
+// Functions for the sums of the cells: they set the sums to zero, add terms to the sums, and round
+// the sums to the type of the map. This file also contains the transposition of the context.
+//
+// The sum of a cell consists of one number per channel. Template parameters: T is the type of
+// inputs and map, A the type in which a thread computes, S the type of the sums in memory, and V
+// the number of adjacent channels that are processed together (a group).
 #pragma once
 
 #include <type_traits>
@@ -36,9 +41,10 @@ __device__ void Adder<float, float, 4>::add(float* target, const Group<float, 4>
 #endif
 }
 
-// Memory order of the exact sums of a cell. An atomic addition changes only one double. The first
-// channels of all groups of four are therefore adjacent, followed by the second channels of all
-// groups, and so on. Adjacent threads process adjacent groups, so they add to adjacent numbers.
+// Memory order of the exact sums of a cell. An atomic addition changes only one double. Adjacent
+// threads process adjacent groups of four channels, and should add to adjacent numbers at the same
+// time. So the first channels of all groups are adjacent, followed by the second channels of all
+// groups, and so on. If the number of channels is not a multiple of 4, the order is not changed.
 struct ExactOrder {
     int channels;
 
@@ -66,7 +72,9 @@ struct Adder<double, float, V> {
     }
 };
 
-// The sum that a thread keeps for a group of channels of its current cell.
+// The sum that a thread keeps in registers for a group of channels of its current cell. The sum is
+// added to memory only when the thread enters another cell, and at the end, so the thread needs
+// much fewer atomic additions than it has points.
 template <class S, class A, int V>
 struct OpenCell {
     int stride;
@@ -92,9 +100,9 @@ struct OpenCell {
         cell = next;
     }
 
-    // Adds weight[row] * features[row] for the rows of column i that lie in the grid, cell by
-    // cell. Rows outside of the grid are skipped. A weight of 0 for these rows would not be
-    // sufficient, because 0 times a feature that is NaN or infinite is NaN.
+    // Adds weight[row] * features[row] for the points of column i of the tile that lie in the
+    // grid, run by run. Points outside of the grid are skipped. A weight of 0 for these points
+    // would not be sufficient, because 0 times a feature that is NaN or infinite is NaN.
     template <int Count, class F>
     __device__ void add(const RunTile<Count>& tile, int i, const Group<F, V> (&features)[kRows],
                         const A (&weight)[kRows]) {
@@ -113,7 +121,8 @@ struct OpenCell {
     }
 };
 
-// Planes (groups, channels, positions) that are transposed to (groups, positions, channels).
+// Sizes of an array (groups, channels, positions) that is transposed to (groups, positions,
+// channels). For the context, a group is a view, and a position is a pixel.
 struct Planes {
     std::int64_t groups, channels, positions;
 
@@ -157,7 +166,9 @@ __device__ void transpose_tile(const Planes& planes, unsigned tile, const T* sou
     }
 }
 
-// Sets this thread's share of the sums to zero. The sums have `bytes` bytes, a multiple of 4.
+// Sets the part of the sums that belongs to this thread to zero, 16 bytes at a time. The sums have
+// `bytes` bytes, a multiple of 4. Block 0 also clears the last words if `bytes` is not a multiple
+// of 16.
 __device__ void clear_share(std::int64_t block, void* sums, std::int64_t bytes) {
     const std::int64_t vectors = bytes / sizeof(uint4);
     std::int64_t i = block * kThreads * (kClearBytes / sizeof(uint4)) + threadIdx.x;
@@ -185,7 +196,8 @@ __global__ void prepare(Bounded<T> bounded, Planes context, const T* channels_fi
     }
 }
 
-// Rounds the sums to the type of the map, one group of V channels per thread.
+// Rounds the sums to the type of the map. Each thread rounds kMapRounds groups of V channels.
+// `groups` is the number of groups of one cell, and `count` the number of groups of all cells.
 template <class T, class S, int V>
 __global__ void write_map(unsigned count, unsigned groups, const S* sums, T* map) {
     let_next_kernel_start();
