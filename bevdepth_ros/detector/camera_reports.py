@@ -1,5 +1,14 @@
 """Reports cameras whose images do not arrive, cameras whose stamps do not fit the stamps of the
 other cameras, and lost image sets.
+
+The terms of this module, in addition to the terms of ``camera_timing`` and ``set_loss``:
+
+* Silent camera: sent no image for ``camera_timeout_s``.
+* Unseen camera: sent no image in this activation of the node.
+* Misaligned camera: its stamps do not fit the stamps of the other cameras, so the synchronizer
+  excludes the camera.
+* Untriggered cameras: do not expose in common trigger cycles. The synchronizer then has the reason
+  as text in ``untriggered``.
 """
 
 from __future__ import annotations
@@ -79,8 +88,8 @@ class CameraReports:
                 self._monitor.report(f'silent/{source.name}', 'cameras', ERROR, sentence)
 
     def note_reasons(self, unseen: set[str]) -> None:
-        """Store why the cameras with the names ``unseen`` send no images, for
-        ``report_no_sets``.
+        """Store why the cameras with the names ``unseen`` send no images. ``report_no_sets``
+        reports the stored reasons.
         """
         for source in self._sources:
             if source.name in unseen:
@@ -117,8 +126,11 @@ class CameraReports:
                 self._monitor.solved(f'misaligned/{name}')
 
     def report_sets(self, timeout_s: float) -> None:
-        """Report why image sets are lost, or why no image set was formed for ``timeout_s``
-        seconds.
+        """Report the problems of image sets: cameras are untriggered, no set was formed for
+        ``timeout_s`` seconds, ``sync_slop_s`` is too large, or sets are lost.
+
+        If cameras are untriggered, neither missing nor lost sets are reported. If no set was
+        formed, lost sets are not reported.
         """
         synchronizer, period_s = self._synchronizer, self._synchronizer.period_s
         slop_s = self._settings.sync_slop_s
@@ -170,6 +182,7 @@ class CameraReports:
         return self._cycle_s
 
     def _report_if(self, holds: bool, key: str, level: bytes, sentence: Callable[[], str]) -> None:
+        """Report the problem ``key`` if ``holds`` is True, otherwise end the problem."""
         if holds:
             self._monitor.report(key, 'sets', level, sentence())
         else:
@@ -213,8 +226,10 @@ class CameraReports:
         return f'no image of {source.name} on {topic}'
 
     def _silence_reason(self, source: CameraSource) -> str:
-        """Return why ``source`` sends no images, as the end of a sentence. Also store this reason,
-        except if the reason is ``NO_PUBLISHER``.
+        """Return why ``source`` sends no images, as the end of a sentence. Also store this reason.
+
+        ``NO_PUBLISHER`` without a hint is not stored, because it would replace a better reason
+        when the publishers end.
         """
         reason = self._newest_reason(source)
         if reason != NO_PUBLISHER:
@@ -257,8 +272,8 @@ class CameraReports:
         )
 
     def _similar_topic(self, topic: str, message_type: str) -> str | None:
-        """Return the topic whose name is most similar to ``topic`` and on which messages of this
-        type are published, or None.
+        """Find the topic of this message type whose name is most similar to ``topic`` and is not
+        an image topic of a camera. Return the topic if it has a publisher, otherwise None.
         """
         taken = {self._node.resolve_topic_name(source.image_topic) for source in self._sources}
         names = [
@@ -294,6 +309,9 @@ class CameraReports:
         )
 
     def _unmatched_sentence(self) -> str:
+        """Return a message with the most likely reason why no image set is formed. The reasons are
+        checked in this order: jitter, jumps of clocks, distance of the newest stamps.
+        """
         if self._synchronizer.jitters:
             cameras = zip(self._sources, self._synchronizer.cameras, strict=True)
             used = [(one.jitter_ns, source.name) for source, one in cameras if one.state == 'used']

@@ -1,4 +1,16 @@
-"""Problems, counts and times of the node, published in /diagnostics."""
+"""Problems, counts and times of the node, published in /diagnostics.
+
+The terms of this module:
+
+* Activation: time from an activation of the node to its deactivation.
+* Moment: a pair of the time of the steady clock and the time of the node's clock, in seconds. The
+  time since a moment is the shorter of the times that the two clocks give, because a replay can be
+  slow or paused. If the second value is -inf, only the steady clock is used.
+* Startup time: time that the cameras may take to send their first image after the activation, or
+  after the start of the node's clock.
+* Pause: time in which no camera sends an image. The cameras resume with the next image.
+* Fact: a value that is published until it is set again.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +40,15 @@ DROP_REASONS = (
     'error',
 )
 """Reasons why an image set has no result. ``replaced``: a newer image set replaced it.
-``bad_image``, ``no_camera_info``, ``no_extrinsics``, ``too_few_cameras``: too few cameras of the
-set can be used. The fault of the first unusable camera is the reason: an invalid image, missing
-CameraInfo or missing extrinsics; ``too_few_cameras`` if the set has no such camera but too few
-images. ``no_output_frame``: tf does not contain the frame of the outputs. ``error``: the
-detection failed."""
+``bad_image``, ``no_camera_info``, ``no_extrinsics``: too few cameras of the set can be used,
+because a camera has an invalid image, no valid CameraInfo or no extrinsics. During the startup
+time, a single camera without CameraInfo or extrinsics is enough. ``too_few_cameras``: the set has
+too few images, although all of them can be used. ``no_output_frame``: tf does not contain the
+frame of the outputs. ``error``: the detection failed."""
 
 RATE_WINDOW_S = 5.0
+"""Time, in seconds, from which rates are computed. If no image set was formed for longer than
+this, the status of the area ``sets`` reports it, unless this area has a problem."""
 LATENCY_WINDOW = 100
 """Number of newest results from which the percentiles of the latency are computed."""
 
@@ -59,9 +73,7 @@ class Monitor:
         Args:
             logger: logger of the node.
             cameras: names of the cameras.
-            ros_now_s: returns the time of the node's clock in seconds. Durations are measured
-                with this clock and with the steady clock, and the shorter duration is used,
-                because a replay can be slow or paused.
+            ros_now_s: returns the time of the node's clock in seconds.
         """
         self._ros_now_s = ros_now_s
         self._problems = Problems(logger)
@@ -81,7 +93,7 @@ class Monitor:
 
         Args:
             cameras: names of the cameras.
-            startup_s: how long the cameras may take to start, seconds.
+            startup_s: length of the startup time, seconds.
         """
         self.stop()
         with self._lock:
@@ -113,9 +125,7 @@ class Monitor:
         self._problems.drop_all_but('node')
 
     def fact(self, area: str, **values: object) -> None:
-        """Set values that are published until they are set again. With the next activation, the
-        values of all areas except ``node`` are dropped.
-        """
+        """Set facts of ``area``. The next activation drops all facts, except in area ``node``."""
         with self._lock:
             self._facts[area].update({key: str(value) for key, value in values.items()})
 
@@ -215,7 +225,7 @@ class Monitor:
                 self._last_set = self._resumed = begin
 
     def startup_is_over(self) -> bool:
-        """Return True if ``startup_s`` is over."""
+        """Return True if the startup time is over."""
         with self._lock:
             return time.monotonic() > self._begins_at
 
@@ -252,7 +262,7 @@ class Monitor:
             return min(self._since(self._last_set), self._since(self._resumed))
 
     def clock_jumped(self) -> None:
-        """Use only the steady clock for durations that have already begun, because the node's
+        """Measure durations that have already begun only with the steady clock, because the node's
         clock went back.
         """
         with self._lock:
@@ -264,13 +274,11 @@ class Monitor:
             self._resumed = (self._resumed[0], -math.inf)
 
     def _moment(self) -> tuple[float, float]:
-        """Return the current time of the steady clock and of the node's clock, seconds."""
+        """Return the current moment."""
         return time.monotonic(), self._ros_now_s()
 
     def _since(self, moment: tuple[float, float]) -> float:
-        """Return the time since ``moment``, seconds: the smaller of the times that the steady
-        clock and the node's clock give.
-        """
+        """Return the time since ``moment``, seconds."""
         return min(now - then for now, then in zip(self._moment(), moment, strict=True))
 
     def counts(self) -> dict[str, int]:
@@ -383,7 +391,9 @@ def _status(
 
 
 def _rate_hz(arrivals: deque[float]) -> float:
-    """Return the mean rate of ``arrivals`` in the last RATE_WINDOW_S seconds."""
+    """Return the mean rate of ``arrivals`` in the last RATE_WINDOW_S seconds, in Hz. Return 0 if
+    this time contains fewer than two arrivals.
+    """
     recent = [arrival for arrival in arrivals if arrival > time.monotonic() - RATE_WINDOW_S]
     return (
         (len(recent) - 1) / (recent[-1] - recent[0])

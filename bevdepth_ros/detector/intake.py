@@ -121,11 +121,11 @@ class Intake:
         self._subscribers: list[GuardedSubscriber] = []
         self._last_set_ns = self._checks = 0
         self._timeout_s = settings.camera_timeout_s
-        self._infos_to_receive = [one for one in self._sources if not one.info_file]
+        self._sources_with_info_topic = [one for one in self._sources if not one.info_file]
         self._latched: set[CameraSource] = set()
         try:
             images = [self._subscribe_images(source) for source in self._sources]
-            for source in self._infos_to_receive:
+            for source in self._sources_with_info_topic:
                 self._subscribe_info(source)
         except Exception:
             self.close()
@@ -214,6 +214,7 @@ class Intake:
         self._receive_infos(source, make_qos(1, 'best_effort'))
 
     def _receive_infos(self, source: CameraSource, qos: QoSProfile) -> None:
+        """Subscribe to CameraInfo of a camera, and pass each message to ``on_info``."""
         subscriber = self._subscribe(
             CameraInfo, source.info_topic, qos, raw=True, convert=InfoReader()
         )
@@ -224,7 +225,7 @@ class Intake:
         publisher is not latched, a latched subscription would cause a warning about the QoS in
         the logs of the publisher and of this node.
         """
-        for source in set(self._infos_to_receive) - self._latched:
+        for source in set(self._sources_with_info_topic) - self._latched:
             publishers = self._node.get_publishers_info_by_topic(source.info_topic)
             durabilities = {one.qos_profile.durability for one in publishers}
             if DurabilityPolicy.TRANSIENT_LOCAL in durabilities:
@@ -249,6 +250,7 @@ class Intake:
         return subscriber
 
     def _take_image(self, message: Any, source: CameraSource) -> None:
+        """Count an image, and pass the image to ``on_image``. Report an image without a stamp."""
         stamp = stamp_ns(message)
         if stamp <= 0:
             topic = self._node.resolve_topic_name(source.image_topic)
@@ -287,6 +289,7 @@ class Intake:
         self._monitor.report(f'message/{topic}', 'sets', ERROR, sentence)
 
     def _report_qos(self, source: CameraSource, event: Any) -> None:
+        """Report that a publisher does not offer the QoS that the image subscription requests."""
         topic = self._node.resolve_topic_name(source.image_topic)
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
         sentence = (

@@ -51,7 +51,7 @@ class DetectionResult:
 
     Attributes:
         detections: the boxes.
-        covariance: covariance of the boxes.
+        covariance: uncertainty of the pose and the velocity of each box.
         frame: images, calibration and ego poses from which the boxes were detected.
         depth: (N, D, h, w) depth distribution of the frame's cameras; None if
             ``publish_depth_points`` is false.
@@ -148,6 +148,8 @@ class Outputs:
         self._publish_boxes(self._detections, detections, covariance.pose, placement)
         now = time.monotonic()
         before = result.stage_seconds
+        # ``host`` is the time in which no stage ran, for example while the result waited for this
+        # thread.
         seconds = {
             **before,
             'host': began - result.received - sum(before.values()),
@@ -166,7 +168,9 @@ class Outputs:
         return seconds
 
     def _track(self, result: DetectionResult, settings: Settings) -> Tracks3D | None:
-        """Return all tracks; None if tracking is switched off or ego poses are missing."""
+        """Update the tracks with the boxes of ``result``. Return all tracks; None if tracking is
+        switched off or ego poses are missing.
+        """
         if not settings.publish_tracks:
             return None
         return self._tracker.update(
@@ -180,6 +184,7 @@ class Outputs:
         covariance: np.ndarray,
         placement: Placement,
     ) -> None:
+        """Publish detections or tracks, with the pose covariance of each box."""
         ids = objects.ids if isinstance(objects, Tracks3D) else None
         publisher.publish(
             serialized_detection_array(
@@ -233,6 +238,7 @@ class Outputs:
             )
 
     def _marker_lifetime_s(self, stamp_ns: int) -> float:
+        """Return the lifetime of the markers of a result with this stamp, seconds."""
         shortest, longest = MARKER_LIFETIME_S
         if self._last_stamp_ns is None:
             return longest

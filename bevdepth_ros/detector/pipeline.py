@@ -110,7 +110,9 @@ class Pipeline:
         self._transforms.close()
 
     def is_alive(self) -> bool:
-        """Return True if detection did not end in time and still uses the detector."""
+        """Return True if the detection thread still runs. After ``stop``, this means that the
+        thread did not end in time and still uses the detector.
+        """
         return self._worker.is_alive()
 
     def check(self, camera_timeout_s: float) -> None:
@@ -123,7 +125,12 @@ class Pipeline:
         self._report_missing_odometry()
 
     def _report_stale_transforms(self) -> None:
-        """Report moving transforms that are no longer updated although image sets arrive."""
+        """Report moving transforms that are no longer updated although image sets arrive.
+
+        If all topics stop at the same time, for example because a replay is paused, nothing is
+        reported: when a transform is older than ``STALE_S``, the last image set is then older than
+        ``STALE_S / 2``.
+        """
         is_live = self._monitor.seconds_since_last_set() < STALE_S / 2
         stale = self._transforms.stale(STALE_S, self._ego) if is_live else {}
         self._monitor.solved(*(f'stale/{frame}' for frame in self._stale - stale.keys()))
@@ -146,8 +153,8 @@ class Pipeline:
             self._monitor.report('odometry', 'tf', WARN, sentence)
 
     def clock_went_back(self, now_ns: int) -> None:
-        """Drop the images that are not in an image set yet, and all transforms that are later than
-        the current time ``now_ns``.
+        """Drop the images that are not in an image set yet. Also drop moving transforms that do
+        not fit the current time ``now_ns``; see ``Transforms.clock_went_back``.
         """
         self._intake.reset()
         self._transforms.clock_went_back(now_ns)

@@ -1,10 +1,17 @@
 """Stores the active problems, which are logged and published in /diagnostics.
 
-A problem has a key, an area, a level and a sentence, which is its message. The sentence is logged
-when the problem begins, when the words of the sentence change (changed numbers do not count), and
-every ``LOG_PERIOD_S`` while the problem lasts. When the problem ends, the first clause of the
-sentence is logged. If a problem ends and begins again, its beginning is logged at most once per
-``FLAPPING_PERIOD_S``.
+A problem has a key, which identifies the problem, an area, which selects its diagnostic status, a
+level, and a sentence, which is its message. A problem is active from the first call of ``report``
+with its key until the call of ``solved`` with this key.
+
+The sentence is logged when the problem begins, when its level rises, when the words of the
+sentence change (changed numbers do not count), and every ``LOG_PERIOD_S`` while the problem is
+active. If a problem ends and begins again with the same words, its beginning is logged at most
+once per ``FLAPPING_PERIOD_S``. When a problem ends whose beginning was logged, the first clause of
+the sentence is logged.
+
+Problems can change faster than the diagnostic statuses are published. A problem that began and
+ended between two publications is therefore published once after its end.
 """
 
 from __future__ import annotations
@@ -24,10 +31,10 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 LOG_PERIOD_S = 10.0
 """An active problem is logged again at this interval, in seconds."""
 FLAPPING_PERIOD_S = 60.0
-"""If a problem has ended and begins again, its beginning is logged only if its last log entry is
-at least this number of seconds old."""
+"""If a problem has ended and begins again, its beginning is logged only if the last log entry with
+the same words is at least this number of seconds old."""
 MOST_WORDINGS = 20
-"""Largest number of different sentences whose log times are stored per problem."""
+"""Largest number of sentences with different words whose log times are stored per problem."""
 LONGEST_SENTENCE = 600
 """Sentences with more characters are cut to this number."""
 
@@ -35,7 +42,7 @@ LONGEST_SENTENCE = 600
 @dataclass
 class Problem:
     """A problem. ``sentence`` is its message, which includes the remedy. ``level`` is WARN or
-    ERROR. ``shown`` is True after ``collect`` returned this problem.
+    ERROR. ``shown`` is True after ``collect`` has returned this problem, which is then published.
     """
 
     area: str
@@ -58,7 +65,8 @@ class Problems:
         self._changed = True
 
     def report(self, key: str, area: str, level: bytes, sentence: str) -> None:
-        """Add or update an active problem; log it if it is new or its last log entry is old.
+        """Add or update an active problem. Log the sentence if the problem is new, if its level
+        rises, if the sentence has new words, or if the last log entry with these words is old.
 
         Args:
             key: identifies the problem.
@@ -83,8 +91,9 @@ class Problems:
             self._log(level, sentence)
 
     def _is_due(self, key: str, sentence: str, now: float, returns: bool) -> bool:
-        """Return True if the sentence must be logged, because it is new or its last log entry is
-        old enough. ``returns`` is True if the problem was not active before.
+        """Return True if the sentence must be logged, because no log entry of this problem has the
+        same words, or because the last such entry is old enough. ``returns`` is True if the
+        problem was not active before.
         """
         logged = self._logged_at.get(key, {})
         if len(logged) >= MOST_WORDINGS:
@@ -128,7 +137,9 @@ class Problems:
             print(f'{sentence} (this message could not be logged: {error})', file=sys.stderr)
 
     def drop_all_but(self, area: str) -> None:
-        """Drop the problems of all areas except ``area``, without logging."""
+        """Drop the active problems of all areas except ``area``, without logging. Also drop the
+        problems of all areas that have ended but have not been published.
+        """
         with self._lock:
             self._holding = {
                 key: problem for key, problem in self._holding.items() if problem.area == area
@@ -151,8 +162,8 @@ class Problems:
             return changed
 
     def collect(self) -> list[Problem]:
-        """Return the active problems, and the problems that began and ended since the last call.
-        The worst problems are first.
+        """Return the active problems, and the problems that began and ended since the last call,
+        except if they ended with ``quietly``. The worst problems are first.
         """
         with self._lock:
             found = [
@@ -178,7 +189,9 @@ def _subject(sentence: str) -> str:
 
 
 def _words(sentence: str) -> str:
-    """Return ``sentence`` without its numbers."""
+    """Return ``sentence`` without the characters of numbers. Two sentences that differ only in
+    their numbers give the same result.
+    """
     return ''.join(character for character in sentence if character not in '0123456789+-.')
 
 

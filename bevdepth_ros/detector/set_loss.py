@@ -1,4 +1,15 @@
-"""Detects lost image sets by comparing the number of image sets with the number of images."""
+"""Detects lost image sets by comparing the number of image sets with the number of images.
+
+The terms of this module:
+
+* Trigger cycle and jitter: see ``camera_timing``.
+* Possible image sets: number of images of the used camera that sent the most images. Without a
+  loss, each image of this camera is in an image set.
+* Lost image sets: possible image sets that were not formed.
+* Too wide set: set that was dropped, because its first and its last image are more than the
+  parameter ``sync_slop_s`` apart.
+* Window: time in which image sets and images are counted.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +18,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 WINDOW_S = 5.0
-"""Window in which image sets and images are counted, seconds."""
+"""Length of a window, seconds."""
 FEWEST = 10
 """A window is evaluated only if a camera sent at least this number of images in it."""
 HEALTHY = 0.8
-"""A loss is reported if fewer than this share of the possible image sets were formed."""
+"""A loss is reported if less than this share of the possible image sets was formed. A camera that
+sent less than this share of the possible number of images is reported as the cause."""
 JITTERY = 1 / 16
 """Jitter is reported as the cause of a loss only if it is larger than this share of the trigger
 cycle."""
@@ -22,9 +34,9 @@ class Loss:
     """Counts of a window in which image sets were lost.
 
     Attributes:
-        sets: image sets that were formed.
-        too_wide: image sets that were dropped because they did not fit into ``sync_slop_s``.
-        images: images received, by camera.
+        sets: number of image sets that were formed.
+        too_wide: number of too wide sets.
+        images: number of received images by name of the used camera.
     """
 
     sets: int
@@ -65,12 +77,12 @@ class Loss:
 
 
 class SetLoss:
-    """Evaluates one window after the other.
+    """Evaluates the windows, which follow each other without a gap.
 
-    A change of the used cameras starts a new window. A change of the trigger cycle also starts a
-    new window, because a set can be lost while the image rate changes. After such a restart, the
-    next window is completed even if the cycle changes again. Otherwise, a cycle that changes all
-    the time would hide a loss.
+    If the used cameras change before the end of a window, a new window starts, because the counts
+    are not comparable. If the trigger cycle changes, a new window also starts, because a set can
+    be lost while the image rate changes. A window that started in this way is completed even if
+    the cycle changes again. Otherwise, a cycle that changes all the time would hide a loss.
     """
 
     def __init__(self) -> None:
@@ -83,13 +95,13 @@ class SetLoss:
     def check(
         self, received: Mapping[str, int], sets: int, too_wide: int, cycle_s: float
     ) -> Loss | None:
-        """Return the loss of the last complete window. Return None if the loss is below the limit,
-        or if no window is complete yet.
+        """Update the window, and return the loss in the last complete window. Return None if the
+        loss is below the limit, or if no window has been completed with the used cameras.
 
         Args:
             received: number of images so far, by name of the used camera.
             sets: number of image sets formed so far.
-            too_wide: number of image sets so far that did not fit into ``sync_slop_s``.
+            too_wide: number of too wide sets so far.
             cycle_s: trigger cycle, seconds. The caller must remove small changes of the cycle.
         """
         now = time.monotonic()

@@ -288,6 +288,9 @@ class Worker:
             self._report_rig(frame_on_ground(built.frame, self._settings().base_frame_height_m))
 
     def _report_rig(self, frame: Frame) -> None:
+        """Report a rig that differs from the training rig. ``changed_warning`` returns None if
+        this report is already up to date, and an empty text if no camera differs.
+        """
         sizes = [(image.shape[1], image.shape[0]) for image in frame.images]
         warning = self._rig_check.changed_warning(frame.rig, sizes)
         if warning:
@@ -296,6 +299,13 @@ class Worker:
             self._monitor.solved('unlike_training')
 
     def _report_fusion(self, detections: Detections3D, no_poses: str | None) -> None:
+        """Report missing velocities if the network needs a past frame, ego poses are known, and
+        several results in a row have no past frame. Set diagnostic values of the past frame.
+
+        Args:
+            detections: boxes, with the stamp of the past frame.
+            no_poses: why the frame has no ego poses; None if it has ego poses.
+        """
         is_expected = self._detector.config.key_frames == 2 and not no_poses
         is_missing = is_expected and detections.past_stamp_ns is None
         self._without_past = self._without_past + 1 if is_missing else 0

@@ -64,10 +64,10 @@ class BuiltFrame:
         rejection: why there is no frame, as (one of ``diagnostics.DROP_REASONS``, sentence); None
             if there is a frame.
         no_poses: why the frame has no ego poses; None if it has ego poses.
-        warnings: warnings about the calibration, by camera.
-        seconds: durations in seconds. Images are decoded while calibration and tf are looked up.
-            ``decoding`` is the time for which the builder waited for images after these look-ups,
-            and ``geometry`` is the remaining time of the build.
+        warnings: warnings about the calibration and the image, by name of the camera.
+        seconds: durations in seconds; empty if there is no frame. Images are decoded while
+            calibration and tf are looked up. ``decoding`` is the time for which the builder waited
+            for images after these look-ups, and ``geometry`` is the remaining time of the build.
     """
 
     frame: Frame | None
@@ -92,8 +92,8 @@ class _View:
 
 @dataclass(frozen=True)
 class _Geometry:
-    """Results of the look-ups for one camera, as functions. If a look-up failed, the function
-    raises the error.
+    """Results of the look-ups for one camera. The look-ups are finished. Each function returns the
+    result of its look-up, or raises the error of a look-up that failed.
 
     Attributes:
         intrinsics: returns the intrinsics of the full-size image.
@@ -106,7 +106,9 @@ class _Geometry:
 
 @dataclass(frozen=True)
 class _CalibratedView:
-    """One camera of a frame."""
+    """One camera of a frame. Its image is decoded and has no lens distortion. ``intrinsics`` fit
+    the size of the decoded image.
+    """
 
     name: str
     frame_id: str
@@ -272,7 +274,9 @@ class FrameBuilder:
         ]
 
     def _decoded(self, view: _View) -> tuple[_View, DecodedImage]:
-        """Wait for the image of a camera."""
+        """Wait for the image of a camera, and return the view and this image. Raise
+        CameraFaultError if the image cannot be decoded.
+        """
         try:
             return view, view.image()
         except ValueError as error:
@@ -284,14 +288,15 @@ class FrameBuilder:
             ) from error
 
     def _geometry(self, view: _View, settings: RigSettings) -> _Geometry:
+        """Look up the intrinsics and the extrinsics of a camera now."""
         intrinsics = partial(self._calibrations.intrinsics, view.source, settings.images_rectified)
         return _Geometry(_tried(intrinsics), _tried(partial(self._extrinsic, view, settings)))
 
     def _calibrated(
         self, view: _View, image: DecodedImage, geometry: _Geometry
     ) -> _CalibratedView:
-        """Return the camera with its image without lens distortion, and with intrinsics that fit
-        the size of the decoded image.
+        """Return the calibrated view of a camera. Raise CameraFaultError if the intrinsics or the
+        extrinsics are missing, or do not fit the image.
         """
         name = view.source.name
         try:
@@ -328,6 +333,7 @@ class FrameBuilder:
         return last
 
     def _extrinsic(self, view: _View, settings: RigSettings) -> np.ndarray:
+        """Return the (4, 4) pose of the image's tf frame in the base frame."""
         source = view.source
         if not view.frame_id:
             raise CameraFaultError(
@@ -347,7 +353,13 @@ class FrameBuilder:
     def _rejection(
         self, settings: RigSettings, usable: list[str], faults: dict[str, CameraFaultError]
     ) -> tuple[str, str] | None:
-        """Return why no frame can be built, as the value of ``BuiltFrame.rejection``."""
+        """Return the value of ``BuiltFrame.rejection``.
+
+        Args:
+            settings: the current settings.
+            usable: names of the cameras without a fault.
+            faults: see ``BuiltFrame``.
+        """
         uncalibrated = next(
             (fault for fault in faults.values() if fault.reason != 'bad_image'), None
         )
@@ -366,10 +378,11 @@ class FrameBuilder:
         self, settings: RigSettings, views: list[_View], stopping: threading.Event
     ) -> None:
         """Wait at most ``geometry_timeout_s`` until calibration, extrinsics and ego poses of the
-        set are known.
+        set are known, or are no longer expected.
 
-        If the calibration or the extrinsics of a camera did not arrive during an earlier wait,
-        this function does not wait for this camera again.
+        If the calibration or the extrinsics of a camera did not arrive until the timeout of an
+        earlier wait, this function does not wait for them again. For ego poses, see
+        ``NO_POSE_WAIT_S``.
         """
         deadline = time.monotonic() + settings.geometry_timeout_s
         wait_for_poses = time.monotonic() >= self._poses_awaited_from
@@ -394,8 +407,8 @@ class FrameBuilder:
         }
 
     def _awaits_poses(self, settings: RigSettings, views: list[_View]) -> bool:
-        """Return True if tf may still receive the pose of the first or the last image. The poses
-        in between are interpolated.
+        """Return True if the ego pose of the first or of the last image is missing and may still
+        arrive. The poses in between are interpolated.
         """
         stamps_ns = [view.stamp_ns for view in views]
         return any(
@@ -404,8 +417,8 @@ class FrameBuilder:
         )
 
     def _warnings(self, views: list[_CalibratedView]) -> dict[str, str]:
-        """Return warnings by name of the camera. The warnings are about the calibration of the
-        camera, and about a tf frame or CameraInfo topic that two cameras share.
+        """Return warnings by name of the camera. The warnings are about the calibration and the
+        image of the camera, and about a tf frame or CameraInfo topic that two cameras share.
         """
         topics = self._info_topics
         warnings = {view.name: list(view.warnings) for view in views}
@@ -450,7 +463,8 @@ def _raise(error: Exception) -> NoReturn:
 
 
 def _shared(view: _CalibratedView, other: _CalibratedView) -> list[str]:
-    """Return a warning if two cameras have the same tf frame and the same pose in this frame.
+    """Return a list with a warning if two cameras have the same tf frame and the same pose in this
+    frame, otherwise an empty list.
 
     The two cameras of a stereo pair may share a tf frame without a warning, because R or P of
     their CameraInfo gives each camera a different pose in this frame.

@@ -1,5 +1,9 @@
-"""Decodes images into the memory of a GPU. The GPU decodes color JPEG files; files that arrive
-together are decoded in one call. All other images are decoded on the CPU and copied to the GPU.
+"""Decodes images into the memory of a GPU.
+
+``JpegBatches`` decodes color JPEG files on the GPU, several files in one call. If it rejects a
+file, ``ImageDecoder`` passes the file to ``Upload``. ``Upload`` also receives raw images. It
+decodes one image at a time: color JPEG files on the GPU, all other images on the CPU. Images from
+the CPU are copied to the GPU.
 """
 
 from __future__ import annotations
@@ -135,7 +139,7 @@ class JpegBatches:
         except ValueError:
             for file in files:
                 file.reject()
-        except Exception as error:  # such as too little memory; the thread that waits reports it
+        except Exception as error:  # for example, memory is exhausted; result() raises the error
             for file in files:
                 file.image.set_exception(error)
         else:

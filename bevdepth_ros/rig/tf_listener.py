@@ -1,5 +1,23 @@
 """Rejects invalid transforms before they reach the tf buffer, and detects conflicting
 publishers.
+
+The terms of this module, in the order in which they are built on each other:
+
+* A transform links two tf frames, the child to its parent. A message ``parent <- child`` names
+  both frames. The transform converts points from the child frame to the parent frame.
+* Transform of a frame: transform whose child is this frame.
+* Static transform: arrives on /tf_static, and is valid at every time.
+* Moving transform: arrives on /tf or as odometry, and is valid at its stamp.
+* Chain: frames from a source frame over its parent, the parent of this parent, and so on, up to
+  the child of a target frame.
+* Needed frame: frame of a chain that was looked up.
+* Ego frame: frame of a chain that was looked up at a stamp. Ego poses are looked up in this way.
+  Extrinsics are looked up as the newest transform instead.
+* Time of tf: newest stamp of the moving transforms of a frame. It goes back when a bag starts
+  again, or when the clock of a publisher is set back. tf2 rejects transforms that are much older
+  than the stored transforms, so the stored transforms must then be dropped.
+* Conflict: two publishers send transforms of the same frame with different parents, or with
+  different times.
 """
 
 from __future__ import annotations
@@ -20,14 +38,16 @@ from bevdepth_core.geometry import rigid_from_quaternion, unit_quaternion
 from bevdepth_ros.rig.stamps import stamp_ns
 
 BACKWARDS_NS = 250_000_000
-"""If a transform is older than the newest transform of its frame by more than this, the time of tf
-may have gone back (see ``_is_new_time``). If a transform is older by at most this, it is only
-late."""
+"""If a transform is older than the newest transform of its frame by more than this, in
+nanoseconds, the time of tf may have gone back (see ``_is_new_time``). If a transform is older by
+at most this, it is only late."""
 CONFLICT_S = 1.0
-"""Duration of a conflict of a tf frame, seconds. A conflict is present if, within this time,
-transforms with two different parents arrived, or the stamps jumped back and forward again."""
+"""A conflict of a tf frame is reported if, within this time in seconds, transforms with two
+different parents arrived, or the stamps jumped back and forward again. The report ends when this
+has not happened for the same time."""
 MAX_PARENTS = 4
-"""Largest number of parents that are stored per frame; older parents are removed."""
+"""Largest number of parents that are stored per frame. If there are more, the parent whose last
+transform is the oldest is removed."""
 FARTHEST_M = 1e9
 """Largest valid translation of a transform, meters. No map needs a larger translation, and from
 about 1e14 m on, the resolution of float64 is coarser than a centimeter."""
@@ -37,8 +57,7 @@ frame and never removes a frame."""
 MAX_NAME_LENGTH, SHOWN_NAME = 255, 60
 """Longest valid name of a frame, and longest part of a name that a message shows, characters."""
 MAX_CHAIN = 20
-"""Two frames are linked by a chain of transforms. At most this number of transforms of a chain is
-checked for conflicting publishers."""
+"""Largest number of frames of a chain that are checked for conflicting publishers."""
 
 
 def plain_name(frame: str) -> str:
@@ -79,8 +98,9 @@ class CheckedTransformListener(TransformListener):
 
     Attributes:
         mounts_version: number that increases with every static transform, and with the first
-            moving transform of each frame. Results of ``is_static`` are valid until this number
-            changes.
+            moving transform of each frame. A mount is a pose that only static
+            transforms determine, such as the pose of a camera on the vehicle. Mounts that were
+            looked up, and results of ``is_static``, are valid until this number changes.
     """
 
     def __init__(self, buffer: Buffer, node: Node, on_fault: Callable[[str, str], None]):
@@ -150,7 +170,8 @@ class CheckedTransformListener(TransformListener):
         return frames
 
     def is_static(self, target: str, source: str) -> bool:
-        """Return True if all transforms from ``source`` up to ``target`` are static.
+        """Return True if tf links ``source`` to ``target`` and all transforms of this chain are
+        static.
 
         The result is valid until ``mounts_version`` changes.
         """
@@ -159,14 +180,14 @@ class CheckedTransformListener(TransformListener):
         return is_linked and not any(self._received(frame) for frame in frames)
 
     def conflict_between(self, target: str, source: str, is_ego: bool) -> str | None:
-        """Return the first message that ``conflict`` gives for a frame from ``source`` up to
-        ``target``, and mark these frames as needed.
+        """Mark the frames of the chain from ``source`` to ``target`` as needed. Return the message
+        of ``conflict`` for the first of these frames that has a conflict; None if there is none.
 
         Args:
-            target: frame of the result.
-            source: frame that is transformed.
-            is_ego: True if the transform is the ego motion. If stamps of these frames go back, all
-                moving transforms are dropped.
+            target: frame to which points are transformed.
+            source: frame from which points are transformed.
+            is_ego: True if the transform is looked up at a stamp. The frames of the chain are then
+                ego frames: if their stamps go back, all moving transforms are dropped.
         """
         frames = self.chain(target, source)
         self._needed.update(frames)
@@ -175,8 +196,9 @@ class CheckedTransformListener(TransformListener):
         return next(filter(None, map(self.conflict, frames)), None)
 
     def stale(self, timeout_s: float, ego: tuple[str, str] = ('', '')) -> dict[str, str]:
-        """Return a message for each needed frame whose transform stopped arriving. The transform
-        ``ego`` (parent, child) is left out, because its loss is reported as a missing ego pose.
+        """Return a message, by frame, for each needed frame whose moving transform has not arrived
+        for ``timeout_s`` seconds. The transform ``ego`` (parent, child) is left out, because its
+        loss is reported as a missing ego pose.
         """
         sentences = {}
         for frame in tuple(self._needed):
@@ -194,16 +216,20 @@ class CheckedTransformListener(TransformListener):
         return sentences
 
     def _silence_s(self, frame: str, received_at: float) -> float:
-        """Return the time since the last transform of ``frame``, in wall time or in the node's
-        time, whichever is shorter. In a slow replay, the wall time between transforms is long.
+        """Return the time since the last moving transform of ``frame``, which arrived at the wall
+        time ``received_at``, in seconds.
+
+        The time is measured with the wall clock and with the node's clock, and the shorter time is
+        returned, because the wall time between transforms is long in a slow replay. If the node's
+        clock has gone back, the wall time is returned.
         """
         wall_s = monotonic() - received_at
         ros_s = (self._clock.now().nanoseconds - self._received_ns[frame]) * 1e-9
         return min(wall_s, ros_s) if ros_s >= 0 else wall_s
 
     def drop_later_than(self, now_ns: int) -> None:
-        """Drop all moving transforms if one of them is later than ``now_ns``. Static transforms
-        are kept.
+        """Drop all moving transforms if one of them is later than ``now_ns`` by more than
+        ``BACKWARDS_NS``. Static transforms are kept.
         """
         if any(newest_ns > now_ns + BACKWARDS_NS for newest_ns in self._newest_ns.values()):
             self._clear()
@@ -228,6 +254,9 @@ class CheckedTransformListener(TransformListener):
     def _guarded(
         self, take: Callable[[TransformStamped], None], transform: TransformStamped
     ) -> None:
+        """Check ``transform`` and call ``take`` with it. If the transform is invalid, or if
+        ``take`` raises an exception, report the fault instead.
+        """
         transform.header.frame_id = plain_name(transform.header.frame_id)
         transform.child_frame_id = plain_name(transform.child_frame_id)
         try:
@@ -261,6 +290,7 @@ class CheckedTransformListener(TransformListener):
             self._on_fault('bad_tf', f'the transform {frames} is invalid: {error}')
 
     def _note_frames(self, *frames: str) -> None:
+        """Count new frames; raise ValueError if there would be more than ``MAX_FRAMES``."""
         new = {*frames} - self._frames
         if new and len(self._frames) + len(new) > MAX_FRAMES:
             raise ValueError(
@@ -289,12 +319,13 @@ class CheckedTransformListener(TransformListener):
         self.buffer.set_transform(transform, 'default_authority')
 
     def _is_new_time(self, child: str) -> bool:
-        """Return True if an old transform of ``child`` shows that the time of tf went back.
+        """Return True if a transform of ``child`` whose stamp went back by more than
+        ``BACKWARDS_NS`` shows that the time of tf went back.
 
-        An old transform always shows this if it belongs to the ego motion, or if the ego motion is
-        unknown. An old transform of any other frame is usually only late, and is dropped as in
-        tf2. But if a needed frame receives only old transforms for ``CONFLICT_S``, the time of
-        this frame went back, for example after a restart of its publisher.
+        It always shows this if ``child`` is an ego frame, or if no ego frame is known yet. An old
+        transform of any other frame is usually only late, and is dropped as in tf2. But if a
+        needed frame receives only old transforms for ``CONFLICT_S``, the time of this frame went
+        back, for example after a restart of its publisher.
         """
         if child in self._ego or not self._ego:
             return True
@@ -302,7 +333,8 @@ class CheckedTransformListener(TransformListener):
         return child in self._needed and monotonic() - since > CONFLICT_S
 
     def _stamps_alternate(self, child: str, at_ns: int) -> bool:
-        """Return True if the stamps of ``child`` went back and jumped forward again soon after.
+        """Return True if the stamps of ``child`` went back less than ``CONFLICT_S`` ago, and the
+        stamp ``at_ns`` is later than all stamps from before this jump.
 
         Two publishers with different times cause this; a replay that starts again does not.
         """
@@ -315,8 +347,9 @@ class CheckedTransformListener(TransformListener):
         self._static_parents[transform.child_frame_id] = transform.header.frame_id
 
     def _received(self, frame: str) -> dict[str, float]:
-        """Return the parents of ``frame`` and the last arrival time of each. The result is a copy,
-        because the executor's thread may add parents at the same time.
+        """Return the parents of ``frame`` in moving transforms, and for each parent the time at
+        which its last transform arrived. The result is a copy, because the executor's thread may
+        add parents at the same time.
         """
         return dict(self._parents.get(frame, {}))
 

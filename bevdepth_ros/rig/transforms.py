@@ -1,4 +1,16 @@
-"""Looks up extrinsics and ego poses in tf2 without blocking."""
+"""Looks up extrinsics and ego poses in tf2 without blocking.
+
+The terms of this module, in addition to the terms of ``tf_listener``:
+
+* ``target_from_source``: (4, 4) matrix that transforms points from the frame ``source`` to the
+  frame ``target``, in meters. It is also the pose of ``source`` in ``target``. Messages show it as
+  ``target <- source``.
+* Mount: a ``target_from_source`` whose chain has only static transforms. Most extrinsics are
+  mounts.
+* Early pose: ego pose that is looked up when an image arrives, before its image set is complete.
+* Clamping: if a pose is needed shortly before the first or shortly after the last transform in
+  tf, the pose at the time of this transform is used instead.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +47,9 @@ ODOMETRY_QUEUE = 100
 
 
 class TransformMissingError(Exception):
-    """tf does not have the transform; the message names what is missing."""
+    """tf does not have the transform, or publishers of the transform conflict. The message gives
+    the reason.
+    """
 
 
 TF_TOPICS = ('/tf', '/tf_static')
@@ -47,6 +61,8 @@ class Transforms:
     The name of a source frame may begin with a slash, as in ROS 1.
     """
 
+    # Values of a subclass that reads transforms from a recording, and therefore does not call
+    # __init__ of this class.
     _listener: CheckedTransformListener | None = None
     _tf_topics = TF_TOPICS
 
@@ -120,11 +136,12 @@ class Transforms:
         return {} if self._listener is None else self._listener.stale(timeout_s, ego)
 
     def clock_went_back(self, now_ns: int) -> None:
-        """Drop all moving transforms if one of them is later than the current time ``now_ns``.
+        """Drop the early poses. Also drop all moving transforms if one of them is later than the
+        current time ``now_ns`` by more than ``BACKWARDS_NS``. Static transforms are kept.
 
-        Static transforms are kept. When a replay starts again, its first transforms may arrive
-        before the clock goes back. These transforms are kept, too, because they are not later than
-        the current time.
+        When a replay starts again, its first transforms may arrive before the clock goes back.
+        When they arrive, the listener drops the transforms of the last replay. This method keeps
+        the first transforms, because they are not later than the current time.
         """
         self._early.clear()
         if self._listener is not None:
@@ -160,7 +177,7 @@ class Transforms:
         """Return the newest (4, 4) target_from_source.
 
         Raises:
-            TransformMissingError: tf does not link the frames.
+            TransformMissingError: tf does not link the frames, or publishers conflict.
         """
         source = plain_name(source)
         mount = self._mount(target, source)
@@ -172,8 +189,8 @@ class Transforms:
         return mount.copy()
 
     def _mount(self, target: str, source: str) -> np.ndarray | None:
-        """Return the cached transform if all its links are static, otherwise None. A look-up in
-        tf2 takes 0.1 ms; the cache avoids this time.
+        """Return the stored mount; None if no mount is stored, or if a transform that arrived
+        since then may have changed it. A look-up in tf2 would take 0.1 ms.
         """
         if self._listener is None:
             return None
@@ -186,14 +203,15 @@ class Transforms:
         """Return (4, 4) target_from_source at ``stamp_ns``, interpolated.
 
         Args:
-            target: frame of the result.
-            source: frame whose points are transformed.
+            target: frame to which points are transformed.
+            source: frame from which points are transformed.
             stamp_ns: time in nanoseconds.
             clamp_s: if ``stamp_ns`` is before the first or after the last transform in tf by at
                 most this time, seconds, the first or the last transform is returned.
 
         Raises:
-            TransformMissingError: tf does not link the frames, or has no transform for this time.
+            TransformMissingError: tf does not link the frames, tf has no transform for this time,
+                or publishers conflict.
         """
         source, clamp_ns = plain_name(source), round(clamp_s * 1e9)
         early = self._early.pop((target, source, stamp_ns), None)
@@ -226,15 +244,20 @@ class Transforms:
             self._early.popitem(last=False)
 
     def _last_ns(self, target: str, source: str) -> int | None:
+        """Return the latest time at which tf has the transform; None if tf does not link the
+        frames.
+        """
         try:
             return self._buffer.get_latest_common_time(target, source).nanoseconds
         except TransformException:
             return None
 
     def _first_ns(self, target: str, source: str, stamp_ns: int, clamp_ns: int) -> int:
-        """Return the earliest time in (stamp, stamp + clamp] at which tf has the transform, with a
-        resolution of a microsecond. If tf does not have the transform in this interval, return
-        ``stamp_ns``. The time is found by bisection, because tf2 has no function for it.
+        """Return the earliest time after ``stamp_ns`` at which tf has the transform, with a
+        resolution of a microsecond. If tf does not have the transform at ``stamp_ns + clamp_ns``,
+        return ``stamp_ns``, for which the look-up then fails.
+
+        The time is found by bisection, because tf2 has no function that returns it.
         """
         unknown, available = stamp_ns, stamp_ns + clamp_ns
         if not self.has_transform(target, source, available):
@@ -265,7 +288,7 @@ class Transforms:
             raise TransformMissingError(self._link_sentence(target, source, error)) from error
 
     def _conflict(self, target: str, source: str, time: Time) -> str | None:
-        """Return a message if publishers of the transform conflict, otherwise None."""
+        """Return a message if publishers of a transform in the chain conflict, otherwise None."""
         if self._listener is None:
             return None
         return self._listener.conflict_between(target, source, is_ego=time is not LATEST)
@@ -276,6 +299,7 @@ class Transforms:
         return matrix_from_transform(self._buffer.lookup_transform_core(target, source, time))
 
     def _time_sentence(self, target: str, source: str, time: Time) -> str:
+        """Return a message for a transform that tf has, but not at ``time``."""
         last_ns = self._last_ns(target, source)
         if not last_ns:
             return f'tf has no {target} <- {source} yet'
@@ -287,6 +311,9 @@ class Transforms:
         )
 
     def _link_sentence(self, target: str, source: str, error: Exception) -> str:
+        """Return a message for a transform that tf has at no time: a frame does not exist, or the
+        frames are not linked. ``error`` is the exception of tf2.
+        """
         try:
             frames = yaml.safe_load(self._buffer.all_frames_as_yaml()) or {}
             available = sorted(
