@@ -1,4 +1,15 @@
-"""Controls the bag time of a replay: rate, pauses and steps."""
+"""Controls the bag time of a replay: rate, pauses and steps.
+
+The terms of this module:
+
+* Bag time: time of the replayed recording, in nanoseconds. A message is due when the bag time is
+  its log time. /clock contains the bag time.
+* Steady time: value of ``time.monotonic()``, in seconds.
+* Anchor: a bag time and the steady time at which the replay had this bag time. From the anchor on,
+  the bag time increases by ``rate`` times the increase of the steady time. While the timeline is
+  paused, the bag time stays at the anchor.
+* Stop: bag time at which a step ends and the timeline pauses.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +25,12 @@ TICK_S = 0.01
 
 
 class Timeline:
-    """Maps time.monotonic() to bag time; any thread may call the methods."""
+    """Maps steady time to bag time; any thread may call the methods.
+
+    Attributes:
+        paused: True while bag time stands still. After a step, it becomes True with the next call
+            of ``due``.
+    """
 
     def __init__(self, rate: float, first_ns: int, paused: bool = False) -> None:
         """Start the timeline.
@@ -36,16 +52,14 @@ class Timeline:
             self._anchor(first_ns)
 
     def at(self, steady: float) -> int:
-        """Return the bag time at ``steady``, a value of time.monotonic() that is not in the
-        future.
-        """
+        """Return the bag time at the steady time ``steady``, which must not be in the future."""
         with self._lock:
             return self._at(steady)
 
     def due(self, stamp_ns: int) -> float:
-        """Return the value of time.monotonic() at which the bag time ``stamp_ns`` is due. Return
-        infinity if the timeline is paused, or will pause, before this bag time. The first call
-        after ``let_next`` returns the current time.
+        """Return the steady time at which the bag time ``stamp_ns`` is due. Return infinity if the
+        timeline is paused, or will pause before this bag time. The first call after ``let_next``
+        moves the bag time to ``stamp_ns``, and returns the current steady time.
         """
         with self._lock:
             now = time.monotonic()
@@ -70,14 +84,14 @@ class Timeline:
             self._continue()
 
     def step(self, seconds: float) -> None:
-        """Advance by ``seconds`` of bag time, then pause."""
+        """Continue for ``seconds`` of bag time, then pause."""
         with self._lock:
             now_ns = self._at(time.monotonic())
             self._continue()
             self._stop_ns = now_ns + round(seconds * 1e9)
 
     def let_next(self) -> None:
-        """Pause, and make the next message due immediately."""
+        """Pause, and make the next message due immediately, although the timeline is paused."""
         with self._lock:
             self._pause_at(self._at(time.monotonic()))
             self._plays_next_message = True
@@ -91,6 +105,7 @@ class Timeline:
         self.paused, self._stop_ns = True, None
 
     def _anchor(self, bag_ns: int) -> None:
+        """Make the bag time ``bag_ns`` and the current steady time the anchor."""
         self._anchor_ns, self._anchored_at = bag_ns, time.monotonic()
 
     def _at(self, steady: float) -> int:
@@ -119,8 +134,8 @@ class Follower:
         self._sleep_and_tick(self._next_tick)
 
     def wait_for(self, stamp_ns: int) -> float:
-        """Wait until the bag time ``stamp_ns`` is due, and return the value of time.monotonic() at
-        which it was due. SIGINT and SIGTERM raise KeyboardInterrupt.
+        """Wait until the bag time ``stamp_ns`` is due, and return the steady time at which it was
+        due. SIGINT and SIGTERM raise KeyboardInterrupt.
         """
         while (due := self._timeline.due(stamp_ns)) > time.monotonic():
             self._sleep_and_tick(min(due, self._next_tick))
@@ -135,8 +150,8 @@ class Follower:
         sleep_until(end)
 
     def _sleep_and_tick(self, steady: float) -> None:
-        """Sleep until ``steady``, a value of time.monotonic() that is not after the next tick.
-        Then call ``tick`` if the next tick is due.
+        """Sleep until the steady time ``steady``, which must not be after the next tick. Then call
+        ``tick`` if the next tick is due.
         """
         sleep_until(steady)
         late_s = time.monotonic() - self._next_tick

@@ -27,6 +27,7 @@ from bevdepth_ros.bags.storage_files import (
 from bevdepth_ros.bags.topics import Message, Topic
 
 LATEST_NS = (1 << 63) - 1
+"""A time after the log time of every message, in nanoseconds."""
 _COMPANION = re.compile(r'/metadata\.yaml$|-wal$|-shm$')
 _NAMED = 5
 """Largest number of topics or files that a report names."""
@@ -116,6 +117,8 @@ class Bag:
         that few files are read at the same time.
         """
         later = deque(file for file in bag if file.end_ns >= start_ns and file.start_ns < stop_ns)
+        # A heap of the files that are being read. Each entry contains the log time of the next
+        # message, the number of the file, the next message, and the following messages.
         begun: list[tuple[int, int, Message, Iterator[Message]]] = []
         while later or begun:
             if later and (not begun or later[0].start_ns <= begun[0][0]):
@@ -148,6 +151,9 @@ class Bag:
         read: Counter[str],
         invalid: Counter[str],
     ) -> None:
+        """Report the problems of a file after it was read. The three counters contain numbers of
+        messages by topic: in the index of the file, valid messages, and invalid messages.
+        """
         if invalid:
             self._report_once(
                 f'{source.path}: {invalid.total()} messages on {_listed(invalid)} are left out: '
@@ -209,6 +215,9 @@ class Bag:
     def _compare_with_metadata(
         self, path: Path, metadata: Metadata | None, sources: list[StorageFile]
     ) -> None:
+        """Add the counts of the metadata to ``recorded_counts``, and report messages that the
+        metadata counts but the storage files do not contain.
+        """
         if metadata is None:
             self._report_once(
                 f'{path} has no valid metadata.yaml: its storage files are read, but missing '
@@ -270,6 +279,9 @@ def _listed(names: Collection[str]) -> str:
 
 
 def _require_ros2(path: Path, sources: list[StorageFile]) -> None:
+    """Raise BagError if the bag has messages, but none of them is encoded in CDR, the encoding of
+    ROS 2.
+    """
     encodings = {topic.encoding for source in sources for topic in source.topics if topic.count}
     if encodings and 'cdr' not in encodings:
         raise BagError(

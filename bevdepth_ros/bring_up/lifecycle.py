@@ -1,4 +1,13 @@
-"""Configures and activates a lifecycle node of a launch, and repeats requests that DDS lost."""
+"""Configures and activates a lifecycle node of a launch, and repeats requests that DDS lost.
+
+The terms of this module:
+
+* Our node: the lifecycle node that this launch starts and brings up.
+* Bring-up: the actions from the start of the process of our node until our node is active and, if
+  required, a topic has a subscriber.
+* Other node: a node of another launch or user that has the same name as our node. It would receive
+  the requests to our node, so the bring-up waits until the other node ends.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +29,8 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 
 OTHERS_TIMEOUT_S = 30.0
-"""Longest wait, in seconds, until other nodes with the name of our node have ended. DDS lists a
-killed node for another 20 s."""
+"""Longest wait, in seconds, until the other nodes have ended. DDS lists a killed node for another
+20 s."""
 APPEARANCE_TIMEOUT_S = 600.0
 """Longest wait, in seconds, until DDS has discovered our node. Importing torch takes minutes on a
 busy machine."""
@@ -29,15 +38,16 @@ RESPONSE_S = 1.0
 """A request is sent again if no response arrives within this time, in seconds, unless the node is
 in a transition."""
 ATTEMPTS = 5
+"""Largest number of times that a transition is requested."""
 FIRST_LOG_S = 5.0
 """Waiting is logged after this time, in seconds, and again each time the waiting time has
 doubled."""
 SLOW_S = 300.0
 """Waiting is logged as information before this time, in seconds, and as a warning after it."""
 POLL_S = 0.05
+"""Interval, in seconds, at which responses and the process of our node are checked."""
 GRAPH_POLL_S = 1.0
-"""Interval, in seconds, at which the launch searches for other nodes with the same name after the
-bring-up."""
+"""Interval, in seconds, at which the launch searches for other nodes after the bring-up."""
 SIGNAL_S = 5.0
 """Ctrl-C reaches the launch and its processes in any order. The end of a process after Ctrl-C is
 an error only if the launch does not shut down within this time, in seconds."""
@@ -153,7 +163,9 @@ class _BringUp:
         self._is_reported = False
 
     async def attempt(self, autostart: bool) -> BringUpError | None:
-        """Bring up the node; return None if the node is active, otherwise the error."""
+        """Bring up our node; return None after a success, otherwise the error. If a signal may
+        have ended a process, return only after ``SIGNAL_S``.
+        """
         try:
             await self._run(autostart)
         except BringUpError as error:
@@ -164,8 +176,8 @@ class _BringUp:
         return None
 
     async def report_other_nodes(self) -> None:
-        """Report other nodes with the name of our node until the process of our node ends. DDS may
-        discover another node only seconds after our node has become active.
+        """Report other nodes until the process of our node ends. DDS may discover another node
+        only seconds after our node has become active.
         """
         while self._process.return_code is None:
             self._find_others()
@@ -186,8 +198,8 @@ class _BringUp:
         await self._wait_for_subscriber()
 
     async def _wait_for_the_only_node(self) -> None:
-        """Wait until our node is discovered and no other node has the same name. Another node with
-        this name would receive our requests.
+        """Wait until our node is discovered and there is no other node. Raise BringUpError after
+        ``APPEARANCE_TIMEOUT_S`` or ``OTHERS_TIMEOUT_S``.
         """
         while not self._nodes()[0]:
             if self._seconds() > APPEARANCE_TIMEOUT_S:
@@ -207,9 +219,7 @@ class _BringUp:
             await self._pause(self._name_is_taken())
 
     def _find_others(self) -> bool:
-        """Return True if another node has the name of our node; log a warning when such a node
-        appears.
-        """
+        """Return True if there is another node; log a warning when another node appears."""
         has_others = bool(self._nodes()[1])
         if has_others and not self._is_reported:
             self._log.warning(self._name_is_taken())
@@ -219,7 +229,7 @@ class _BringUp:
     def _nodes(self) -> tuple[list[str], list[str]]:
         """Return the enclaves of the discovered nodes that have the name of our node, as two
         lists. The first list contains our node after its discovery. The second list contains the
-        other nodes.
+        other nodes. Without an enclave of our node, the first node found is taken as our node.
         """
         enclaves = [
             enclave
@@ -242,6 +252,16 @@ class _BringUp:
         return time.monotonic() - self._began
 
     async def _reach(self, verb: str, transition_id: int, goal: int) -> None:
+        """Request a transition until our node is in the state ``goal``.
+
+        Args:
+            verb: label of the transition, for messages.
+            transition_id: id of the transition.
+            goal: id of the state after the transition.
+
+        Raises:
+            BringUpError: the transition failed, or our node did not respond.
+        """
         for _ in range(ATTEMPTS):
             await self._wait_for_the_only_node()
             response = await self._request(
@@ -262,8 +282,10 @@ class _BringUp:
         raise BringUpError(f'{self._name} did not respond to {ATTEMPTS} requests to {verb}', verb)
 
     async def _request(self, transition_id: int, waiting: str) -> ChangeState.Response | None:
-        """Request a transition and wait for its end; return None when the request or the response
-        was lost.
+        """Request a transition and return the response, which arrives at the end of the
+        transition. Return None if the request or the response was lost: our node responds to a
+        request for its state, but not to the request for the transition. ``waiting`` is the reason
+        that is logged while this function waits.
         """
         future = self._change.call_async(
             ChangeState.Request(transition=Transition(id=transition_id))
@@ -276,6 +298,9 @@ class _BringUp:
         return future.result()
 
     async def _state(self, waiting: str = 'the node does not respond') -> int:
+        """Return the id of the state of our node. Repeat the request until a response arrives,
+        which is after the end of a transition.
+        """
         while True:
             future = self._get.call_async(GetState.Request())
             if await self._is_done(future, waiting):
@@ -283,13 +308,16 @@ class _BringUp:
             self._get.remove_pending_request(future)
 
     async def _is_done(self, future: Any, waiting: str) -> bool:
-        """Wait for at most RESPONSE_S; return True if the response has arrived."""
+        """Wait for at most RESPONSE_S; return True if the response in ``future`` has arrived."""
         deadline = time.monotonic() + RESPONSE_S
         while not future.done() and time.monotonic() < deadline:
             await self._pause(waiting)
         return future.done()
 
     async def _wait_for_subscriber(self) -> None:
+        """If a subscriber is expected, wait until the topic has one. Raise BringUpError if the
+        process of the subscriber ends before.
+        """
         while self._subscriber is not None and not self._has_subscriber():
             if self._subscriber.return_code is not None:
                 raise BringUpError(

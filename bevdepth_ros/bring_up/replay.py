@@ -7,10 +7,11 @@ A replay passes through these states:
 | bring-up | the detector is active; with record:=, the recorder has subscribed | the bag plays |
 | bring-up | the detector cannot become active | the launch fails |
 | playing | the player ends with exit status 0 | the detector is deactivated |
-| playing | the player fails, or the detector ends | the launch fails |
+| playing | the player fails | the launch fails |
 | last sets | the detector is inactive, or LAST_SETS_S have passed | the replay is over |
+| every state | the process of the detector ends | the launch fails |
 
-The launch ends when all replays in it are over.
+The launch ends when all its replays are over.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ def _running(context: LaunchContext) -> set[LifecycleNode]:
 
 
 def end_of_replay(detector: LifecycleNode, player: Node) -> list[RegisterEventHandler]:
-    """Return actions that end the launch after ``player`` has ended. If ``detector`` ends earlier,
-    the actions make the launch fail.
+    """Return actions that deactivate ``detector`` after ``player`` has ended, and then end the
+    replay. If the process of ``detector`` ends before the launch, the actions make the launch
+    fail.
     """
 
     def bag_ended(event: Any, context: LaunchContext) -> list:
@@ -85,8 +87,9 @@ def end_of_replay(detector: LifecycleNode, player: Node) -> list[RegisterEventHa
 
 
 def _failure(reason: str, return_code: int) -> list[TimerAction]:
-    """Make the launch fail because a process ended. If a signal may have ended the process, return
-    an action that makes the launch fail later, unless the launch shuts down before.
+    """Make the launch fail with the message ``reason`` because a process ended. If a signal may
+    have ended the process, return an action that makes the launch fail after ``SIGNAL_S``, unless
+    the launch shuts down before.
     """
 
     def fail(context: LaunchContext) -> None:

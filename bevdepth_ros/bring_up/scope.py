@@ -1,5 +1,7 @@
-"""Finds the names and parameters that the process of the detector will have. They include the
-namespace, remappings and parameters that enclosing launch files set.
+"""Finds the names and parameters that the process of the detector will have.
+
+The current scope of a launch consists of the namespace, remappings, parameters and arguments that
+the enclosing launch files and groups have set. They also apply to the detector.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ VIEW_PARAMETERS = (
 )
 """Parameters of the visualizer and the live view that the detector does not have."""
 FIELDS = {field.name: field for field in dataclasses.fields(RigSettings)}
+"""Parameters of cameras and tf frames, by name."""
 
 
 @dataclasses.dataclass(frozen=True)

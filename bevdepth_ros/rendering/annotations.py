@@ -17,8 +17,10 @@ MAX_GAP_NS = 1_100_000_000
 """Boxes are interpolated only if the two annotations are at most this far apart in time, in
 nanoseconds. nuScenes has two annotations per second."""
 SAME_TIME_NS = 60_000_000
-"""An object without an id is shown only if the time of the scene differs from the time of its
-annotation by at most this, in nanoseconds."""
+"""An object that cannot be interpolated is shown only if the time of the scene differs from the
+time of its annotation by at most this, in nanoseconds. An object cannot be interpolated if it has
+no id, if only one of the two annotations contains its id, or if the annotations are more than
+``MAX_GAP_NS`` apart."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,10 @@ class AnnotationHistory:
         within ``MAX_GAP_NS / 2`` of this time, or if no object of the nearest annotation is valid
         at this time.
 
-        Objects with an id are interpolated linearly between the annotation before and the
-        annotation after this time. If all annotations are earlier, or all are later, the objects
-        are extrapolated from the two nearest annotations. For objects without an id, see
-        ``SAME_TIME_NS``.
+        The result has the objects of the nearest annotation. They are interpolated linearly
+        between the annotation before and the annotation after this time. If all annotations are
+        earlier, or all are later, the objects are extrapolated from the two nearest annotations.
+        For objects that cannot be interpolated, see ``SAME_TIME_NS``.
 
         Args:
             stamp_ns: time of the boxes, nanoseconds.
@@ -114,8 +116,10 @@ class AnnotationHistory:
 def _at(
     nearest: Annotation, pair: tuple[Annotation, Annotation], stamp_ns: int
 ) -> tuple[Boxes3D, np.ndarray]:
-    """Move the boxes of ``nearest`` to the time ``stamp_ns``. Return the moved boxes, and a mask
-    that is True for the boxes that are valid at this time.
+    """Move the boxes of ``nearest``, which is one annotation of ``pair``, to the time
+    ``stamp_ns``. Return the moved boxes with their velocities, and a mask that is True for the
+    boxes that are valid at this time. A box that cannot be interpolated is not moved, and has
+    velocity 0.
     """
     other = pair[0] if nearest is pair[1] else pair[1]
     span_s = (other.stamp_ns - nearest.stamp_ns) * 1e-9

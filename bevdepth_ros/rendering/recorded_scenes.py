@@ -32,6 +32,8 @@ from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 
 ANNOTATIONS_TOPIC = '/annotations'
 SECOND_BEFORE_NS = 1_000_000_000
+"""Images are read from this time before the first scene, in nanoseconds. The past frame of the
+first scene is among them."""
 SILENT_NS = 3_000_000_000
 """If a camera has no image for this time, in nanoseconds, image sets are formed without
 this camera."""
@@ -39,6 +41,8 @@ DECODE_TIMEOUT_S = 60.0
 """Longest time to decode the images of a set, in seconds. It is long, because no image of a
 recording may be lost."""
 MAX_DURATION_S = 1e9
+"""Longer durations are reduced to this, in seconds, because times are converted to integers in
+nanoseconds."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,7 @@ class RecordedScenes:
         waiting: deque[_Moment] = (
             deque(_Moment(stamp) for stamp in sorted(self._recorded)) if use_recorded else deque()
         )
+        # Recorded detections contain the times of their scenes. Otherwise, image sets give them.
         matcher = None if use_recorded else self._matcher(detector, with_depth, waiting)
         check_ns = 0
         for topic, message in _messages(
@@ -181,6 +186,7 @@ class RecordedScenes:
                 if stamp_ns(message) > check_ns:
                     matcher.check(_silent(matcher, check_ns), math.inf)
                     check_ns += SILENT_NS
+            # The last image of a scene is at most SAME_SET_NS later than the time of the scene.
             while waiting and stamp_ns(message) > waiting[0].stamp_ns + SAME_SET_NS:
                 yield from self._scene(waiting.popleft(), begin_ns, end_ns)
         if matcher is not None:
@@ -228,6 +234,9 @@ class RecordedScenes:
         return synchronizer
 
     def _scene(self, moment: _Moment, begin_ns: int, end_ns: int) -> Iterator[Scene]:
+        """Yield the scene at ``moment``. Yield nothing if the moment is not at or after
+        ``begin_ns`` and before ``end_ns``, or if there are no usable images.
+        """
         if not begin_ns <= moment.stamp_ns < end_ns:
             return
         if moment.stamp_ns in self._recorded:
@@ -261,7 +270,7 @@ def _report(sentence: str) -> None:
 
 
 def _depth_maps(detector: Detector) -> DepthMaps:
-    assert detector.depth is not None  # keep_depth is set
+    assert detector.depth is not None  # the caller of ``scenes`` has set detector.keep_depth
     config = detector.config
     return DepthMaps(
         expected_depth(detector.depth, config.depth_bins), config.depth_bins, config.image

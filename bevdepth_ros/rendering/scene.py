@@ -1,6 +1,15 @@
 """Combines images, detections and annotations of one time into a ``Scene`` that can be rendered.
 
 This module is used for live topics and for recordings. It creates no node.
+
+The terms of this module:
+
+* Recording: data whose stamps increase. When a replay starts again, the stamps go back, and a new
+  recording starts.
+* Annotation: annotated boxes at one time. It is unplaced until its boxes have been transformed
+  to the fixed frame. The transform may arrive later than the annotation.
+* Clamping: if tf does not have a pose at a stamp, but at most ``POSE_CLAMP_S`` earlier or later,
+  the pose from that time is used.
 """
 
 from __future__ import annotations
@@ -30,17 +39,19 @@ from bevdepth_ros.rig.transforms import TransformMissingError, Transforms
 
 IMAGES_KEPT = {'compressed': 64, 'raw': 8}
 """Number of images per camera that are stored until their detections arrive, by
-``image_transport``. 64 JPEG images are 5 s at 12 Hz. Fewer raw images are stored, because they are
-large."""
+``image_transport``. It is also the number of stored detections. 64 JPEG images are 5 s at 12 Hz.
+Fewer raw images are stored, because they are large."""
 SAME_SET_NS = 60_000_000
 """An image belongs to detections if the two stamps differ by at most this, in nanoseconds. In
 nuScenes, the images of a set are exposed within 43 ms, and image sets are 83 ms apart."""
 POSE_CLAMP_S = 0.2
 """Largest time, in seconds, between an image and the ego pose that is used for it."""
 TF_TIMEOUT_NS = 400_000_000
-"""Detections and annotations wait for tf only until there are detections or images that are newer
-by more than this, in nanoseconds."""
+"""Detections wait for their ego pose only until there are detections that are newer by more than
+this, in nanoseconds. Annotations wait for the transform at their stamp until a scene is newer by
+more than this, and then use clamping."""
 ANNOTATIONS_KEPT = 4096
+"""Largest number of stored annotations, and of unplaced annotations."""
 SHOWN_SCORE = 0.35
 """Default of the lowest score of a rendered box. Boxes with a lower score are mostly duplicates of
 other boxes."""
@@ -77,6 +88,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Arrival:
+    """A stored message, with its stamp and its arrival time in seconds of time.monotonic().
+    ``frame_id`` is the tf frame of detections. An empty name means the base frame.
+    """
+
     stamp_ns: int
     message: CompressedImage | Image | Detections3D
     arrived: float
@@ -205,9 +220,9 @@ class SceneStore:
         )
 
     def newest_detections_ns(self) -> int | None:
-        """Return the stamp of the newest detections for which tf is available. If tf is available
-        for none of the detections of the last ``TF_TIMEOUT_NS``, return the stamp of the newest
-        detections. Return None if there are no detections.
+        """Return the stamp of the newest detections at which tf has the ego pose. If tf has the
+        ego pose for none of the detections of the last ``TF_TIMEOUT_NS``, return the stamp of the
+        newest detections. Return None if there are no detections.
         """
         if not self._detections:
             return None
@@ -228,8 +243,8 @@ class SceneStore:
         )
 
     def newest_images_ns(self) -> int | None:
-        """Return the latest stamp up to which all cameras that publish have sent images; None
-        before the first image.
+        """Return the latest stamp up to which every camera has sent its images. Cameras that have
+        sent no image are left out. Return None before the first image.
         """
         newest = [images[-1].stamp_ns for images in self._images.values() if images]
         return min(newest) if newest else None
@@ -289,6 +304,9 @@ class SceneStore:
         ).frame
 
     def _image_near(self, camera: str, stamp_ns: int) -> _Arrival | None:
+        """Return the image of ``camera`` whose stamp is nearest to ``stamp_ns``; None if this
+        stamp differs by more than ``SAME_SET_NS``.
+        """
         images = self._images[camera]
         stamps = [image.stamp_ns for image in images]
         after = bisect_left(stamps, stamp_ns)
@@ -297,12 +315,13 @@ class SceneStore:
         return best if best is not None and abs(best.stamp_ns - stamp_ns) <= SAME_SET_NS else None
 
     def _poses(self, stamps_ns: np.ndarray) -> np.ndarray | None:
+        """Return the (N, 4, 4) ego poses at these (N,) stamps; None if an ego pose is missing."""
         return self._frames.poses(stamps_ns)[0]
 
     def _place_annotations(self, now_ns: int) -> None:
-        """Transform annotations to the fixed frame if tf contains the transform at their stamps.
-        If an annotation is older than ``now_ns`` by more than TF_TIMEOUT_NS, a transform at most
-        POSE_CLAMP_S away from its stamp is sufficient.
+        """Transform the unplaced annotations to the fixed frame if tf has the transform at their
+        stamps. If an annotation is older than the scene at ``now_ns`` by more than TF_TIMEOUT_NS,
+        use clamping. Annotations without a transform stay unplaced.
         """
         for _ in range(len(self._unplaced)):
             frame, annotation = self._unplaced.popleft()
@@ -319,6 +338,9 @@ class SceneStore:
             )
 
     def _ground_truth(self, stamp_ns: int) -> GroundTruth | None:
+        """Return the annotated boxes at ``stamp_ns`` in the base frame; None if there are no
+        annotations near this time, or if the ego pose is missing.
+        """
         self._place_annotations(stamp_ns)
         if not len(self._annotations):
             return None

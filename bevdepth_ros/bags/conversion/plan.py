@@ -1,5 +1,15 @@
 """Plans the conversion of a bag: selects the measurements that become key frames, and the
 measurements that become sweeps.
+
+The terms of this module:
+
+* Sensor: a camera or the lidar. It is identified by its topic.
+* Measurement: one message of a sensor, identified by topic and stamp.
+* Ego pose: pose of the base frame in the world frame. Measurements without an ego pose are not
+  used.
+* Key frame: one measurement of every sensor, all near one time. Key frames of a scene are about
+  0.5 s apart.
+* Sweep: measurement near a key frame that is in no key frame.
 """
 
 from __future__ import annotations
@@ -75,6 +85,14 @@ def make_plan(
     the topic of the annotations; if there are no annotations, the topic of the lidar; if there is
     no lidar either, the topic of the first camera.
 
+    Args:
+        scan: stamps and transforms of the bag.
+        sources: topics of the bag.
+        frames: names of the world frame and the base frame.
+        slop_ns: largest difference between the time of a key frame and the stamps of its
+            measurements, nanoseconds.
+        with_sweeps: if False, the plan has no sweeps.
+
     Raises:
         ConversionError: there are no ego poses, or there is no time at which every sensor has a
             message.
@@ -113,6 +131,7 @@ def _key_frame(time_ns: int, sensors: Mapping[str, np.ndarray], chosen: np.ndarr
 
 
 def _with_pose(scan: Scan, frames: Frames, stamps_ns: np.ndarray) -> np.ndarray:
+    """Return the stamps at which tf has the ego pose."""
     has_transform = scan.transforms.has_transform
     return np.array(
         [stamp for stamp in stamps_ns.tolist() if has_transform(frames.world, frames.base, stamp)],
@@ -121,6 +140,7 @@ def _with_pose(scan: Scan, frames: Frames, stamps_ns: np.ndarray) -> np.ndarray:
 
 
 def _no_poses(scan: Scan, frames: Frames) -> str:
+    """Return a message that there are no ego poses, with the reason for the first measurement."""
     stamp = next(iter(scan.sensors.values())).stamps_ns[0]
     try:
         scan.transforms.lookup_at(frames.world, frames.base, stamp)
@@ -136,6 +156,9 @@ def _no_poses(scan: Scan, frames: Frames) -> str:
 def _sweeps(
     key_frames: tuple[KeyFrame, ...], sensors: Mapping[str, np.ndarray]
 ) -> frozenset[Measurement]:
+    """Return the measurements that are in no key frame, but at most ``PERIOD_NS`` before or after
+    a key frame. ``sensors`` contains the stamps with an ego pose by topic.
+    """
     keys = {item for frame in key_frames for item in frame.measurements.items()}
     times = np.array([frame.stamp_ns for frame in key_frames], np.int64)
     return frozenset(
