@@ -1,5 +1,8 @@
-"""Computes the camera vector and the frustum matrices of a rig, once for all frames with the same
-calibration and image sizes.
+"""Computes camera vectors and back-projection matrices of a rig. They are computed once for all
+frames with the same camera matrices and image sizes.
+
+A camera vector contains the calibration of a camera as input of the depth net. A back-projection
+matrix converts a frustum point (pixel and depth) to a point in the camera frame.
 """
 
 from __future__ import annotations
@@ -20,13 +23,14 @@ from bevdepth_core.types import CameraMatrices, CameraRig
 
 @dataclass(frozen=True)
 class Calibration:
-    """Camera vectors and back-projection matrices for N cameras and the sizes of their images.
+    """Camera vectors and back-projection matrices for N cameras with images of certain sizes.
 
     Attributes:
         rig: the cameras.
         sizes: height and width of the images of each camera.
         cameras: (1, N, 27) float32, the camera vectors.
-        camera_from_frustum: (1, N, 4, 4) float64 matrices, see ``view_transform``.
+        camera_from_frustum: (1, N, 4, 4) float64, the back-projection matrices, see
+            ``view_transform``.
     """
 
     rig: CameraRig

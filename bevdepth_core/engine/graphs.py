@@ -1,5 +1,14 @@
-"""Runs the network on a GPU with folded batch norms, fixed buffers and one CUDA graph per step.
-The CPU waits for the GPU only once per frame, for the boxes.
+"""Runs the network on a GPU with folded batch norms, fixed buffers and CUDA graphs. The CPU waits
+for the GPU only once per frame, for the boxes.
+
+A step is a part of the computation of a frame that reads and writes only buffers with fixed
+addresses. It is captured once as a CUDA graph, and the graph is replayed for each frame. The CPU
+writes camera vectors and matrices to page-locked buffers, and the steps that need them copy them
+to the device first. The images are resized before the first step. This is not a CUDA graph,
+because the sizes of the source images can be different in each frame.
+
+Frame 0 is the current frame; frames 1, 2, ... are past frames. Features that were computed for
+earlier images are copied to the buffers of the past frames.
 """
 
 from __future__ import annotations
@@ -67,8 +76,9 @@ class GraphedNetwork:
         dtype: data type of network and features; geometry is always float32.
 
     Attributes:
-        stage_seconds: time of each step of the last frame, in the order of the steps, seconds. The
-            times are measured with CUDA events.
+        stage_seconds: time of each stage of the last frame, in the order of the stages, seconds.
+            The first stage resizes the images; every other stage consists of one or two steps. On
+            a GPU, the times are measured with CUDA events; on the CPU, they are 0.
         capacity: largest number of cameras so far.
     """
 
@@ -124,8 +134,8 @@ class GraphedNetwork:
         steps.run('stereo')
         self._timer.stage_done('stereo')
         return [
-            (replace(steps.buffers.features(place, count), stereo=None), pose)
-            for place, (_, pose) in enumerate(frames)
+            (replace(steps.buffers.features(frame, count), stereo=None), pose)
+            for frame, (_, pose) in enumerate(frames)
         ]
 
     @_on_device
@@ -133,11 +143,11 @@ class GraphedNetwork:
         self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]], threshold: float
     ) -> ScoredBoxes:
         steps = self._steps_for(frames[0][1].shape[1])
-        for place in range(self.config.key_frames):
-            features, matrix = frames[place] if place < len(frames) else frames[0]
-            steps.set_matrices(place, matrix[0])
-            if place > 0:
-                steps.buffers.set(place, features)
+        for frame in range(self.config.key_frames):
+            features, matrix = frames[frame] if frame < len(frames) else frames[0]
+            steps.set_matrices(frame, matrix[0])
+            if frame > 0:
+                steps.buffers.set(frame, features)
         for name in ('view_transform', 'bev_head', 'decode'):
             steps.run(name)
             self._timer.stage_done(name)
@@ -164,7 +174,19 @@ class GraphedNetwork:
 
 
 class _Steps:
-    """Fixed buffers for a number of cameras, and the steps that read and write the buffers."""
+    """Fixed buffers for a number of cameras, and the steps that read and write the buffers.
+
+    Attributes:
+        buffers: features of all frames.
+        images: (cameras, INPUT_CHANNELS, H, W) resized images of the current frame.
+        of_images: names of the steps that depend only on the images and camera vectors of the
+            current frame. ``encode`` runs these steps.
+        cameras_host: camera vectors of the current frame.
+        matrices_host: ``ego_from_frustum`` of all frames.
+        motion_host: motion of the cameras between two frames, see ``set_motion``.
+        maps: head maps of the current frame.
+        boxes_host: boxes of the current frame.
+    """
 
     def __init__(
         self,
@@ -193,8 +215,8 @@ class _Steps:
             'bev_head': self._head,
             'decode': self._decode,
         }
-        for place in range(config.key_frames):
-            self.set_matrices(place, torch.zeros(0, 3, 4))
+        for frame in range(config.key_frames):
+            self.set_matrices(frame, torch.zeros(0, 3, 4))
         no_cameras = torch.zeros(0, 3, 4, dtype=torch.float64)
         self.set_motion(no_cameras, no_cameras)
         if device.type == 'cuda':
@@ -228,19 +250,23 @@ class _Steps:
         """Run one step."""
         self._runs[name]()
 
-    def set_matrices(self, place: int, matrices: torch.Tensor) -> None:
-        """Set the (N, 3, 4) matrices of frame number ``place``; frame 0 is the current frame. The
-        matrices of unused cameras are set to matrices that project outside the grid.
+    def set_matrices(self, frame: int, matrices: torch.Tensor) -> None:
+        """Set the (N, 3, 4) ``ego_from_frustum`` matrices of a frame. The matrices of unused
+        cameras are set to matrices that project all points outside the grid.
         """
-        target = self.matrices_host[place]
+        target = self.matrices_host[frame]
         target[: len(matrices)] = matrices
         target[len(matrices) :, :, :3] = 0
         target[len(matrices) :, :, 3] = self._outside
 
     def set_motion(self, current: torch.Tensor, past: torch.Tensor) -> None:
-        """Set the motion of the cameras between the two frames that a stereo model compares, from
-        the (N, 3, 4) float64 ``ego_from_frustum`` of each frame. The motion of unused cameras is
-        the identity.
+        """Set the motion of the cameras between the two frames that a stereo model compares. For
+        each of the two frames, it is the result of ``source_from_reference`` with this frame as
+        the reference. The motion of unused cameras is the identity.
+
+        Args:
+            current: (N, 3, 4) float64 ``ego_from_frustum`` of the current frame.
+            past: (N, 3, 4) float64 ``ego_from_frustum`` of the past frame.
         """
         self.motion_host.copy_(torch.eye(4, dtype=torch.float64)[:3])
         for target, pair in zip(
@@ -249,6 +275,9 @@ class _Steps:
             target[: len(current)] = source_from_reference(*pair)
 
     def _encode_images(self) -> None:
+        """Compute the features of the current frame. The gates depend only on the camera vectors,
+        so they are computed in parallel with the image encoder.
+        """
         with self._in_parallel():
             self._cameras.copy_(self.cameras_host, non_blocking=True)
             gates = self._network.depth_net.gates(self._cameras)
@@ -287,6 +316,7 @@ class _Steps:
         return torch.cuda.stream(self._second_stream)
 
     def _join(self) -> None:
+        """Let the following work wait for the work on the second stream."""
         if self._second_stream is not None:
             torch.cuda.current_stream().wait_stream(self._second_stream)
 

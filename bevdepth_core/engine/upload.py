@@ -1,4 +1,8 @@
-"""Copies source images to the device, and stores a resize plan per image size."""
+"""Copies source images to the device, and stores a resize plan per image size.
+
+A source image is an image as the camera sent it, before it is resized to the network's input. A
+resize plan is the part of the resizing that depends only on the size of the source image.
+"""
 
 from __future__ import annotations
 
@@ -50,11 +54,14 @@ class ImageUploader:
         return on_device, [self._plan(image.shape[1], image.shape[0]) for image in images]
 
     def _filled(
-        self, place: int, image: np.ndarray | torch.Tensor
+        self, camera: int, image: np.ndarray | torch.Tensor
     ) -> PageLockedCopy | torch.Tensor:
+        """Copy a numpy image to the page-locked memory of its camera and return this memory.
+        Return a tensor unchanged.
+        """
         if isinstance(image, torch.Tensor):
             return image
-        copy = self._copies[place]
+        copy = self._copies[camera]
         copy.fill(image)
         return copy
 

@@ -1,10 +1,28 @@
 """Estimates depth from a comparison of the features of two frames.
 
-Each pixel of a grid of stride 4 has one depth hypothesis per depth range: a mean and a spread.
-Each of three candidate depths around the mean gives a point in the other frame, where the features
-are compared. The similarities of the three candidates update mean and spread. These steps are
-repeated several times. The refined hypotheses become logits, which are weighted by a mask and
-added to the logits that are computed from the single frame.
+The terms of this module, in the order in which they are built on each other:
+
+* Reference frame: the frame whose depth is estimated.
+* Source frame: the frame with which the reference frame is compared.
+* Mono logits: logits of the D depth bins that the depth net computes from a single frame, on the
+  grid (h, w) of stride 16.
+* Range: the depth is divided into R consecutive ranges (``StereoConfig.range_bounds``). A range
+  consists of several depth bins.
+* Hypothesis: mean, spread and score of the depth of one pixel in one range, on the grid (4 h, 4 w)
+  of stride 4. The depth net computes the first hypotheses.
+* Candidate: one of three depths around the mean. It gives a point in the source frame. The cost
+  volume compares the features at the pixel and at this point, and contains one number per group of
+  channels. The network ``similarity`` computes the score of the candidate from these numbers.
+* Refinement: the scores of the candidates give the next mean and spread of the hypothesis. This is
+  repeated ``iterations`` times.
+* Density: value of a hypothesis at a depth bin of its range, weighted by the softmax of the
+  scores of the hypotheses over the ranges.
+* Stereo logits: logits that the network ``downsample`` computes from the densities, on the grid of
+  stride 16.
+* Mask: a number from 0 to 1 per range and pixel of the grid of stride 16, computed from the mono
+  logits of both frames. Where the mask is small, the stereo logits have little effect.
+
+The depth distribution is the softmax of mono logits + stereo logits * mask.
 
 Source: BEVStereo, arXiv 2209.10248, and its official code.
 """
@@ -37,11 +55,14 @@ MIDDLE_PROBABILITY = 0.5
 """Probability of the middle candidate at which the spread does not change. If the probability is
 lower, the spread grows; if it is higher, the spread shrinks."""
 SPREAD_FACTOR_LIMITS = (0.1, 10.0)
+"""Limits of the factor by which one iteration of the refinement multiplies a spread."""
 SPREAD_LIMITS = (0.1, 10.0)
+"""Limits of the spread after each iteration, meters."""
 LEAST_SPREAD_OF_BINS = 1.0
+"""Lower limit of the refined spread for the densities at the depth bins."""
 SPREAD_EPSILON = 1e-10
 """This number is added to each spread before the refinement, as in the official code. In float32,
-it has no effect."""
+its effect on the result is at most a rounding error."""
 _PROBABILITY_EPSILON = 1e-4
 _DENSITY_EPSILON = 1e-6
 _MASK_CHANNELS, _DOWNSAMPLE_CHANNELS = 64, 256
@@ -56,8 +77,8 @@ class StereoDistribution:
 
     Attributes:
         masked: the distribution that is splatted.
-        unmasked: the distribution that the depth loss compares with the lidar, as in the official
-            code.
+        unmasked: the distribution without the mask. The depth loss compares it with the lidar, as
+            in the official code.
     """
 
     masked: Tensor
@@ -135,7 +156,9 @@ class StereoDepth(nn.Module):
         )
 
     def _depth_and_mask(self, pair: _FramePair) -> tuple[Tensor, Tensor]:
-        """Return densities (n, D, 4 h, 4 w) and the mask (n, D, h, w) of all ranges."""
+        """Return the densities (n, D, 4 h, 4 w) at all depth bins, and the mask (n, D, h, w), in
+        which each bin has the value of its range.
+        """
         means, spreads, scores = pair.hypotheses.chunk(3, dim=1)
         means = self._in_ranges(means, lambda mean, low, high: mean.sigmoid() * (high - low) + low)
         means, spreads = self._refined_ranges(means, F.elu(spreads) + 1 + SPREAD_EPSILON, pair)
@@ -148,8 +171,8 @@ class StereoDepth(nn.Module):
         return densities, mask
 
     def _in_ranges(self, means: Tensor, function: Callable[..., Tensor]) -> Tensor:
-        """Call ``function`` with the means, the start and the end of each range, and concatenate
-        the results.
+        """Call ``function(means, start, end)`` for each range, with the means (n, 1, 4 h, 4 w) of
+        the hypotheses in this range, and concatenate the results.
         """
         parts = zip(means.split(1, 1), self._ranges, strict=True)
         return torch.cat([function(part, low, high) for part, (low, high) in parts], dim=1)
@@ -183,6 +206,9 @@ class StereoDepth(nn.Module):
         return means, spreads
 
     def _refined(self, means: Tensor, spreads: Tensor, pair: _FramePair) -> tuple[Tensor, Tensor]:
+        """Return means and spreads after all iterations of the refinement. The arguments can have
+        any number of ranges.
+        """
         factors = self.candidate_factors[:, None, None]
         means, spreads = means[:, :, None], spreads[:, :, None]
         for _ in range(self._config.iterations):
@@ -200,7 +226,7 @@ class StereoDepth(nn.Module):
         return cost_volume(features, source, candidates, pair.matrix, self._image_size, groups)
 
     def _masks(self, means: Tensor, pair: _FramePair) -> Tensor:
-        """Return the (n, R, h, w) weights of the logits in the bins of each range."""
+        """Return the mask of each range, (n, R, h, w)."""
         inputs = self._mask_inputs(means, pair)
         if not self.training:
             return self.mask(inputs.flatten(0, 1)).sigmoid()[:, 0].unflatten(0, means.shape[:2])
@@ -208,8 +234,9 @@ class StereoDepth(nn.Module):
 
     @torch.no_grad()
     def _mask_inputs(self, means: Tensor, pair: _FramePair) -> Tensor:
-        """Return (n, R, 2 D, h, w): the logits of the reference frame, and the logits of the
-        source frame after warping with the mean depth of each range.
+        """Return (n, R, 2 D, h, w): the mono logits of the reference frame, followed by the mono
+        logits of the source frame, which are warped to the reference frame with the mean depths
+        of each range.
         """
         depths = F.avg_pool2d(means, _HYPOTHESIS_GRID_SCALE)
         source, matrix = (

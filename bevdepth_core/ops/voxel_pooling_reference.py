@@ -5,11 +5,13 @@ Every frustum point is a pixel of the feature map at one depth bin. The feature 
 context vector of the pixel times the probability of the depth bin ("lift"). Each cell of the
 bird's-eye-view grid is the sum of the features of the points in this cell ("splat").
 
-Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells.
+Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells. The
+cameras of a sample together have P = N * H * W pixels.
 
 The sums process one depth bin of one sample at a time. Therefore only N * H * W * C numbers of the
 lifted volume are stored at a time, instead of all B * N * D * H * W * C numbers. Every sum has a
-fixed order, so the result is bitwise the same for every number of threads and every batch.
+fixed order, so the result is bitwise the same for every number of threads, and a sample has the
+same result in every batch.
 """
 
 import itertools
@@ -35,8 +37,9 @@ def voxel_index(
     """Return the cell index (x, y, z) of every frustum point.
 
     All arithmetic is float32. Each operation is rounded separately (no fused multiply-add), in
-    this order, so that a kernel can compute the same indices: ``((m0 * ud + m1 * vd) + m2 * d) +
-    m3``, then ``(point - lower) / cell``.
+    this order, so that a kernel can compute the same indices: ``u * d`` and ``v * d``, then
+    ``point = ((m0 * ud + m1 * vd) + m2 * d) + m3``, then ``(point - lower) / cell``. Here m0 to m3
+    are the row of ``ego_from_frustum`` for x, y or z.
 
     The index is truncated towards zero. A point up to one cell below the lower bound therefore
     falls into cell 0. The official code does the same, and the official weights were trained with
@@ -102,8 +105,8 @@ def voxel_pooling(
 def voxel_pooling_backward(
     grad_bev: Tensor, depth: Tensor, context: Tensor, voxel_index: Tensor, shape: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of ``depth`` and ``context`` for the gradient (B, C, ny, nx) of the
-    map.
+    """Return the gradients of ``depth`` and ``context``. ``grad_bev`` is the gradient
+    (B, C, ny, nx) of the map, and ``voxel_pooling`` describes the other arguments.
     """
     cells = _by_bin(_flat_cells(voxel_index, shape))
     features = _by_pixel(context)
@@ -152,6 +155,7 @@ def voxel_pooling_volume_backward(
 
 
 def _samples_and_bins(cells: Tensor) -> list[tuple[int, int]]:
+    """Return all pairs of a sample and a depth bin of (B, D, P) cells."""
     return list(itertools.product(range(cells.shape[0]), range(cells.shape[1])))
 
 
@@ -197,8 +201,8 @@ def _map_from_cells(cells: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _cells_from_map(grad_bev: Tensor) -> Tensor:
-    """Return the cells of the map as rows (B, ny * nx + 1, C). The last row, for points outside of
-    the grid, is zero.
+    """Return the gradients of the cells as rows (B, ny * nx + 1, C). The last row, for points
+    outside of the grid, is zero.
     """
     rows = (
         grad_bev.flatten(2)

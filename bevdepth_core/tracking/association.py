@@ -1,4 +1,11 @@
-"""Associates detections with tracks."""
+"""Associates detections with tracks: finds candidate pairs, selects pairs, and finds duplicates.
+
+* Pair: a track and a detection that may be the same object. A track or a detection can be in
+  several candidate pairs.
+* Match: a selected pair. Each track and each detection is in at most one match.
+* Duplicate: a detection that is so close to another detection of its class that both count as one
+  object.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +35,9 @@ def pairs_within(
     if not len(track_labels) or not len(detection_labels):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     # Candidates are found along one sorted axis: x, shifted for each class so that objects of
-    # different classes are never close.
+    # different classes are never close. For each track, the detections within the radius along
+    # this axis follow each other in the sorted order. ``place`` lists their places in this order,
+    # track after track.
     key = tracks[0] + track_labels * CLASS_SHIFT_M
     keys = detections[0] + detection_labels * CLASS_SHIFT_M
     order = keys.argsort(kind='stable')
@@ -58,6 +67,7 @@ def match_greedily(
         cost: (p,) cost of each pair; among pairs of equal cost, the first is preferred, so that
             results are deterministic.
     """
+    # A pair is alone if its track and its detection are in no other pair. It is always matched.
     is_alone = (np.bincount(track)[track] == 1) & (np.bincount(detection)[detection] == 1)
     rest = np.nonzero(~is_alone)[0]
     rest = rest[np.argsort(cost[rest], kind='stable')]
@@ -81,18 +91,21 @@ def without_duplicates(
     taken: np.ndarray,
     taken_labels: np.ndarray,
 ) -> np.ndarray:
-    """Return a (m,) mask that is False for each detection that duplicates a better detection or
-    a detection that continues a track.
+    """Return a (m,) mask of the given detections, which match no track. The mask is False for each
+    detection that duplicates a detection that matches a track, or a better detection for which
+    the mask is True.
 
     Args:
-        positions: (2, m), best detection first, meters.
+        positions: (2, m) positions of the given detections, best detection first, meters.
         labels: (m,) classes.
         separation: (m,) distance within which detections of a class count as one object, meters.
-        taken: (2, k) positions of the detections that continue a track, meters.
+        taken: (2, k) positions of the detections that match a track, meters.
         taken_labels: (k,) classes of the detections in ``taken``.
     """
     keep = np.ones(len(labels), bool)
     keep[pairs_within(positions, labels, taken, taken_labels, separation)[0]] = False
+    # The pairs are sorted by their first index, so keep[better] does not change any more when it
+    # is read.
     for worse, better in zip(
         *pairs_within(positions, labels, positions, labels, separation), strict=True
     ):

@@ -15,6 +15,18 @@ A track is in one of these states:
 * ended: it is deleted, and its id is never used again. A stamp before the last stamp, a gap
   of more than `gap_s` between two stamps, changed class names, and `reset` end all tracks.
 
+Confirmed, coasting and kept tracks have ``is_confirmed`` in the code. They never become tentative
+again.
+
+For each frame, `Tracker.update` does these steps:
+
+1. Predict: the Kalman filter moves all tracks to the stamp of the frame.
+2. Match: pairs of a track and a detection are selected. Each track and each detection is in at
+   most one pair.
+3. Correct: the detections of the pairs correct their tracks.
+4. Start: new tracks begin with detections that fulfill the condition for tentative tracks.
+5. Publish: the confirmed and coasting tracks are returned.
+
 The number of tracks is not limited, and does not influence the times above.
 """
 
@@ -40,8 +52,9 @@ SCORE_MEMORY_S = 0.5
 detections, so that the score does not depend on the image rate."""
 COMMON_ERROR = 0.4
 """Share of the variance of a position that successive detections have in common. The filter treats
-the errors of detections as independent, so its covariance does not contain this share. The
-tracker adds the share to the published covariance."""
+the errors of successive detections as independent. With each detection, the covariance of the
+filter therefore becomes smaller, although the common error does not. So the tracker adds the
+variance of the common error to the published covariance."""
 YAW_DRIFT = 0.3
 """Standard deviation of the unknown turn rate of an object, rad/s. A prediction over t seconds
 adds (``YAW_DRIFT`` * t)^2 to the variance of a heading."""
@@ -52,7 +65,27 @@ LEAST_SCORE = 1e-3
 @dataclass
 class _Table:
     """All tracks that have not ended, in the world frame. The last axis of every array is the
-    track. ``shape`` is (4, n): z, length, width and height.
+    track.
+
+    Attributes:
+        id: ids of the tracks.
+        label: indices into the class names.
+        mean: (4, n) state of the Kalman filter, see ``kalman``.
+        covariance: (4, 4, n) covariance of the state.
+        common: (2, 2, n) covariance of the common error of the positions, see ``COMMON_ERROR``. It
+            is 0 before the second detection, because the covariance of the state then still
+            contains the complete error of the first detection.
+        shape: (4, n) z, length, width and height.
+        z_variance: variances of z.
+        yaw: headings.
+        yaw_variance: variances of the headings.
+        facing: see ``_correct_yaw``.
+        score: mean scores, see ``SCORE_MEMORY_S``.
+        hits: numbers of detections.
+        is_confirmed: whether each track has been confirmed, now or before.
+        born_ns: stamps of the first detections.
+        seen_ns: stamps of the last detections.
+        detection: indices of the matched detections of the current frame, -1 if there is none.
     """
 
     id: np.ndarray
@@ -76,6 +109,7 @@ class _Table:
         return _Table(*(column.take(index, -1) for column in vars(self).values()))
 
     def extended(self, other: _Table) -> _Table:
+        """Return these tracks, followed by the tracks of ``other``."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return _Table(*(np.concatenate(pair, axis=-1) for pair in pairs))
 
@@ -84,7 +118,7 @@ class _Table:
 class _Measured:
     """Detections of one frame in the world frame. The last axis of every array is the detection;
     the detection with the best score comes first. ``shape`` is (4, n): z, length, width and
-    height.
+    height. ``velocity`` is None if the velocities of the detections are not measured.
     """
 
     position: np.ndarray
@@ -105,8 +139,9 @@ class _Measured:
     def filtered(
         self, mean: np.ndarray, covariance: np.ndarray, is_seen: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean and the covariance of all objects after these measurements. Objects that
-        are not marked in ``is_seen`` keep their values.
+        """Return the mean and the covariance of n tracks after the measurements in this object,
+        which belong to the same n tracks. Tracks that are not marked in ``is_seen`` keep their
+        values.
         """
         mean, covariance = kalman.update(
             mean, covariance, POSITION, self.position, self.position_covariance, is_seen
@@ -187,8 +222,9 @@ class Tracker:
         return self._published(tracks, world_from_ego)
 
     def _predict(self, detections: Detections3D) -> None:
-        """Predict the tracks at the stamp of ``detections``. End all tracks if the stamp is before
-        the last stamp or more than ``gap_s`` after it, or if the class names changed.
+        """Predict the tracks at the stamp of ``detections``, and delete tracks that have been
+        without a detection for too long. End all tracks if the stamp is before the last stamp, if
+        it is more than ``gap_s`` after the last stamp, or if the class names changed.
         """
         last_ns, self._stamp_ns = self._stamp_ns, detections.stamp_ns
         names, self._class_names = self._class_names, detections.class_names
@@ -210,7 +246,14 @@ class Tracker:
         tracks.detection = np.full(len(tracks.id), -1)
 
     def _match(self, tracks: _Table, measured: _Measured) -> tuple[np.ndarray, np.ndarray]:
-        """Return the matched rows of ``tracks`` and ``measured``."""
+        """Return the indices of the matched tracks in ``tracks``, and for each of these tracks the
+        index of its detection in ``measured``.
+
+        Pairs are considered if they have the same class, are at most ``gate_m`` apart, and have a
+        squared Mahalanobis distance of at most ``gate``. The distance is over the position, and
+        over the velocity if velocities are measured. The cost of a pair falls with the likelihood
+        of the position and with the score of the detection.
+        """
         own, found = pairs_within(
             tracks.mean[POSITION],
             tracks.label,
@@ -237,9 +280,18 @@ class Tracker:
     def _correct(
         self, tracks: _Table, own: np.ndarray, measured: _Measured, found: np.ndarray
     ) -> None:
-        """Correct the matched tracks with their detections; all other tracks keep their values."""
+        """Correct the matched tracks with their detections; all other tracks keep their values.
+
+        Args:
+            tracks: all tracks.
+            own: indices of the matched tracks.
+            measured: all detections.
+            found: index of the detection of each matched track.
+        """
         if not len(own):
             return
+        # All arrays below have one column per track. Tracks without a match get the values of
+        # detection 0, which ``is_matched`` then excludes.
         is_matched, rows = np.zeros(len(tracks.id), bool), np.zeros(len(tracks.id), np.int64)
         is_matched[own], rows[own] = True, found
         seen = measured.select(rows)
@@ -259,7 +311,13 @@ class Tracker:
         tracks.is_confirmed |= is_matched & is_sure
 
     def _new(self, measured: _Measured, matched: np.ndarray) -> np.ndarray:
-        """Return the detections that start a track."""
+        """Return the indices of the detections that start a track: they match no track, have a
+        score of at least ``birth_score``, and are no duplicates.
+
+        Args:
+            measured: all detections.
+            matched: indices of the detections that match a track.
+        """
         is_matched = np.zeros(len(measured.score), bool)
         is_matched[matched] = True
         rows = np.nonzero(~is_matched & (measured.score >= self.config.birth_score))[0]
@@ -305,15 +363,19 @@ class Tracker:
         )
 
     def _is_alive(self, tracks: _Table) -> np.ndarray:
+        """Return a mask that is False for tracks that end because their last detection is too long
+        before the current stamp.
+        """
         keep_ns = round(self.config.keep_s * 1e9)
         tentative_ns = round(self.config.tentative_s * 1e9)
         return self._coasted_ns(tracks) <= np.where(tracks.is_confirmed, keep_ns, tentative_ns)
 
     def _coasted_ns(self, tracks: _Table) -> np.ndarray:
+        """Return the time from the last detection of each track to the current stamp."""
         return self._stamp_ns - tracks.seen_ns
 
     def _published(self, tracks: _Table, world_from_ego: np.ndarray) -> Tracks3D:
-        """Return the confirmed tracks with a detection within ``coast_s``, in the ego frame."""
+        """Return the confirmed and coasting tracks, in the ego frame."""
         is_recent = self._coasted_ns(tracks) <= round(self.config.coast_s * 1e9)
         tracks = tracks.select(np.flatnonzero(tracks.is_confirmed & is_recent))
         turn = world_from_ego[:3, :3]
@@ -378,11 +440,12 @@ def _in_world(
 
 def _correct_yaw(tracks: _Table, seen: _Measured, is_matched: np.ndarray) -> None:
     """Correct headings. A single detection that confuses front and rear of an object does not
-    reverse the heading of the track.
+    reverse the heading of the track, if most earlier detections agreed with the heading.
 
-    ``facing`` measures from -1 to 1 how well the headings of recent detections agree with the
-    heading of the track. The heading of the track is reversed only if most recent detections
-    point backward.
+    ``facing`` is a moving mean over the detections of the track: 1 for a detection that points
+    forward, -1 for a detection that points backward, relative to the heading of the track. If this
+    mean becomes negative, the heading of the track is reversed, and with it the sign of the mean.
+    So ``facing`` is never negative afterwards.
     """
     difference = _wrapped(seen.yaw - tracks.yaw)
     is_reversed = np.abs(difference) > np.pi / 2

@@ -5,6 +5,9 @@ drawn after all objects that it hides. Distance alone does not give this order: 
 whose center is far away can hide a near car. So the order follows from pairs of objects. If a
 straight line separates two convex footprints, only the object on the camera's side of the line
 can hide the other object.
+
+The footprint of an object is the lower side of its bounding box, seen from above. The eye is the
+position of the camera. The covers of an object are its large solids, except balls.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from bevdepth_core.synthetic.sensors.placement import Placed
 from bevdepth_core.synthetic.sensors.view import NEAR, SHIFT, View, fixed_point
 
 _FAR = 170.0
+"""Objects whose position is at least this far ahead of the camera are not drawn, meters."""
 _COVER_WIDTH = 200
 """Width in pixels of the mask with which hidden objects are found."""
 _MIN_COVER = 100
@@ -72,13 +76,15 @@ def visible_objects(objects: list[Placed], view: View) -> list[Placed]:
 def _not_hidden(
     ordered: list[Placed], corners: np.ndarray, indices: np.ndarray, view: View
 ) -> list[int]:
-    """Return the ``indices`` of the objects that nearer solids do not hide completely.
+    """Return the ``indices`` of the objects that may be visible. Objects are dropped if their
+    bounding box lies outside of the image, or if covers of objects that are drawn later hide the
+    bounding box completely.
 
     The test uses a small mask and is conservative: it may keep a hidden object, but it never drops
     an object that is clearly visible.
 
     Args:
-        ordered: objects from far to near.
+        ordered: objects in drawing order.
         corners: (n, 8, 3) corners of the bounding boxes of the objects, camera frame.
         indices: (n,) indices of the objects.
         view: the camera.
@@ -104,7 +110,7 @@ def _not_hidden(
 
 
 def _cover(covered: np.ndarray, placed: Placed, view: View) -> None:
-    """Mark the pixels that the large solids of an object cover completely."""
+    """Mark in ``covered`` the pixels that the large solids of an object cover completely."""
     for points in placed.shape.covers:
         camera = view.to_camera(placed.to_world(points))
         mask = np.zeros_like(covered)
@@ -115,7 +121,7 @@ def _cover(covered: np.ndarray, placed: Placed, view: View) -> None:
 
 def _near_the_image(objects: list[Placed], view: View) -> list[Placed]:
     """Return the objects whose bounding cylinder is inside or slightly outside the field of view,
-    up to a depth of ``_FAR``.
+    and whose position is less than ``_FAR`` ahead of the camera.
     """
     offset = np.array([placed.position for placed in objects]).reshape(-1, 2) - view.position[:2]
     radius = np.array([placed.shape.radius for placed in objects])
@@ -145,8 +151,10 @@ def footprints_cannot_hide(footprints: np.ndarray, eye: np.ndarray) -> np.ndarra
         .min(axis=-1)
     )
     beyond = (reach >= offset[:, :, None] - 1e-6).transpose(0, 2, 1)
-    # If the eye is also beyond that edge, the line separates i from the eye, so i cannot hide j.
-    # If the eye is on the side of i, j cannot hide i; this mask is transposed below.
+    # If the eye is also beyond that edge, j and the eye are on one side of the line through the
+    # edge and i is on the other side, so i cannot hide j (separated_eye_there). If the eye is on
+    # the side of i, j cannot hide i (separated_eye_here). The second mask is True at [i, j] if j
+    # cannot hide i, so it is transposed below.
     eye_beyond = outward @ eye >= offset
     separated_eye_there = (beyond & eye_beyond[:, None]).any(axis=-1)
     separated_eye_here = (beyond & ~eye_beyond[:, None]).any(axis=-1)
@@ -154,7 +162,8 @@ def footprints_cannot_hide(footprints: np.ndarray, eye: np.ndarray) -> np.ndarra
 
 
 def boxes_cannot_hide(bounds: np.ndarray, eye: np.ndarray) -> np.ndarray:
-    """Return an (n, n) mask that is True at [i, j] if box i cannot hide box j.
+    """Return an (n, n) mask that is True at [i, j] if box i cannot hide box j: a plane parallel to
+    a side of the boxes separates the two boxes, and the eye is on j's side of the plane.
 
     Args:
         bounds: (n, 2, 3) lower and upper corners of axis-aligned boxes.
