@@ -279,7 +279,11 @@ class _BringUp:
             self._log.info(
                 f'{self._name} is not yet {state} after the request to {verb}; sending it again'
             )
-        raise BringUpError(f'{self._name} did not respond to {ATTEMPTS} requests to {verb}', verb)
+        raise BringUpError(
+            f'{self._name} did not respond to {ATTEMPTS} requests to {verb}; check the network '
+            'settings of ROS',
+            verb,
+        )
 
     async def _request(self, transition_id: int, waiting: str) -> ChangeState.Response | None:
         """Request a transition and return the response, which arrives at the end of the

@@ -3,12 +3,12 @@ other cameras, and lost image sets.
 
 The terms of this module, in addition to the terms of ``camera_timing`` and ``set_loss``:
 
-* Silent camera: sent no image for ``camera_timeout_s``.
-* Unseen camera: sent no image in this activation of the node.
-* Misaligned camera: its stamps do not fit the stamps of the other cameras, so the synchronizer
-  excludes the camera.
-* Untriggered cameras: do not expose in common trigger cycles. The synchronizer then has the reason
-  as text in ``untriggered``.
+* Silent camera: camera that sent no image for ``camera_timeout_s``.
+* Unseen camera: camera that sent no image in this activation of the node.
+* Misaligned camera: camera that the synchronizer excludes, because its stamps do not fit the
+  stamps of the other cameras.
+* Untriggered cameras: cameras that do not expose in common trigger cycles. The attribute
+  ``untriggered`` of the synchronizer then contains the reason as text.
 """
 
 from __future__ import annotations
@@ -204,7 +204,8 @@ class CameraReports:
                     sentence = (
                         f'{len(nodes)} publishers send {what} of {source.name} on '
                         f'{self._node.resolve_topic_name(topic)} (nodes '
-                        f'{", ".join(sorted(nodes))}): their messages alternate; stop one of them'
+                        f'{", ".join(sorted(nodes))}): their messages alternate; stop all but one '
+                        'publisher'
                     )
                     self._monitor.report(key, 'cameras', WARN, sentence)
                 else:

@@ -58,8 +58,8 @@ class Problems:
         """Start without problems; ``logger`` is the logger of the node."""
         self._logger = logger
         self._lock = threading.Lock()
-        self._holding: dict[str, Problem] = {}
-        self._ended_unseen: dict[str, Problem] = {}
+        self._active: dict[str, Problem] = {}
+        self._ended_unpublished: dict[str, Problem] = {}
         self._logged_at: dict[str, dict[str, float]] = {}
         self._logged: set[str] = set()
         self._changed = True
@@ -77,10 +77,10 @@ class Problems:
         sentence = _in_one_line(sentence)
         now = time.monotonic()
         with self._lock:
-            known = self._holding.get(key)
+            known = self._active.get(key)
             same = known if known is not None and known.level == level else None
             shown = same is not None and same.shown
-            self._holding[key] = Problem(area, level, sentence, shown)
+            self._active[key] = Problem(area, level, sentence, shown)
             self._changed |= same is None
             worse = known is not None and level > known.level
             due = worse or self._is_due(key, sentence, now, returns=known is None)
@@ -106,14 +106,14 @@ class Problems:
         ``quietly`` is False.
         """
         with self._lock:
-            gone = {key: self._holding.pop(key) for key in keys if key in self._holding}
+            gone = {key: self._active.pop(key) for key in keys if key in self._active}
             ended = [
                 problem.sentence
                 for key, problem in gone.items()
                 if key in self._logged and not quietly
             ]
             self._logged.difference_update(gone)
-            self._ended_unseen.update(
+            self._ended_unpublished.update(
                 {
                     key: problem
                     for key, problem in gone.items()
@@ -141,16 +141,14 @@ class Problems:
         problems of all areas that have ended but have not been published.
         """
         with self._lock:
-            self._holding = {
-                key: problem for key, problem in self._holding.items() if problem.area == area
+            self._active = {
+                key: problem for key, problem in self._active.items() if problem.area == area
             }
-            self._ended_unseen.clear()
+            self._ended_unpublished.clear()
             self._logged_at = {
-                key: logged_at
-                for key, logged_at in self._logged_at.items()
-                if key in self._holding
+                key: logged_at for key, logged_at in self._logged_at.items() if key in self._active
             }
-            self._logged &= set(self._holding)
+            self._logged &= set(self._active)
             self._changed = True
 
     def changed(self) -> bool:
@@ -167,15 +165,15 @@ class Problems:
         """
         with self._lock:
             found = [
-                *self._holding.values(),
+                *self._active.values(),
                 *(
                     problem
-                    for key, problem in self._ended_unseen.items()
-                    if key not in self._holding
+                    for key, problem in self._ended_unpublished.items()
+                    if key not in self._active
                 ),
             ]
-            self._changed |= bool(self._ended_unseen)
-            self._ended_unseen.clear()
+            self._changed |= bool(self._ended_unpublished)
+            self._ended_unpublished.clear()
             for problem in found:
                 problem.shown = True
         return sorted(found, key=lambda problem: problem.level, reverse=True)

@@ -81,8 +81,9 @@ class SetLoss:
 
     If the used cameras change before the end of a window, a new window starts, because the counts
     are not comparable. If the trigger cycle changes, a new window also starts, because a set can
-    be lost while the image rate changes. A window that started in this way is completed even if
-    the cycle changes again. Otherwise, a cycle that changes all the time would hide a loss.
+    be lost while the image rate changes. A window that started because the cycle changed is
+    completed even if the cycle changes again. Otherwise, a cycle that changes all the time would
+    hide a loss.
     """
 
     def __init__(self) -> None:

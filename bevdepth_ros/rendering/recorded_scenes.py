@@ -173,28 +173,28 @@ class RecordedScenes:
             deque(_Moment(stamp) for stamp in sorted(self._recorded)) if use_recorded else deque()
         )
         # Recorded detections contain the times of their scenes. Otherwise, image sets give them.
-        matcher = None if use_recorded else self._matcher(detector, with_depth, waiting)
+        synchronizer = None if use_recorded else self._synchronizer(detector, with_depth, waiting)
         check_ns = 0
         for topic, message in _messages(
             self._bag, set(topics), begin_ns - SECOND_BEFORE_NS, end_ns + 2 * SAME_SET_NS
         ):
             camera = topics[topic]
             self._store.add_image(self._settings.cameras[camera], message)
-            if matcher is not None:
-                matcher.add(message, camera)
+            if synchronizer is not None:
+                synchronizer.add(message, camera)
                 check_ns = check_ns or stamp_ns(message) + SILENT_NS
                 if stamp_ns(message) > check_ns:
-                    matcher.check(_silent(matcher, check_ns), math.inf)
+                    synchronizer.check(_silent(synchronizer, check_ns), math.inf)
                     check_ns += SILENT_NS
             # The last image of a scene is at most SAME_SET_NS later than the time of the scene.
             while waiting and stamp_ns(message) > waiting[0].stamp_ns + SAME_SET_NS:
                 yield from self._scene(waiting.popleft(), begin_ns, end_ns)
-        if matcher is not None:
-            matcher.flush()
+        if synchronizer is not None:
+            synchronizer.flush()
         while waiting:
             yield from self._scene(waiting.popleft(), begin_ns, end_ns)
 
-    def _matcher(
+    def _synchronizer(
         self, detector: Detector | None, with_depth: bool, waiting: deque[_Moment]
     ) -> ImageSetSynchronizer:
         """Return a synchronizer that appends a moment to ``waiting`` for each image set. If a

@@ -380,7 +380,7 @@ class FrameBuilder:
         """Wait at most ``geometry_timeout_s`` until calibration, extrinsics and ego poses of the
         set are known, or are no longer expected.
 
-        If the calibration or the extrinsics of a camera did not arrive until the timeout of an
+        If the calibration or the extrinsics of a camera did not arrive before the timeout of an
         earlier wait, this function does not wait for them again. For ego poses, see
         ``NO_POSE_WAIT_S``.
         """

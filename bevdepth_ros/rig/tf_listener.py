@@ -94,7 +94,8 @@ class CheckedTransformListener(TransformListener):
     """Checks each transform before tf2 stores it.
 
     Callbacks report faults with ``on_fault`` and raise no exceptions. Times with the suffix
-    ``_at`` are values of ``time.monotonic()``.
+    ``_at`` are values of ``time.monotonic()``. Names of frames in keys and values have no leading
+    slash.
 
     Attributes:
         mounts_version: number that increases with every static transform, and with the first
@@ -105,16 +106,18 @@ class CheckedTransformListener(TransformListener):
 
     def __init__(self, buffer: Buffer, node: Node, on_fault: Callable[[str, str], None]):
         self._on_fault = on_fault
-        self._newest_ns: dict[str, int] = {}
-        self._frames: set[str] = set()
-        self._parents: dict[str, dict[str, float]] = {}
+        self._frames: set[str] = set()  # all frames, as parent or as child
+        # Values by child frame:
+        self._newest_ns: dict[str, int] = {}  # newest stamp of moving transforms
+        self._parents: dict[str, dict[str, float]] = {}  # time of the last arrival by parent
         self._static_parents: dict[str, str] = {}
         self._before_jump: dict[str, tuple[int, float]] = {}  # newest stamp, time of the jump
-        self._returned_at: dict[str, float] = {}
-        self._clock, self._received_ns = node.get_clock(), dict[str, int]()
+        self._returned_at: dict[str, float] = {}  # time when stamps jumped forward again
+        self._clock, self._received_ns = node.get_clock(), dict[str, int]()  # node's time
+        self._old_since: dict[str, float] = {}  # first of the old transforms, see _is_new_time
+        # Frames of chains that were looked up:
         self._needed: set[str] = set()
         self._ego: set[str] = set()
-        self._old_since: dict[str, float] = {}
         self.mounts_version = 0
         super().__init__(buffer, node)
         # tf2 receives /tf_static only from transient local publishers. Relays, bridges of
@@ -241,17 +244,17 @@ class CheckedTransformListener(TransformListener):
 
     def callback(self, data: Any) -> None:
         for transform in data.transforms:
-            self._guarded(self._take_moving, transform)
+            self._check_and_take(self._take_moving, transform)
 
     def take_odometry(self, message: Odometry) -> None:
         """Handle odometry like a transform on /tf."""
-        self._guarded(self._take_moving, transform_from_odometry(message))
+        self._check_and_take(self._take_moving, transform_from_odometry(message))
 
     def static_callback(self, data: Any) -> None:
         for transform in data.transforms:
-            self._guarded(self._take_static, transform)
+            self._check_and_take(self._take_static, transform)
 
-    def _guarded(
+    def _check_and_take(
         self, take: Callable[[TransformStamped], None], transform: TransformStamped
     ) -> None:
         """Check ``transform`` and call ``take`` with it. If the transform is invalid, or if
@@ -322,8 +325,9 @@ class CheckedTransformListener(TransformListener):
         """Return True if a transform of ``child`` whose stamp went back by more than
         ``BACKWARDS_NS`` shows that the time of tf went back.
 
-        It always shows this if ``child`` is an ego frame, or if no ego frame is known yet. An old
-        transform of any other frame is usually only late, and is dropped as in tf2. But if a
+        Such a transform always shows this if ``child`` is an ego frame, or if no ego frame is
+        known yet. If ``child`` is any other frame, the transform is usually only late, and is
+        dropped as in tf2. But if a
         needed frame receives only old transforms for ``CONFLICT_S``, the time of this frame went
         back, for example after a restart of its publisher.
         """
