@@ -32,8 +32,8 @@ from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 
 ANNOTATIONS_TOPIC = '/annotations'
 SECOND_BEFORE_NS = 1_000_000_000
-"""Images are read from this time before the first scene, in nanoseconds. The past frame of the
-first scene is among them."""
+"""Reading of images begins this time before the start of the scenes, in nanoseconds, so that the
+first scene has a past frame."""
 SILENT_NS = 3_000_000_000
 """If a camera has no image for this time, in nanoseconds, image sets are formed without
 this camera."""
@@ -172,7 +172,7 @@ class RecordedScenes:
         waiting: deque[_Moment] = (
             deque(_Moment(stamp) for stamp in sorted(self._recorded)) if use_recorded else deque()
         )
-        # Recorded detections contain the times of their scenes. Otherwise, image sets give them.
+        # The scenes have the times of the recorded detections, or else of the image sets.
         synchronizer = None if use_recorded else self._synchronizer(detector, with_depth, waiting)
         check_ns = 0
         for topic, message in _messages(
@@ -182,6 +182,7 @@ class RecordedScenes:
             self._store.add_image(self._settings.cameras[camera], message)
             if synchronizer is not None:
                 synchronizer.add(message, camera)
+                # Once per SILENT_NS of recorded time, cameras without images are excluded.
                 check_ns = check_ns or stamp_ns(message) + SILENT_NS
                 if stamp_ns(message) > check_ns:
                     synchronizer.check(_silent(synchronizer, check_ns), math.inf)
