@@ -5,8 +5,8 @@ The terms of this module:
 * Our node: the lifecycle node that this launch starts and brings up.
 * Bring-up: the actions from the start of the process of our node until our node is active and, if
   required, a topic has a subscriber.
-* Other node: a node with the same name as our node that this launch did not start. The other node
-  would receive the requests to our node, so the bring-up waits until the other node ends.
+* Other node: another node with the same name as our node. The other node would also receive the
+  requests to our node, so the bring-up waits until the other node ends.
 """
 
 from __future__ import annotations
