@@ -18,13 +18,15 @@ namespace {
 // Bytes that a thread reads with one access, if the number of channels and the addresses allow it.
 constexpr int kBytes = 16;
 
+// V adjacent channels of one pixel, which one access reads or writes.
 template <class T, int V>
 struct alignas(sizeof(T) * V) Channels {
     T value[V];
 };
 
-// Calls `call` with a zero of the C++ type of `launch.dtype`, which only selects this type, and with
-// the number of channels that one access reads or writes, as a std::integral_constant.
+// Calls `call` with two arguments. The first is a zero of the C++ type of `launch.dtype`; it only
+// selects this type. The second is the number of channels that one access reads or writes, as a
+// std::integral_constant.
 template <class F>
 void for_type(const Launch& launch, std::int32_t channels,
               std::initializer_list<const void*> arrays, F call) {

@@ -29,8 +29,8 @@ class EagerNetwork:
         dtype: data type of the image branch; the other steps are float32.
 
     Attributes:
-        stage_seconds: wall time of each step of the current frame, in the order of the steps,
-            seconds.
+        stage_seconds: wall time of each stage of the current frame that has ended, see
+            ``InferenceNetwork``, seconds.
     """
 
     def __init__(self, model: BEVDepth, device: torch.device, dtype: torch.dtype) -> None:
@@ -88,6 +88,7 @@ class EagerNetwork:
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
+        """Run the ``with`` block without gradients and measure its wall time as stage ``name``."""
         start = time.perf_counter()
         with torch.inference_mode(), convolution_flags(self._dtype):
             yield

@@ -33,8 +33,8 @@ class ExportedInference:
 
     Attributes:
         config: config of the model.
-        stage_seconds: wall time of each step of the current frame, in the order of the steps,
-            seconds.
+        stage_seconds: wall time of each stage of the current frame that has ended, see
+            ``InferenceNetwork``, seconds.
 
     Raises:
         ExportError: the folder contains no exported network, the exported network has other
@@ -104,6 +104,7 @@ class ExportedInference:
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
+        """Run the ``with`` block without gradients and measure its wall time as stage ``name``."""
         start = time.perf_counter()
         with torch.inference_mode():
             yield
@@ -111,5 +112,6 @@ class ExportedInference:
 
 
 def _opened(exported: ExportedNetwork, name: str, threads: int) -> Graph:
+    """Return a function that runs the graph ``name``. ``threads`` is only for ONNX Runtime."""
     path = exported.graph(name)
     return onnx_graph(path, threads) if exported.format == 'onnx' else pt2_graph(path)

@@ -76,9 +76,10 @@ class GraphedNetwork:
         dtype: data type of network and features; geometry is always float32.
 
     Attributes:
-        stage_seconds: time of each stage of the last frame, in the order of the stages, seconds.
-            The first stage resizes the images; every other stage consists of one or two steps. On
-            a GPU, the times are measured with CUDA events; on the CPU, they are 0.
+        stage_seconds: time of each stage of the last frame, see ``InferenceNetwork``, seconds. On
+            a GPU, the times are measured with CUDA events; on the CPU, they are 0. The stage
+            ``image_branch`` includes the step ``refinement`` if there is this step. Every other
+            stage after ``preprocess`` is the step with the same name.
         capacity: largest number of cameras so far.
     """
 

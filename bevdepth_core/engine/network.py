@@ -17,7 +17,9 @@ class InferenceNetwork(Protocol):
     and ``detect``, in this order.
 
     Attributes:
-        stage_seconds: time of each step of the last frame, in the order of the steps, seconds.
+        stage_seconds: time of each stage of the last frame, seconds. The stages are, in this
+            order, ``preprocess``, ``image_branch``, ``stereo`` (only in stereo models),
+            ``view_transform``, ``bev_head`` and ``decode``.
     """
 
     stage_seconds: dict[str, float]

@@ -10,10 +10,13 @@ namespace bevdepth::layers {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kTaps = 9;
+constexpr int kTaps = 9;  // pixels of a 3x3 window
 
-// One thread per pixel, neighbor (tap) and vector of V channels. From thread to thread, the vector
-// changes fastest, then the tap, then the pixel.
+// Interpolates the features at the positions that a deformable 3x3 convolution reads. A tap is one
+// of the 9 neighbors of a pixel, moved by its offset. A vector is V adjacent channels.
+//
+// One thread per pixel, tap and vector. From thread to thread, the vector changes fastest, then
+// the tap, then the pixel. `work` is the number of threads that are needed.
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
     gather_columns(Map map, int groups, const Channels<T, V>* features, const T* offsets,
@@ -53,7 +56,8 @@ __global__ void __launch_bounds__(kThreads)
             vector % group_vectors] = result;
 }
 
-// One thread per output pixel and vector of V channels.
+// Computes the largest value of each 3x3 window. One thread per output pixel and vector of V
+// channels. `work` is the number of threads that are needed.
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
     pool(Map map, const Channels<T, V>* features, Channels<T, V>* pooled, std::int64_t work) {

@@ -7,10 +7,17 @@
 namespace bevdepth::stereo {
 namespace {
 
-// A block compares one tile of the reference map with the source map. It first projects every
-// pixel of the tile at every depth into the source map. For each projected point, it stores the
-// weights and the indices of the four nearest pixels of the source map. Then each team of threads
-// computes the costs of one pixel and one group of channels, one depth after the other.
+// A block compares one tile of the reference map with the source map. Terms of this file, in the
+// order in which they are built on each other:
+//
+// * Tile: 8 x 4 pixels of the reference map.
+// * Sample: weights and indices of the four pixels of the source map that surround the position to
+//   which a pixel of the tile is projected at one depth.
+// * Pass: the block processes kDepths depths at a time. In each pass, it first computes the
+//   samples of all pixels and depths, and stores them in shared memory.
+// * Part: V adjacent channels, which a thread reads with one access.
+// * Team: threads that compute the cost of one pixel in one group of channels, for one depth after
+//   the other. Each member multiplies some parts of the group; then the team adds its sums.
 //
 //      tile                 a warp for 256 half-precision channels in 8 groups:
 //                           one pixel, 8 teams of 4 threads
@@ -24,7 +31,7 @@ namespace {
 // several rows and columns, most of these pixels are already in the L1 cache.
 constexpr int kThreads = 256;
 constexpr int kTileWidth = 8, kTileHeight = 4, kTile = kTileWidth * kTileHeight;
-constexpr int kDepths = 12;  // depths per pass; the samples of a pass are in shared memory
+constexpr int kDepths = 12;  // depths per pass
 
 struct alignas(16) Sample {
     int cell[4];
@@ -37,6 +44,8 @@ struct Tile {
     __device__ int column_of(int pixel) const { return column + pixel % kTileWidth; }
 };
 
+// Returns the sample at column x and row y of the source map. Whole numbers are the centers of
+// pixels.
 __device__ Sample sample_at(const Maps& maps, float x, float y) {
     Sample sample = {};
     if (isnan(x) || isnan(y)) sample.weight[0] = NAN;  // the cost is NaN, too
@@ -53,6 +62,10 @@ __device__ Sample sample_at(const Maps& maps, float x, float y) {
     return sample;
 }
 
+// Projects a pixel of the reference map at a depth into the source map. The scale factors at the
+// end follow ops/warping.py: the outermost pixels of the reference map lie on the border of the
+// network input, but the interpolation in the source map places this border half a pixel outside
+// of the centers of the outermost pixels.
 __device__ Sample project(const Maps& maps, const Projection& projection, int image, int row,
                           int column, float depth) {
     const double* matrix = projection.source_from_reference + 12 * image;
@@ -83,8 +96,9 @@ __device__ void project_tile(const Maps& maps, const Projection& projection, con
     }
 }
 
-// Returns the dot product of the channels `own` of the reference map and the same channels of the
-// source map, which are interpolated at the sample.
+// Returns the dot product of the part `own` of the reference map and the same part of the source
+// map, which is interpolated at the sample. `source` is this part of the first source pixel, and
+// `parts` the number of parts of one pixel.
 template <class T, int V>
 __device__ float product(const Channels<T, V>& own, const Channels<T, V>* source, int parts,
                          const Sample& sample) {
@@ -100,6 +114,8 @@ __device__ float product(const Channels<T, V>& own, const Channels<T, V>* source
     return sum;
 }
 
+// Returns the sum of the values of all members of the team of this thread. `team` is the number of
+// members, a power of two.
 __device__ float team_sum(float value, int team) {
     const unsigned first = threadIdx.x % 32 / team * team;
     const unsigned members = (0xffffffffu >> (32 - team)) << first;
@@ -107,6 +123,8 @@ __device__ float team_sum(float value, int team) {
     return value;
 }
 
+// Computes all costs of one tile. An item is one pixel of the tile and one group of channels. The
+// teams of the block process the items in turn.
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
     compare(Maps maps, Projection projection, int team, const Channels<T, V>* reference,
@@ -147,6 +165,8 @@ __global__ void __launch_bounds__(kThreads)
     }
 }
 
+// Returns the number of members of a team: the largest power of two up to 32 that divides the
+// number of parts of a group.
 int largest_team(int parts) {
     int team = 1;
     while (team < 32 && parts % (2 * team) == 0) team *= 2;
