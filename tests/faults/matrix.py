@@ -19,6 +19,9 @@ from tests.ros.graph import TIMEOUT_S, wait_until
 
 RESULTS_IN_A_ROW = 3
 """Number of consecutive results that must be as expected."""
+SLOW_MACHINE = 'the detector is too slow and drops image sets'
+"""Part of the warning about a machine that is too slow for past frames. Beside other programs, the
+node may publish this warning in every case."""
 REJECTED_ROUNDS = 5
 """Number of image sets that must have no result, in a case in which nothing may be published."""
 
@@ -55,8 +58,9 @@ def _inject_and_check(bench: Bench, case: Case) -> None:
         'an image set contains images of two trigger cycles'
     )
     if case.diagnosis is None:
+        tolerated = f'{case.tolerated}|{SLOW_MACHINE}'
         problems = bench.problems(began)
-        assert all(re.search(case.tolerated, problem) for problem in problems), problems
+        assert all(re.search(tolerated, problem) for problem in problems), problems
     save_times(case, seen_s, recovery_s)
 
 
