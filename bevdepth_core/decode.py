@@ -3,6 +3,19 @@
 The algorithm is the decoder of CenterPoint as the official code uses it: with circle NMS, or with
 size-aware NMS in official stereo models. The decoder does not search for local maxima of the
 heatmap, so every cell may become a box.
+
+The terms of this module, in the order in which they are built on each other:
+
+* Task: a group of classes with its own head maps. For each cell of the grid, the maps contain the
+  values of one box, and one logit per class of the task (the heatmap).
+* Candidate: a cell and a class that have one of the K highest logits of a task, with the box of
+  this cell.
+* Usable candidate: a candidate with a real class and valid box values: finite, with positive size,
+  and with the center in the range of the model config.
+* Suppression (NMS): in the order of descending scores, a usable candidate is kept, unless it is
+  too near to a kept candidate of the same task.
+* Table: the kept candidates as rows of 11 numbers. The size of the table is fixed, so it also has
+  rows without a box.
 """
 
 from __future__ import annotations
@@ -113,9 +126,9 @@ class BoxDecoder(nn.Module):
         return self.suppress(self.candidates(maps), maps.shape[0])
 
     def candidates(self, maps: Tensor) -> Tensor:
-        """Return the K best boxes of each task before suppression, (B T, 11, K) float32, best
-        score first. The 11 values are the same as in ``forward``. The score of an invalid box is
-        ``NO_BOX``.
+        """Return the K candidates of each task before suppression, (B T, 11, K) float32, highest
+        logit first. The 11 values are the same as in ``forward``. The score of a candidate that
+        is not usable is ``NO_BOX``.
 
         Args:
             maps: see ``forward``.
@@ -126,8 +139,8 @@ class BoxDecoder(nn.Module):
         # Select the K highest logits of all classes of a task: (B T, K). These logits also give
         # the highest scores, because the sigmoid is monotonic.
         logits = maps[:, BOX_VALUES:].float().flatten(1)
-        logits, place = logits.topk(min(self._decode.candidates, logits.shape[1]))
-        class_index, cell = place // cells, place % cells
+        logits, index = logits.topk(min(self._decode.candidates, logits.shape[1]))
+        class_index, cell = index // cells, index % cells
         task = torch.arange(len(maps), device=maps.device)[:, None]
         # Indexing reads K cells in any memory layout, without a copy of the map.
         pixels = maps[:, :BOX_VALUES].permute(0, 2, 3, 1)

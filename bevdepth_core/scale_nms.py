@@ -1,5 +1,6 @@
 """Scale NMS: scales the footprint of each box by a factor that depends on its class, and then
-drops each box whose footprint overlaps the footprint of a box with a better score.
+drops each box whose footprint overlaps the footprint of a kept box with a better score by more
+than a limit.
 
 Two detections of one small object, such as a traffic cone, often do not overlap; a factor above 1
 makes their footprints overlap. Detections of two large objects that park side by side may overlap

@@ -22,7 +22,9 @@ from bevdepth_core.ops.compiled import kernels, launch
 WEIGHT_BITS = 22
 """Fixed-point bits of a weight: 32 bits, minus 8 for the pixel and 2 for sums above 1."""
 _CUBIC = -0.5
+"""Parameter of the bicubic filter, as in Pillow."""
 _SUPPORT = 2.0
+"""Distance from its center beyond which the bicubic filter is 0, before the filter is widened."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,14 @@ def _filter_table(source: int, resized: int, first: int, count: int) -> np.ndarr
     """Return the weights of ``count`` output pixels along one axis, in the format of
     ``ResizePlan.columns``. The first of these pixels has the index ``first``.
     """
-    step = source / resized
-    widening = max(step, 1.0)
-    reach = _SUPPORT * widening
+    step = source / resized  # source pixels per output pixel
+    widening = max(step, 1.0)  # a filter is widened if the image becomes smaller (antialiasing)
+    reach = _SUPPORT * widening  # half of the width of the filter, in source pixels
     taps = int(np.ceil(reach)) * 2 + 1
     table = np.zeros((count, 1 + taps), np.int32)
+    # inside: indices of the output pixels that lie in the resized image. center: position of each
+    # of these pixels in the source image. low, size: first index and number of the source pixels
+    # from which the output pixel is computed.
     inside = np.arange(max(first, 0), min(first + count, resized))
     center = (inside + 0.5) * step
     low = np.maximum((center - reach + 0.5).astype(np.int64), 0)
@@ -105,6 +110,7 @@ def _filter_table(source: int, resized: int, first: int, count: int) -> np.ndarr
 
 
 def _bicubic(x: np.ndarray) -> np.ndarray:
+    """Return the value of the bicubic filter at the distances ``x`` from its center."""
     x = np.abs(x)
     near = ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * _CUBIC

@@ -74,7 +74,7 @@ struct Adder<double, float, V> {
 
 // The sum that a thread keeps in registers for a group of channels of its current cell. The sum is
 // added to memory only when the thread enters another cell, and at the end, so the thread needs
-// much fewer atomic additions than it has points.
+// far fewer atomic additions than it has points.
 template <class S, class A, int V>
 struct OpenCell {
     int stride;
