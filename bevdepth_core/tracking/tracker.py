@@ -250,9 +250,10 @@ class Tracker:
         index of its detection in ``measured``.
 
         Pairs are considered if they have the same class, are at most ``gate_m`` apart, and have a
-        squared Mahalanobis distance of at most ``gate``. The distance is over the position, and
-        over the velocity if velocities are measured. The cost of a pair falls with the likelihood
-        of the position and with the score of the detection.
+        squared Mahalanobis distance of at most ``gate``. It is the distance of the positions plus,
+        if velocities are measured, the distance of the velocities. A pair costs less if this
+        distance is smaller, if the covariance of the positions is smaller, and if the score of the
+        detection is higher.
         """
         own, found = pairs_within(
             tracks.mean[POSITION],
@@ -268,13 +269,13 @@ class Tracker:
         distance = kalman.mahalanobis_squared(difference, spread)
         if measured.velocity is not None:
             difference = measured.velocity.take(found, -1) - state[VELOCITY]
-            pace = tracks.covariance[VELOCITY, VELOCITY].take(own, -1)
-            pace += measured.velocity_covariance.take(found, -1)
-            distance = distance + kalman.mahalanobis_squared(difference, pace)
+            velocity_spread = tracks.covariance[VELOCITY, VELOCITY].take(own, -1)
+            velocity_spread += measured.velocity_covariance.take(found, -1)
+            distance = distance + kalman.mahalanobis_squared(difference, velocity_spread)
         inside = np.flatnonzero(distance <= self.config.gate)
         own, found = own[inside], found[inside]
-        likelihood = distance[inside] + kalman.log_determinant(spread.take(inside, -1))
-        cost = likelihood - 2 * np.log(np.maximum(measured.score[found], LEAST_SCORE))
+        unlikelihood = distance[inside] + kalman.log_determinant(spread.take(inside, -1))
+        cost = unlikelihood - 2 * np.log(np.maximum(measured.score[found], LEAST_SCORE))
         return match_greedily(own, found, cost)
 
     def _correct(
@@ -388,17 +389,17 @@ class Tracker:
         )
         flat = turn[:2, :2].T
         pose = np.zeros((4, 4, len(tracks.id)))
-        place = tracks.covariance[POSITION, POSITION] + tracks.common
-        pose[:2, :2] = kalman.transformed(place, flat)
+        position = tracks.covariance[POSITION, POSITION] + tracks.common
+        pose[:2, :2] = kalman.transformed(position, flat)
         pose[2, 2], pose[3, 3] = tracks.z_variance, tracks.yaw_variance
-        pace = kalman.transformed(tracks.covariance[VELOCITY, VELOCITY], flat)
+        velocity = kalman.transformed(tracks.covariance[VELOCITY, VELOCITY], flat)
         return Tracks3D(
             boxes=boxes,
             ids=tracks.id,
             scores=tracks.score.astype(np.float32),
             labels=tracks.label,
             pose_covariance=pose.transpose(2, 0, 1),
-            velocity_covariance=pace.transpose(2, 0, 1),
+            velocity_covariance=velocity.transpose(2, 0, 1),
             age_s=(self._stamp_ns - tracks.born_ns) * 1e-9,
             coasted_s=self._coasted_ns(tracks) * 1e-9,
             detections=tracks.detection,
