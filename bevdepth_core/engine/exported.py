@@ -25,6 +25,10 @@ Graph = Callable[..., Sequence[Tensor]]
 the manifest."""
 
 
+GRAPHS = ('image_branch', 'splat', 'detection')
+"""Names of the graphs of an exported network, in the order of the computation."""
+
+
 class ExportError(ValueError):
     """An exported network is invalid or belongs to other weights; the message names the remedy."""
 
@@ -57,13 +61,19 @@ class ExportedNetwork:
             formats = ' or '.join(FORMATS.values())
             raise ExportError(f'{path}: not of the format {formats}; {WRITE_AGAIN}')
         exported = cls(Path(folder), manifest)
-        exported._verify_files()
+        try:
+            exported._verify()
+        except (KeyError, TypeError) as error:
+            raise ExportError(f'{path}: incomplete ({error!r}); {WRITE_AGAIN}') from error
         return exported
 
-    def _verify_files(self) -> None:
-        for graph in self.manifest['graphs'].values():
-            path = self.folder / graph['file']
-            if not path.is_file() or file_digest(path) != graph['sha256']:
+    def _verify(self) -> None:
+        for entry in ('pooling', 'config'):
+            self.manifest[entry]
+        self.manifest['weights']['sha256']
+        for name in GRAPHS:
+            path, digest = self.graph(name), self.manifest['graphs'][name]['sha256']
+            if not path.is_file() or file_digest(path) != digest:
                 raise ExportError(f'{path}: missing or damaged; {WRITE_AGAIN}')
 
     def graph(self, name: str) -> Path:

@@ -304,6 +304,30 @@ def test_a_missing_or_damaged_file_is_an_error(
         Detector(model, onnx_folder=folder)
 
 
+@pytest.mark.parametrize(
+    ('entry', 'values'),
+    [
+        ('graphs', {}),
+        ('pooling', {}),
+        ('config', {}),
+        ('weights', {}),
+        ('graphs', {'graphs': 'text'}),
+        ('config', {'config': 'text'}),
+        ('weights', {'weights': 'text'}),
+    ],
+)
+def test_a_manifest_with_a_missing_or_invalid_entry_is_an_error_with_the_remedy(
+    model: BEVDepth, exported: Path, tmp_path: Path, entry: str, values: dict[str, str]
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / 'exported')
+    manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest[entry]
+    manifest.update(values)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ExportError, match='write it with'):
+        Detector(model, onnx_folder=folder)
+
+
 def test_without_onnx_runtime_the_error_contains_the_install_command(
     model: BEVDepth, exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
