@@ -227,7 +227,9 @@ def _config(
         4,
         4,
     ):
-        raise ValueError('a buffer has an unknown shape')
+        raise ValueError(
+            'a buffer (voxel_size, voxel_coord, voxel_num or frustum) has an invalid shape'
+        )
     lower = [round(value, 4) for value in (first_center.double() - size.double() / 2).tolist()]
     sizes = [round(value, 4) for value in size.tolist()]
     axes = [

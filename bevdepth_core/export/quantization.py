@@ -89,7 +89,9 @@ def to_int8(path: Path, samples: list[Inputs], in_float32: Collection[str] = IN_
     except ImportError as error:
         raise ExportError(MISSING) from error
     if not samples:
-        raise ExportError('INT8 needs key frames: set --calibration to a dataset')
+        raise ExportError(
+            'INT8 is calibrated with key frames of a dataset: set --calibration to a dataset'
+        )
     if unknown := set(in_float32) - set(GROUPS):
         raise ExportError(f'no group of layers is named {", ".join(sorted(unknown))}')
     graph = onnx.load(path)

@@ -45,8 +45,8 @@ class TrainerSettings:
         log_every_n_steps: steps between two points of a curve.
         checkpoint_every_n_steps: steps between two checkpoints to resume from.
         validate_every_n_epochs: epochs between two validations; used only with ``data.val_split``.
-        logger: ``tensorboard``, ``wandb`` or ``mlflow``. This logger writes the same curves as the
-            logger of ``csv/``, which is always active.
+        logger: additional logger, ``tensorboard``, ``wandb`` or ``mlflow``. The curves are always
+            written to ``csv/``, too.
     """
 
     accelerator: Literal['auto', 'gpu', 'cpu'] = 'auto'
@@ -118,16 +118,17 @@ def read_arguments(
     Raises:
         InvalidRunError: an unknown key, an invalid value or an unreadable checkpoint.
     """
-    required = parser.get_defaults()
+    original_defaults = parser.get_defaults()
     values = parse(parser, arguments)
     try:
         if values.model.init is not None:
             network = model_config_to_dict(load_checkpoint(values.model.init).config)
             parser.set_defaults(_flat('model.network', network, option_keys(parser)))
-            # A preset may set a section, such as stereo, to null although the checkpoint contains
-            # this section. Therefore, null sections are checked with the defaults of a run without
-            # a checkpoint.
-            values = parse(parser, arguments, required)
+            # A section whose default is not null must not be set to null. With the checkpoint of a
+            # stereo network, the default of the section stereo is not null. A preset may set this
+            # section to null nevertheless, so the original defaults decide which sections may be
+            # null.
+            values = parse(parser, arguments, original_defaults)
     except CheckpointError as error:
         raise InvalidRunError(str(error)) from error
     typed = instantiate(parser, values)
@@ -136,8 +137,10 @@ def read_arguments(
 
 
 def _flat(prefix: str, values: dict, keys: list[str]) -> dict:
-    """Return nested values as one dictionary with dotted keys. A section whose own key is in
-    ``keys`` stays a dictionary. For example, an optional section has such a key.
+    """Return nested values as one dictionary with dotted keys.
+
+    ``keys`` are the dotted keys of all options. A section that is itself an option, such as the
+    optional section stereo, stays a dictionary.
     """
     flat: dict[str, Any] = {}
     for name, value in values.items():

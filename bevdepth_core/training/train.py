@@ -253,8 +253,9 @@ def _module(config: TrainingConfig) -> BEVDepthModule:
     is_random = settings.init is None and settings.pretrained == 'none'
     if is_random and settings.freeze_stem and settings.objective == 'detection':
         raise InvalidRunError(
-            'with model.pretrained none, the first layers of the backbone have random weights, '
-            'which model.freeze_stem would not train: add --model.freeze_stem false'
+            'model.pretrained is none, so the first layers of the backbone start with random '
+            'weights, and model.freeze_stem true would not train them: add '
+            '--model.freeze_stem false'
         )
     description = plain(config) | {
         'source_revision': source_revision(),

@@ -83,7 +83,7 @@ def changed_parameters(params_file: Path, changes: dict[str, Any]) -> str:
     """Return the content of a parameter file after setting the parameters in ``changes``.
 
     Raises:
-        ClosedLoopError: the file has no block for all nodes.
+        ClosedLoopError: the file has no block ``/**``, which applies to every node.
     """
     try:
         values = yaml.safe_load(params_file.read_text())
@@ -104,7 +104,7 @@ class ClosedLoop:
 
         Raises:
             CheckpointError: the checkpoint is invalid.
-            ClosedLoopError: the parameter file has no block for all nodes.
+            ClosedLoopError: the parameter file has no block ``/**``, which applies to every node.
             ValueError: the device does not exist on this machine, the split is unknown, or the
                 dataset is incomplete.
         """

@@ -100,8 +100,9 @@ class SceneListener:
         if stamp_ns is None:
             return None
         wanted = (self.store.recording, with_detections, stamp_ns)
-        # Within one recording, a scene must not be older than the last scene. This would happen
-        # if the tf of older detections arrived late. In another recording, stamps may be lower.
+        # Never go back to an older scene, not even if the tf of older detections arrives late.
+        # Only in another recording, or after a change between scenes with and without detections,
+        # may the stamp be lower.
         if self._shown is not None and wanted[:2] == self._shown[:2] and wanted <= self._shown:
             return None
         scene = self.store.scene(stamp_ns)

@@ -31,8 +31,8 @@ from tests.ros.messages import compressed, encoded, noise_image, stamped, transf
 
 @contextmanager
 def invalid_messages(bench: Bench) -> Iterator[None]:
-    """Publish invalid bytes on topics that the node subscribes to. All messages are longer than
-    the CDR header, because a message that ends after its header crashes the middleware.
+    """Publish invalid bytes on topics that the node subscribes to. Every message has
+    bytes after the CDR header, because a message of only this header crashes the middleware.
     """
     now_ns = bench.stream.now_ns()
     whole = {
