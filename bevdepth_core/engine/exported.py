@@ -68,6 +68,7 @@ class ExportedNetwork:
         return exported
 
     def _verify(self) -> None:
+        """Raise KeyError or TypeError for an invalid manifest, ExportError for a damaged file."""
         for entry in ('pooling', 'config'):
             self.manifest[entry]
         self.manifest['weights']['sha256']

@@ -274,8 +274,9 @@ class Tracker:
             distance = distance + kalman.mahalanobis_squared(difference, velocity_spread)
         inside = np.flatnonzero(distance <= self.config.gate)
         own, found = own[inside], found[inside]
-        unlikelihood = distance[inside] + kalman.log_determinant(spread.take(inside, -1))
-        cost = unlikelihood - 2 * np.log(np.maximum(measured.score[found], LEAST_SCORE))
+        # -2 log likelihood, without constants and without the determinant of the velocity
+        deviance = distance[inside] + kalman.log_determinant(spread.take(inside, -1))
+        cost = deviance - 2 * np.log(np.maximum(measured.score[found], LEAST_SCORE))
         return match_greedily(own, found, cost)
 
     def _correct(
